@@ -1,0 +1,1 @@
+"""One decoder a format: bytes or text in, values out."""

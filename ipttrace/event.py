@@ -1,0 +1,112 @@
+"""What the kernel said, one value a message: decoded, but not yet tied to a packet or a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipttrace.netfilter import Backend, ChainRef, Hook, TableFamily, Verdict
+from ipttrace.packet import Flow, PacketSummary
+
+
+class TraceKind(StrEnum):
+    """Which point of a chain's walk a trace report speaks of."""
+
+    RULE = "rule"
+    RETURN = "return"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One trace report of ip_tables (through nf_log) or of nf_tables (NFT_MSG_TRACE).
+
+    The report is as the kernel wrote it: `number` may still count our own rule, and a legacy
+    `policy` or `return` may in truth be an unconditional rule (`ruleset.Ruleset.locate` decides).
+    """
+
+    time: float
+    """Seconds since the epoch; when the message was read."""
+    backend: Backend
+    table_family: TableFamily
+    table: str
+    chain: str
+    kind: TraceKind
+    number: int | None = None
+    """Legacy only: the number in the prefix."""
+    handle: int | None = None
+    """nft only: the rule's handle; None in a report that is no rule."""
+    verdict: Verdict | None = None
+    """nft only: legacy reports none.  For kind `policy` this is the policy."""
+    target_chain: str | None = None
+    """nft only: where a JUMP or GOTO leads."""
+    hook: Hook | None = None
+    """Legacy only: nft reports no hook, its base chain has one."""
+    trace_id: int | None = None
+    """nft only; reused by the kernel for later packets (a hash of the skb's address)."""
+    packet: PacketSummary | None = None
+    """Always there in legacy; in nft only in the first report of each base chain."""
+    mark: int | None = None
+    """Legacy: the packet's mark (absent when 0).  nft: only on newer kernels; None if unsaid."""
+    in_index: int | None = None
+    out_index: int | None = None
+    header_only: bool = False
+    """nft only: a report without a rule that is no policy; it carries headers or closes a walk."""
+    sequence: int | None = None
+    """Legacy only: NFULA_SEQ of the listener's group."""
+
+    @property
+    def chain_ref(self) -> ChainRef:
+        """The chain that reported."""
+        return ChainRef(self.backend, self.table_family, self.table, self.chain)
+
+
+class FlowChange(StrEnum):
+    """What happened to a conntrack entry."""
+
+    NEW = "new"
+    UPDATE = "update"
+    DESTROY = "destroy"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEvent:
+    """One conntrack event: `reply.reversed()` differs from `original` where NAT rewrote."""
+
+    time: float
+    change: FlowChange
+    original: Flow
+    reply: Flow
+    mark: int = 0
+    status: int = 0
+    """IPS_* bits of uapi/linux/netfilter/nf_conntrack_common.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignLog:
+    """An NFLOG message of group 0 that is no trace report: a user's `-j NFLOG`, or conntrack's."""
+
+    time: float
+    prefix: str
+    packet: PacketSummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The kernel threw messages away; `count` is None where it did not say how many."""
+
+    time: float
+    count: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undecoded:
+    """Bytes that are not of the form that the kernel's headers promise."""
+
+    time: float
+    reason: str
+    data: bytes
+
+
+Event = TraceEvent | FlowEvent | ForeignLog | Lost | Undecoded

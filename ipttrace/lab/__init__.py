@@ -1,0 +1,1 @@
+"""Private namespaces, services, rules and probes, described in a file."""

@@ -1,0 +1,186 @@
+"""Netfilter's vocabulary: families, hooks, tables, verdicts, and the order in which they act.
+
+Numbers are those of include/uapi/linux/netfilter.h, netfilter_ipv4.h and netfilter_bridge.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Backend(StrEnum):
+    """Which of the kernel's two rule engines a chain belongs to."""
+
+    LEGACY = "legacy"
+    """ip_tables and ip6_tables."""
+    NFT = "nft"
+    """nf_tables: iptables-nft and native nft tables."""
+
+
+class TableFamily(StrEnum):
+    """The family of a table, as `nft` writes it."""
+
+    IP = "ip"
+    IP6 = "ip6"
+    INET = "inet"
+    ARP = "arp"
+    BRIDGE = "bridge"
+    NETDEV = "netdev"
+
+
+class PacketFamily(StrEnum):
+    """The network layer of a packet."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def table_family(self) -> TableFamily:
+        """The family of the iptables tables that see such packets."""
+        return TableFamily.IP if self is PacketFamily.IPV4 else TableFamily.IP6
+
+    @property
+    def bits(self) -> int:
+        """The length of an address, in bits."""
+        return 32 if self is PacketFamily.IPV4 else 128
+
+
+NFPROTO = {
+    1: TableFamily.INET,
+    2: TableFamily.IP,
+    3: TableFamily.ARP,
+    5: TableFamily.NETDEV,
+    7: TableFamily.BRIDGE,
+    10: TableFamily.IP6,
+}
+"""NFPROTO_* (uapi/linux/netfilter.h) to table family."""
+
+NFPROTO_NUMBER = {family: number for number, family in NFPROTO.items()}
+
+
+class Hook(StrEnum):
+    """A place in the network stack where chains are called."""
+
+    INGRESS = "INGRESS"
+    PREROUTING = "PREROUTING"
+    INPUT = "INPUT"
+    FORWARD = "FORWARD"
+    OUTPUT = "OUTPUT"
+    POSTROUTING = "POSTROUTING"
+    EGRESS = "EGRESS"
+
+
+INET_HOOKS = (Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
+"""Indexed by NF_INET_PRE_ROUTING .. NF_INET_POST_ROUTING, the `hook` byte of an NFLOG header."""
+
+NETDEV_HOOKS = (Hook.INGRESS, Hook.EGRESS)
+"""Indexed by NF_NETDEV_INGRESS, NF_NETDEV_EGRESS."""
+
+INET_INGRESS = 5
+"""NF_INET_INGRESS."""
+
+NEXT_HOOKS: dict[Hook, frozenset[Hook]] = {
+    Hook.INGRESS: frozenset({Hook.PREROUTING}),
+    Hook.PREROUTING: frozenset({Hook.INPUT, Hook.FORWARD}),
+    Hook.INPUT: frozenset(),
+    Hook.FORWARD: frozenset({Hook.POSTROUTING}),
+    Hook.OUTPUT: frozenset({Hook.POSTROUTING}),
+    Hook.POSTROUTING: frozenset({Hook.EGRESS, Hook.INGRESS, Hook.PREROUTING}),
+    Hook.EGRESS: frozenset({Hook.INGRESS, Hook.PREROUTING}),
+}
+"""Hooks that the same packet can meet next in one namespace; out of POSTROUTING only over lo."""
+
+
+class Verdict(StrEnum):
+    """What a rule or a policy decided."""
+
+    ACCEPT = "ACCEPT"
+    DROP = "DROP"
+    REJECT = "REJECT"
+    JUMP = "JUMP"
+    GOTO = "GOTO"
+    RETURN = "RETURN"
+    CONTINUE = "CONTINUE"
+    QUEUE = "QUEUE"
+    STOLEN = "STOLEN"
+
+
+FATAL_VERDICTS = frozenset({Verdict.DROP, Verdict.REJECT})
+"""Verdicts after which the packet is no more."""
+
+
+class Basis(StrEnum):
+    """How a statement about a packet is known."""
+
+    REPORTED = "reported"
+    """The kernel said so of this very packet."""
+    INFERRED = "inferred"
+    """It follows from the rule's text and from the hops before and after."""
+    UNKNOWN = "unknown"
+
+
+CONNTRACK_PRIORITY = -200
+DNAT_PRIORITY = -100
+SNAT_PRIORITY = 100
+
+TABLE_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+"""NF_IP_PRI_* of uapi/linux/netfilter_ipv4.h; `nat` depends on the hook."""
+
+TABLE_HOOKS = {
+    "raw": (Hook.PREROUTING, Hook.OUTPUT),
+    "mangle": INET_HOOKS,
+    "nat": (Hook.PREROUTING, Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING),
+    "filter": (Hook.INPUT, Hook.FORWARD, Hook.OUTPUT),
+    "security": (Hook.INPUT, Hook.FORWARD, Hook.OUTPUT),
+}
+"""The built-in chains of each iptables table."""
+
+
+def nat_priority(hook: Hook) -> int | None:
+    """Return where addresses are rewritten at `hook`, or None where they never are."""
+    if hook in (Hook.PREROUTING, Hook.OUTPUT):
+        return DNAT_PRIORITY
+    if hook in (Hook.INPUT, Hook.POSTROUTING):
+        return SNAT_PRIORITY
+    return None
+
+
+def builtin_priority(table: str, hook: Hook) -> int | None:
+    """Return the priority of an iptables table at `hook`, or None if it has no chain there."""
+    if hook not in TABLE_HOOKS.get(table, ()):
+        return None
+    return nat_priority(hook) if table == "nat" else TABLE_PRIORITIES[table]
+
+
+def traversal(hook: Hook) -> tuple[str, ...]:
+    """Return the iptables tables in the order in which a packet meets them at `hook`."""
+    present = [(builtin_priority(table, hook), table) for table in TABLE_HOOKS]
+    return tuple(table for priority, table in sorted((p, t) for p, t in present if p is not None))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChainRef:
+    """The full name of a chain."""
+
+    backend: Backend
+    table_family: TableFamily
+    table: str
+    chain: str
+
+    def __str__(self) -> str:
+        return f"{self.table}/{self.chain}"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRef:
+    """The full name of a rule: its number counts from 1 in its chain, without our own rules."""
+
+    chain: ChainRef
+    number: int | None
+    handle: int | None = None
+
+    def __str__(self) -> str:
+        if self.number is not None:
+            return f"{self.chain} {self.number}"
+        return f"{self.chain} handle {self.handle}" if self.handle is not None else str(self.chain)

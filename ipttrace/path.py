@@ -1,0 +1,187 @@
+"""The way of one packet through one namespace: its hops, its fate, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipttrace.event import TraceKind
+from ipttrace.netfilter import Basis, ChainRef, Hook, RuleRef, Verdict
+from ipttrace.packet import PacketSummary
+from ipttrace.ruleset import Counter
+
+
+class Outcome(StrEnum):
+    """A packet's fate in one namespace."""
+
+    DELIVERED = "delivered"
+    FORWARDED = "forwarded"
+    SENT = "sent"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    LOST = "lost"
+    INCOMPLETE = "incomplete"
+
+
+class Role(StrEnum):
+    """What a packet is to the command that traced it."""
+
+    PROBE = "probe"
+    REPLY = "reply"
+    OBSERVED = "observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A header field or the mark (`src dst sport dport mark ttl`) before and after a hop."""
+
+    field: str
+    old: str | int | None
+    new: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHop:
+    """A rule that matched, or the end of a chain."""
+
+    time: float
+    chain: ChainRef
+    hook: Hook | None
+    """The hook whose walk this hop is part of, also in user chains."""
+    priority: int | None
+    event: TraceKind
+    verdict: Verdict | None
+    basis: Basis
+    """How the verdict is known."""
+    number: int | None = None
+    handle: int | None = None
+    rule: str | None = None
+    target: str | None = None
+    counter: Counter | None = None
+    """By how much the rule's counter rose in the window, by all traffic."""
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def ref(self) -> RuleRef:
+        """The rule's full name, or the chain's."""
+        return RuleRef(self.chain, self.number, self.handle)
+
+
+@dataclass(frozen=True, slots=True)
+class NatHop:
+    """Addresses that conntrack rewrote: the source after the last chain, or a reply's."""
+
+    time: float
+    basis: Basis
+    source: tuple[str, str] | None = None
+    """`address:port` before and after; `[address]:port` in IPv6."""
+    destination: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WireHop:
+    """The packet met the edge of the namespace."""
+
+    time: float
+    event: str
+    """`received`, `sent`, or `contained`: dropped by us at the way out."""
+    interface: str | None
+
+
+Hop = ChainHop | NatHop | WireHop
+
+
+class Strength(StrEnum):
+    """How a piece of evidence is tied to the packet."""
+
+    REPORTED = "reported"
+    MATCHED = "matched"
+    INFERRED = "inferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One measured fact."""
+
+    text: str
+    strength: Strength
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """A rule that a user would expect to match, and the criterion that did not."""
+
+    rule: RuleRef
+    criterion: str
+    actual: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One cause, with its proof and what could be done."""
+
+    cause: str
+    """A code of `diagnose.catalogue`."""
+    summary: str
+    rules: tuple[RuleRef, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
+    remedy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PacketPath:
+    """One packet in one namespace."""
+
+    id: int
+    netns: str | None
+    """As the user named it; None for the namespace that the tool runs in."""
+    role: Role
+    time: float
+    packet: PacketSummary
+    """As it was when first seen."""
+    in_interface: str | None = None
+    out_interface: str | None = None
+    mark: int = 0
+    """When first seen."""
+    hops: tuple[Hop, ...] = ()
+    outcome: Outcome = Outcome.LOST
+    ambiguous: bool = False
+    journey: int = 1
+    leg: int = 1
+    request: int | None = None
+    """In a reply: the id of the path it answers."""
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def chain_hops(self) -> tuple[ChainHop, ...]:
+        """The hops that are chains' reports."""
+        return tuple(hop for hop in self.hops if isinstance(hop, ChainHop))
+
+
+@dataclass(frozen=True, slots=True)
+class TraceTotals:
+    """How much of what was traced is accounted for."""
+
+    hits: int = 0
+    """What the trigger chains counted."""
+    packets: int = 0
+    complete: int = 0
+    lost_events: int = 0
+    undecoded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceResult:
+    """All that one run found out."""
+
+    paths: tuple[PacketPath, ...]
+    totals: TraceTotals
+    client: tuple[str, ...] = ()
+    """What the client's call returned, one word a packet; empty when injected."""
+    trigger: str = "raw"
+    backends: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    clean: bool = True
+    seconds: float = 0.0

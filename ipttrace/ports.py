@@ -1,0 +1,153 @@
+"""The small protocols behind which everything stands that touches the kernel (`system/`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
+from ipttrace.packet import Flow
+from ipttrace.ruleset import Ruleset
+
+
+class Trigger(StrEnum):
+    """What sets the trace bit."""
+
+    RAW = "raw"
+    """A tagged TRACE rule in the raw table."""
+    OWNER = "owner"
+    """An nft table that belongs to our socket and goes with it."""
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never jump."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """What one recv() of a netlink socket returned."""
+
+    time: float
+    data: bytes
+
+
+class EventSource(Protocol):
+    """One namespace's netlink queue: trace reports and conntrack events in kernel order."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        ...
+
+    def drain(self) -> tuple[Sequence[Datagram], int]:
+        """Return all that waits, and how often the kernel said ENOBUFS; never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Give the socket back to the kernel."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """Which packets of one namespace to trace, and how."""
+
+    session: str
+    """Lower-case letters and digits; the tag of every rule and table."""
+    hook: Hook
+    """PREROUTING for packets that come in, OUTPUT for packets made here."""
+    flow: Flow
+    """Only packets of this flow; ports None match any."""
+    trigger: Trigger = Trigger.RAW
+    any_source: bool = False
+    """Leave out the source address (it is not known yet, or is rewritten on the way)."""
+    in_interface: str | None = None
+    contain: bool = False
+    """Drop the flow and its answers at the way out of the namespace."""
+    replies: bool = True
+    lifetime: float = 60.0
+    """Seconds after which a forgotten rule of ours stops matching."""
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """What was changed in the namespace."""
+
+    trigger: Trigger
+    backends: frozenset[Backend]
+    """Where a trigger stands."""
+    created: frozenset[ChainRef] = frozenset()
+    """Base chains that exist only because we made them: their reports are no hops."""
+    own_table: tuple[TableFamily, str] | None = None
+    """Our nft table, whose chains (named after their hook) report where a packet came through."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Disarmed:
+    """What was found when taking it back."""
+
+    clean: bool
+    hits: int = 0
+    """Packets that the trigger chains counted."""
+    warnings: tuple[str, ...] = ()
+
+
+class TraceRules(Protocol):
+    """The temporary rules of one session in one namespace."""
+
+    def arm(self, request: TraceRequest) -> Armed:
+        """Change the namespace; on an error nothing stays behind."""
+        ...
+
+    def quiet(self) -> None:
+        """Take the triggers back, but keep what contains."""
+        ...
+
+    def disarm(self) -> Disarmed:
+        """Take everything back; may be called more than once."""
+        ...
+
+
+class RulesetReader(Protocol):
+    """Reads the rules of one namespace."""
+
+    def read(self, family: PacketFamily | None = None) -> Ruleset:
+        """Return the rules that see packets of `family`, or all."""
+        ...
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Return index to name."""
+        ...
+
+
+class ProbeClient(Protocol):
+    """Sends the test packets: by injection, or as a real client."""
+
+    def prepare(self) -> Flow:
+        """Claim addresses and ports; return the flow that the packets will have."""
+        ...
+
+    def send(self) -> None:
+        """Send the next packet; returns before the result is in."""
+        ...
+
+    def poll(self) -> str | None:
+        """Return the last packet's result in one word, None while there is none yet.
+
+        CONNECTED REPLIED SENT TIMEOUT, or an errno's name; an injecting client says SENT at once.
+        """
+        ...
+
+    def finish(self) -> Sequence[str]:
+        """Undo what the packets left (half-open sockets); return warnings."""
+        ...

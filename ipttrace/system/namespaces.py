@@ -1,0 +1,109 @@
+"""Finding a network namespace and doing something inside it.
+
+A network namespace belongs to a thread (setns(2), net_namespaces(7)): work is done by a short-lived
+thread that entered it, so the caller's own namespace never changes.  Sockets, and programs
+started by that thread, stay in the namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ipttrace.errors import NotPermittedError, UsageError
+
+T = TypeVar("T")
+
+NAMED = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+"""uapi/linux/sched.h."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace, by the name the user gave it and the file that stands for it."""
+
+    name: str | None
+    """None for the one that the tool runs in."""
+    path: Path
+
+    def __str__(self) -> str:
+        return f"namespace {self.name}" if self.name else "this namespace"
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call `function` in a thread that is inside this namespace; return what it returns."""
+        if self.name is None:
+            return function()
+        with ThreadPoolExecutor(1, thread_name_prefix="netns") as pool:
+            return pool.submit(self._inside, function).result()
+
+    def _inside(self, function: Callable[[], T]) -> T:
+        self.enter()
+        return function()
+
+    def enter(self) -> None:
+        """Move the calling thread into this namespace, for good."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(
+                f"cannot open {self} ({self.path}): {error.strerror}",
+                "List namespaces with: ip netns list",
+            ) from error
+        try:
+            enter_descriptor(descriptor)
+        except OSError as error:
+            raise NotPermittedError(
+                f"cannot enter {self}: {error.strerror}", "Run as root, or grant CAP_SYS_ADMIN."
+            ) from error
+        finally:
+            os.close(descriptor)
+
+
+def enter_descriptor(descriptor: int) -> None:
+    """Move the calling thread into the namespace of an open file (setns(2))."""
+    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+HERE = Namespace(None, Path("/proc/self/ns/net"))
+"""The namespace that the tool was started in."""
+
+
+def find_namespace(text: str | None) -> Namespace:
+    """Return the namespace that `text` means: a name of `ip netns`, a path, or a process id.
+
+    Raises UsageError if there is none.
+    """
+    if text is None:
+        return HERE
+    if "/" in text:
+        return _checked(Namespace(text, Path(text)))
+    named = NAMED / text
+    if named.exists():
+        return Namespace(text, named)
+    if text.isdecimal() and text.isascii():
+        return _checked(Namespace(text, Path(f"/proc/{text}/ns/net")))
+    raise UsageError(f"no namespace {text!r}: {_known()}", "Give a name, a path or a process id.")
+
+
+def _checked(namespace: Namespace) -> Namespace:
+    if not namespace.path.exists():
+        raise UsageError(
+            f"no namespace {namespace.name!r}: {namespace.path} does not exist",
+            "Give a name of 'ip netns list', a path or a process id.",
+        )
+    return namespace
+
+
+def _known() -> str:
+    names = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
+    return f"there are {', '.join(names)}" if names else "there are no named ones"
