@@ -1,0 +1,68 @@
+"""Fixtures of the tests on the real kernel; the machinery is in tests/root/kernel.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from ipttrace.netfilter import Backend, PacketFamily
+from tests.root.kernel import (
+    Iptables,
+    Listeners,
+    Namespaces,
+    Pair,
+    build_pair,
+    first_namespace,
+)
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untouched_first_namespace() -> Iterator[None]:
+    """Fail the run if rules, links, routes or log settings of the first namespace changed."""
+    if os.geteuid() != 0:
+        yield
+        return
+    before = first_namespace()
+    yield
+    wait_until(lambda: first_namespace() == before, what="the first namespace as it was before")
+
+
+@pytest.fixture
+def namespaces() -> Iterator[Namespaces]:
+    """Makes namespaces: `namespaces.add("router")` returns the new one's name."""
+    with Namespaces() as made:
+        yield made
+
+
+@pytest.fixture
+def pair(namespaces: Namespaces) -> Pair:
+    """Client 198.51.100.2, 2001:db8::2 -- server 198.51.100.1, 2001:db8::1."""
+    return build_pair(namespaces)
+
+
+@pytest.fixture(params=list(Backend), ids=str)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Both rule engines, one after the other."""
+    return Backend(request.param)
+
+
+@pytest.fixture(params=list(PacketFamily), ids=str)
+def family(request: pytest.FixtureRequest) -> PacketFamily:
+    """Both families, one after the other."""
+    return PacketFamily(request.param)
+
+
+@pytest.fixture
+def iptables(backend: Backend) -> Iptables:
+    """The iptables of the backend under test: `iptables(netns, family, "-A", "INPUT", ...)`."""
+    return Iptables(backend)
+
+
+@pytest.fixture
+def listen(namespaces: Namespaces) -> Iterator[Listeners]:
+    """Opens listening sockets: `listen(netns, address, port, "udp")`; closed before teardown."""
+    with Listeners() as listeners:
+        yield listeners

@@ -1,0 +1,186 @@
+"""Private network namespaces, their rules and their sockets, for tests on the real kernel."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+import socket
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.system.namespaces import HERE, NAMED, Namespace
+
+INTERFACE = "eth0"
+"""The name of both ends of a pair, each in its own namespace."""
+
+
+def unique_name(part: str) -> str:
+    """Return a name for a namespace that no other test run has."""
+    return f"ipt-t{os.getpid()}-{secrets.token_hex(3)}-{part}"
+
+
+def run(*command: str, netns: str | None = None, stdin: str | None = None) -> str:
+    """Run a program, in namespace `netns` if given; return its stdout, or fail the test."""
+    done = in_namespace(netns).run(
+        lambda: subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    )
+    assert done.returncode == 0, f"{' '.join(command)} in {netns}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def in_namespace(netns: str | None) -> Namespace:
+    """Return the namespace of a name of `ip netns`; None is the one the tests run in."""
+    return HERE if netns is None else Namespace(netns, NAMED / netns)
+
+
+def set_sysctl(netns: str, name: str, value: str) -> None:
+    """Write a `net.*` setting of a namespace; `name` is a path below /proc/sys."""
+    in_namespace(netns).run(lambda: Path("/proc/sys", name).write_text(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One namespace with one interface, and the addresses it has there."""
+
+    netns: str
+    ipv4: str
+    ipv6: str
+    interface: str = INTERFACE
+
+    def address(self, family: PacketFamily) -> str:
+        """Return the address of that family."""
+        return self.ipv4 if family is PacketFamily.IPV4 else self.ipv6
+
+    def run(self, *command: str, stdin: str | None = None) -> str:
+        """Run a program here; return its stdout."""
+        return run(*command, netns=self.netns, stdin=stdin)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Open a socket here."""
+        return in_namespace(self.netns).run(lambda: socket.socket(family, kind, protocol))
+
+
+class Namespaces:
+    """Makes namespaces, and deletes all of them at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, part: str) -> str:
+        """Make a namespace with `lo` up and no duplicate address detection; return its name."""
+        name = unique_name(part)
+        run("ip", "netns", "add", name)
+        self._stack.callback(run, "ip", "netns", "del", name)
+        for scope in ("all", "default"):
+            set_sysctl(name, f"net/ipv6/conf/{scope}/accept_dad", "0")
+            set_sysctl(name, f"net/ipv6/conf/{scope}/router_solicitations", "0")
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`client` -- `server`, joined by a veth link, each with both families."""
+
+    client: Endpoint
+    server: Endpoint
+
+
+def build_pair(namespaces: Namespaces) -> Pair:
+    """Make two namespaces that reach each other."""
+    pair = Pair(
+        Endpoint(namespaces.add("client"), "198.51.100.2", "2001:db8::2"),
+        Endpoint(namespaces.add("server"), "198.51.100.1", "2001:db8::1"),
+    )
+    client, server = pair.client.netns, pair.server.netns
+    link = f"link add {INTERFACE} type veth peer name {INTERFACE} netns {server}"
+    run("ip", "-n", client, *link.split())
+    for end in (pair.client, pair.server):
+        lines = (
+            f"address add {end.ipv4}/24 dev {end.interface}",
+            f"address add {end.ipv6}/64 dev {end.interface} nodad",
+            f"link set {end.interface} up",
+        )
+        run("ip", "-n", end.netns, "-batch", "-", stdin="\n".join(lines))
+    return pair
+
+
+@dataclass(frozen=True, slots=True)
+class Iptables:
+    """`iptables` and `ip6tables` of one backend."""
+
+    backend: Backend
+
+    def __call__(self, netns: str, family: PacketFamily, *words: str) -> str:
+        """Run iptables or ip6tables in `netns`, waiting for the lock; return its stdout."""
+        program = "iptables" if family is PacketFamily.IPV4 else "ip6tables"
+        return run(f"{program}-{self.backend}", "-w", "20", *words, netns=netns)
+
+    def save(self, netns: str, family: PacketFamily) -> str:
+        """Return `iptables-save -c`."""
+        program = "iptables" if family is PacketFamily.IPV4 else "ip6tables"
+        return run(f"{program}-{self.backend}-save", "-c", netns=netns)
+
+
+class Listeners:
+    """Opens listening sockets in namespaces, and closes all of them at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, netns: str, address: str, port: int, protocol: str = "tcp") -> socket.socket:
+        """Bind `address` and `port` in `netns`; the kernel itself completes TCP handshakes."""
+        version = ipaddress.ip_address(address).version
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        opened = in_namespace(netns).run(lambda: socket.socket(family, kind))
+        self._stack.callback(opened.close)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((address, port))
+        if protocol == "tcp":
+            opened.listen(64)
+        return opened
+
+
+COUNTERS = re.compile(r"\[\d+:\d+\]")
+SAVE_PROGRAMS = ("iptables-legacy-save", "ip6tables-legacy-save")
+SETTINGS = ("nf_log", "nf_log_all_netns")
+
+
+def first_namespace() -> dict[str, str]:
+    """Return what no test may change in the namespace that the tests run in."""
+    state = {program: _rules(run(program)) for program in SAVE_PROGRAMS}
+    state["nft"] = run("nft", "-s", "list", "ruleset")
+    state["links"] = run("ip", "-o", "link")
+    for version in ("-4", "-6"):
+        state[f"routes {version}"] = run("ip", version, "route", "show", "table", "all")
+        state[f"routing rules {version}"] = run("ip", version, "rule")
+    for path in sorted(Path("/proc/sys/net/netfilter").rglob("nf_log*")):
+        with suppress(OSError, IsADirectoryError):
+            state[str(path)] = path.read_text()
+    for path in sorted(Path("/proc/sys/net/netfilter/nf_log").iterdir()):
+        state[str(path)] = path.read_text()
+    return state
+
+
+def _rules(saved: str) -> str:
+    lines = (line for line in saved.splitlines() if not line.startswith("#"))
+    return COUNTERS.sub("", "\n".join(lines))
