@@ -76,6 +76,10 @@ class TraceRequest:
     replies: bool = True
     lifetime: float = 60.0
     """Seconds after which a forgotten rule of ours stops matching."""
+    backends: frozenset[Backend] = frozenset()
+    """Where a raw trigger is to stand."""
+    conntrack_active: bool = False
+    """Whether the namespace tracks connections already: only then may rules of ours use `ct`."""
 
 
 @dataclass(frozen=True, slots=True)
