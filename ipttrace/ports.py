@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
-from ipttrace.packet import Flow
+from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ruleset import Ruleset
 
 
@@ -137,8 +137,20 @@ class RulesetReader(Protocol):
 class ProbeClient(Protocol):
     """Sends the test packets: by injection, or as a real client."""
 
-    def prepare(self) -> Flow:
-        """Claim addresses and ports; return the flow that the packets will have."""
+    def prepare(self) -> Sequence[Flow]:
+        """Claim addresses and ports; return the flow of each packet, in the order of sending.
+
+        A source that only the kernel can choose, and would not, is the unspecified address.
+        """
+        ...
+
+    @property
+    def identities(self) -> Sequence[PacketSummary]:
+        """What is known of each packet before it is sent, after `prepare`; the rest is None."""
+        ...
+
+    def fileno(self) -> int | None:
+        """Return the descriptor to wait on for the last packet's result; None if it is known."""
         ...
 
     def send(self) -> None:
@@ -153,5 +165,32 @@ class ProbeClient(Protocol):
         ...
 
     def finish(self) -> Sequence[str]:
-        """Undo what the packets left (half-open sockets); return warnings."""
+        """Undo what the packets left (half-open sockets); return warnings.
+
+        May be called more than once, and without `prepare`.
+        """
+        ...
+
+
+TopologyT = TypeVar("TopologyT", contravariant=True)
+
+
+class RunningLab(Protocol):
+    """A lab that is up."""
+
+    @property
+    def namespaces(self) -> Mapping[str, str]:
+        """The real name of each namespace of the lab, by its name in the lab."""
+        ...
+
+    def down(self) -> Sequence[str]:
+        """Take everything back; return warnings.  May be called more than once."""
+        ...
+
+
+class TopologyBuilder(Protocol[TopologyT]):
+    """Builds the namespaces of a lab."""
+
+    def up(self, topology: TopologyT, backend: Backend) -> RunningLab:
+        """Build it with rules in `backend`; on an error nothing stays behind."""
         ...
