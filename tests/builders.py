@@ -20,8 +20,8 @@ from ipttrace.netfilter import (
 )
 from ipttrace.packet import IcmpHeader, PacketSummary
 from ipttrace.path import (
-    Change,
     ChainHop,
+    Change,
     Hop,
     NatHop,
     Outcome,
@@ -36,6 +36,9 @@ from ipttrace.ruleset import Chain, Counter, Rule, Ruleset
 TIME = 1763800000.123456
 CLIENT, SERVER = "203.0.113.7", "198.51.100.1"
 CLIENT6, SERVER6 = "2001:db8:7::7", "2001:db8:1::1"
+
+HOOKS = {hook.value: hook for hook in Hook}
+ONE_PACKET = Counter(1, 60)
 
 VERDICTS = {
     "ACCEPT": Verdict.ACCEPT,
@@ -85,12 +88,12 @@ def udp(src: str = CLIENT, dst: str = SERVER, **fields: Any) -> PacketSummary:
 
 
 def icmp(
-    src: str = CLIENT, dst: str = SERVER, *, type: int = 8, code: int = 0, **fields: Any
+    src: str = CLIENT, dst: str = SERVER, *, kind: int = 8, code: int = 0, **fields: Any
 ) -> PacketSummary:
     """Return an ICMP or ICMPv6 packet: an echo request unless told otherwise."""
     v6 = ":" in src
-    echo = type in ((128, 129) if v6 else (0, 8))
-    header = IcmpHeader(type, code, 77 if echo else None, 1 if echo else None)
+    echo = kind in ((128, 129) if v6 else (0, 8))
+    header = IcmpHeader(kind, code, 77 if echo else None, 1 if echo else None)
     base = tcp(src, dst)
     return replace(
         base,
@@ -137,9 +140,9 @@ def chain(
     """Return an iptables chain: built-in if its name is a hook's, with that hook's priority."""
     ref = chain_ref(table, name, backend, family)
     made = tuple(rule(ref, text, number) for number, text in enumerate(rules, 1))
-    if name not in Hook:
+    hook = HOOKS.get(name)
+    if hook is None:
         return Chain(ref, made)
-    hook = Hook(name)
     return Chain(ref, made, hook, builtin_priority(table, hook), policy, Counter(0, 0))
 
 
@@ -157,12 +160,12 @@ def rule_hop(
     hook: Hook | None = None,
     backend: Backend = Backend.LEGACY,
     family: TableFamily = TableFamily.IP,
-    counter: Counter | None = Counter(1, 60),
+    counter: Counter | None = ONE_PACKET,
     **fields: Any,
 ) -> ChainHop:
     """Return the hop of a matched rule; its verdict follows from the target, as legacy's does."""
     made = rule(chain_ref(table, name, backend, family), text, number)
-    where = hook or (Hook(name) if name in Hook else Hook.INPUT)
+    where = hook or HOOKS.get(name, Hook.INPUT)
     jump = Verdict.GOTO if made.goto else Verdict.JUMP
     legacy = backend is Backend.LEGACY
     values: dict[str, Any] = {
@@ -211,7 +214,7 @@ def path(
     *hops: Hop,
     outcome: Outcome = Outcome.DELIVERED,
     packet: PacketSummary | None = None,
-    id: int = 1,
+    number: int = 1,
     role: Role = Role.PROBE,
     **fields: Any,
 ) -> PacketPath:
@@ -225,7 +228,9 @@ def path(
         "hops": hops,
         "outcome": outcome,
     }
-    return PacketPath(id=id, role=role, time=TIME, packet=packet or tcp(), **{**values, **fields})
+    return PacketPath(
+        id=number, role=role, time=TIME, packet=packet or tcp(), **{**values, **fields}
+    )
 
 
 def result(*paths: PacketPath, client: Sequence[str] = (), **fields: Any) -> TraceResult:
@@ -327,7 +332,7 @@ def reply_path(request: int = 1, **fields: Any) -> PacketPath:
         policy_hop("filter", "OUTPUT"),
         WireHop(TIME, "contained", "eth0"),
         **{
-            "id": 2,
+            "number": 2,
             "role": Role.REPLY,
             "request": request,
             "outcome": Outcome.SENT,
