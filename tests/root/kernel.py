@@ -8,13 +8,17 @@ import re
 import secrets
 import socket
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
+from tests.waiting import wait_until
+
+IFA_F_TENTATIVE = 0x40
+"""uapi/linux/if_addr.h; the fifth column of /proc/net/if_inet6."""
 
 INTERFACE = "eth0"
 """The name of both ends of a pair, each in its own namespace."""
@@ -114,7 +118,26 @@ def build_pair(namespaces: Namespaces) -> Pair:
             f"link set {end.interface} up",
         )
         run("ip", "-n", end.netns, "-batch", "-", stdin="\n".join(lines))
+    for end in (pair.client, pair.server):
+        wait_for_ipv6(end)
     return pair
+
+
+def wait_for_ipv6(end: Endpoint) -> None:
+    """Return once `end` answers neighbour solicitations: its link-local address is in use.
+
+    The kernel adds it when linkwatch tells of the carrier, up to a second after `link set up`;
+    asking for the link makes it do so at once where rtnl_getlink calls linkwatch_sync_dev.
+    """
+    end.run("ip", "link", "show", "dev", end.interface)
+    wait_until(lambda: _link_local_in_use(end), what=f"IPv6 ready in {end.netns}")
+
+
+def _link_local_in_use(end: Endpoint) -> bool:
+    table = Path("/proc/thread-self/net/if_inet6")
+    rows = [line.split() for line in in_namespace(end.netns).run(table.read_text).splitlines()]
+    ours = [row for row in rows if row[5] == end.interface and row[0].startswith("fe80")]
+    return any(int(row[4], 16) & IFA_F_TENTATIVE == 0 for row in ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +185,7 @@ class Listeners:
 
 COUNTERS = re.compile(r"\[\d+:\d+\]")
 SAVE_PROGRAMS = ("iptables-legacy-save", "ip6tables-legacy-save")
-SETTINGS = ("nf_log", "nf_log_all_netns")
+LOG_SETTINGS = Path("/proc/sys/net/netfilter")
 
 
 def first_namespace() -> dict[str, str]:
@@ -173,10 +196,7 @@ def first_namespace() -> dict[str, str]:
     for version in ("-4", "-6"):
         state[f"routes {version}"] = run("ip", version, "route", "show", "table", "all")
         state[f"routing rules {version}"] = run("ip", version, "rule")
-    for path in sorted(Path("/proc/sys/net/netfilter").rglob("nf_log*")):
-        with suppress(OSError, IsADirectoryError):
-            state[str(path)] = path.read_text()
-    for path in sorted(Path("/proc/sys/net/netfilter/nf_log").iterdir()):
+    for path in [*LOG_SETTINGS.glob("nf_log/*"), LOG_SETTINGS / "nf_log_all_netns"]:
         state[str(path)] = path.read_text()
     return state
 
