@@ -15,6 +15,16 @@ OWN_TABLE = "ipttrace-"
 """The nft tables of ours start so, followed by the session's name."""
 
 
+def observed_hook(chain: str) -> Hook | None:
+    """Return the hook that a chain of our nft table hangs on; None if it is no chain of ours.
+
+    Those chains are named after their purpose and hook: `observe-postrouting`.
+    """
+    purpose, _, hook = chain.partition("-")
+    known = purpose in ("trigger", "reply", "observe") and hook.upper() in set(Hook)
+    return Hook(hook.upper()) if known else None
+
+
 @dataclass(frozen=True, slots=True)
 class Counter:
     """Packets and bytes that a rule or policy has met."""
@@ -95,9 +105,7 @@ class Ruleset:
 
     def backends(self) -> frozenset[Backend]:
         """Return the backends that have any chain but ours."""
-        return frozenset(
-            ref.backend for ref in self.chains if not ref.table.startswith(OWN_TABLE)
-        )
+        return frozenset(ref.backend for ref in self.chains if not ref.table.startswith(OWN_TABLE))
 
     def rules(self) -> Iterator[Rule]:
         """Yield every rule, ours too."""
