@@ -89,6 +89,8 @@ class ForeignLog:
     time: float
     prefix: str
     packet: PacketSummary | None
+    sequence: int | None = None
+    """NFULA_SEQ of the listener's group."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,16 +80,32 @@ NETDEV_HOOKS = (Hook.INGRESS, Hook.EGRESS)
 INET_INGRESS = 5
 """NF_INET_INGRESS."""
 
-NEXT_HOOKS: dict[Hook, frozenset[Hook]] = {
-    Hook.INGRESS: frozenset({Hook.PREROUTING}),
-    Hook.PREROUTING: frozenset({Hook.INPUT, Hook.FORWARD}),
+LATER_HOOKS: dict[Hook, frozenset[Hook]] = {
+    Hook.INGRESS: frozenset(
+        {Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING, Hook.EGRESS}
+    ),
+    Hook.PREROUTING: frozenset({Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING, Hook.EGRESS}),
     Hook.INPUT: frozenset(),
-    Hook.FORWARD: frozenset({Hook.POSTROUTING}),
-    Hook.OUTPUT: frozenset({Hook.POSTROUTING}),
-    Hook.POSTROUTING: frozenset({Hook.EGRESS, Hook.INGRESS, Hook.PREROUTING}),
-    Hook.EGRESS: frozenset({Hook.INGRESS, Hook.PREROUTING}),
+    Hook.FORWARD: frozenset({Hook.POSTROUTING, Hook.EGRESS}),
+    Hook.OUTPUT: frozenset({Hook.POSTROUTING, Hook.EGRESS}),
+    Hook.POSTROUTING: frozenset({Hook.EGRESS}),
+    Hook.EGRESS: frozenset(),
 }
-"""Hooks that the same packet can meet next in one namespace; out of POSTROUTING only over lo."""
+"""Hooks that a packet can meet after a hook on one way; a hook without chains is silent."""
+
+SENDING_HOOKS = frozenset({Hook.OUTPUT, Hook.POSTROUTING, Hook.EGRESS})
+RECEIVING_HOOKS = frozenset({Hook.INGRESS, Hook.PREROUTING, Hook.INPUT})
+"""Over lo a packet's way leads from the sending hooks on to the receiving ones."""
+
+LOOPBACK_INDEX = 1
+"""lo is the first interface of every namespace (LOOPBACK_IFINDEX, include/net/flow.h)."""
+
+
+def leads_to(earlier: Hook, later: Hook, in_index: int | None) -> bool:
+    """Tell whether a packet at one hook can be at a later one, seen there with `in_index`."""
+    if earlier in SENDING_HOOKS and later in RECEIVING_HOOKS:
+        return in_index == LOOPBACK_INDEX
+    return later in LATER_HOOKS[earlier]
 
 
 class Verdict(StrEnum):

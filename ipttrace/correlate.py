@@ -1,0 +1,293 @@
+"""Trace reports in, packets' paths out: the one stateful object of the core.
+
+Theory of operation
+===================
+
+Rule 1: everything that decides which packet a report belongs to lives here and in `Walk.can_take`.
+Rule 2: a report continues a walk only if it is possible next: later at the same hook, or at a hook
+that follows, in the same namespace, with the same fingerprint, and with other addresses only where
+conntrack rewrites them or a rule just met does so.
+
+Reports of one namespace arrive in the order in which the kernel made them (one socket carries all
+of them).  Reports of different packets interleave freely.  What ties reports to a packet:
+
+legacy    every report carries the headers: the fingerprint (`report.fingerprint`) finds the walks,
+          `can_take` the right one.
+nft       the first report of each base chain carries the headers; all carry a trace id, which is a
+          hash of the packet's address.  Ids are reused, so an id is believed for reports without
+          headers only, and every report with headers binds it anew.
+
+Several walks with one fingerprint: a packet that was born while another was inside a chain (TEE)
+runs to its end within that chain's walk, so the inner one is served first.  Otherwise equal packets
+are in flight: the oldest is served first and both are flagged `ambiguous`.
+
+A walk ends by a fatal verdict, or where one of our observer chains reports: at the end of INPUT the
+packet is handed to a socket, at the end of POSTROUTING to an interface.  Where there are no
+observers it ends at the last base chain of INPUT or POSTROUTING: `outcome` decides when asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ipttrace.event import Event, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
+from ipttrace.netfilter import (
+    LOOPBACK_INDEX,
+    Backend,
+    ChainRef,
+    Hook,
+    RuleRef,
+    TableFamily,
+    Verdict,
+)
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop, Outcome, PacketPath, Role, WireHop
+from ipttrace.report import (
+    Fingerprint,
+    Report,
+    chain_is_hidden,
+    fingerprint,
+    hop_of,
+    resolve,
+)
+from ipttrace.ruleset import Counter, Ruleset
+from ipttrace.walk import Walk
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted beside the paths."""
+
+    lost: int = 0
+    """Messages that the kernel threw away, as far as it said."""
+    undecoded: int = 0
+    foreign: int = 0
+    """Log messages that are no trace reports of these rules."""
+    orphans: int = 0
+    """Reports of packets whose beginning was not seen."""
+
+
+class Correlator:
+    """The packets of one namespace."""
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        *,
+        ids: Iterator[int],
+        netns: str | None = None,
+        interfaces: Mapping[int, str] | None = None,
+        created: frozenset[ChainRef] = frozenset(),
+        own_table: tuple[TableFamily, str] | None = None,
+    ) -> None:
+        """Start with the rules as they are while the triggers are armed.
+
+        `ids` numbers the packets of all namespaces; `created` are base chains that exist only
+        because of us, `own_table` is our own nft table.
+        """
+        self.ruleset = ruleset
+        self.netns = netns
+        self.tally = Tally()
+        self.flows: list[FlowEvent] = []
+        self.foreign: list[ForeignLog] = []
+        self.last_time = 0.0
+        self._ids = ids
+        self._interfaces = dict(interfaces or {})
+        self._created = created
+        self._own_table = own_table
+        self._walks: list[Walk] = []
+        self._in_flight: defaultdict[Fingerprint, list[Walk]] = defaultdict(list)
+        self._by_trace_id: dict[int, Walk] = {}
+        self._sequence: int | None = None
+        self._last_stage = _last_stages(ruleset)
+
+    def feed(self, event: Event) -> None:
+        """Take one event, in the order in which the kernel gave it."""
+        self.last_time = event.time
+        match event:
+            case TraceEvent():
+                self._count_gap(event.sequence)
+                self._trace(event)
+            case FlowEvent():
+                self.flows.append(event)
+            case ForeignLog():
+                self._count_gap(event.sequence)
+                self._refuse(event)
+            case Lost():
+                self.tally.lost += event.count or 1
+            case Undecoded():
+                self.tally.undecoded += 1
+
+    def _refuse(self, log: ForeignLog) -> None:
+        self.tally.foreign += 1
+        if len(self.foreign) < 100:
+            self.foreign.append(log)
+
+    def _count_gap(self, sequence: int | None) -> None:
+        if sequence is None:
+            return
+        if self._sequence is not None and sequence != self._sequence + 1:
+            self.tally.lost += max(0, sequence - self._sequence - 1)
+        self._sequence = sequence
+
+    def _trace(self, event: TraceEvent) -> None:
+        report = resolve(event, self.ruleset)
+        if report is None:
+            self._refuse(ForeignLog(event.time, _prefix(event), event.packet))
+            return
+        if report.in_own_table and not self._is_ours(event):
+            return
+        walk = self._find(report)
+        if walk is None:
+            self.tally.orphans += 1
+            return
+        if report.in_own_table:
+            self._pass_observer(walk, report)
+        else:
+            self._add_hop(walk, report)
+
+    def _is_ours(self, event: TraceEvent) -> bool:
+        return (event.table_family, event.table) == self._own_table
+
+    def _find(self, report: Report) -> Walk | None:
+        event = report.event
+        if event.packet is None:
+            return self._by_trace_id.get(event.trace_id or 0)
+        key = fingerprint(event.packet)
+        walk = self._choose(report, self._in_flight[key])
+        if walk is None:
+            walk = self._begin(report, key, event.packet)
+        if event.trace_id is not None:
+            self._by_trace_id[event.trace_id] = walk
+        return walk
+
+    def _choose(self, report: Report, walks: list[Walk]) -> Walk | None:
+        possible = [walk for walk in walks if walk.can_take(report)]
+        if len(possible) < 2:
+            return possible[0] if possible else None
+        bound = self._by_trace_id.get(report.event.trace_id or 0)
+        if bound in possible:
+            return bound
+        inner = [walk for walk in possible if walk.parent in possible]
+        if inner:
+            return inner[-1]
+        for walk in possible:
+            walk.ambiguous = True
+        return possible[0]
+
+    def _begin(self, report: Report, key: Fingerprint, packet: PacketSummary) -> Walk:
+        event = report.event
+        walk = Walk(next(self._ids), packet, event)
+        rivals = [other for other in self._in_flight[key] if not self._is_settled(other)]
+        around = [other for other in rivals if other.base_open and other.hook is not report.hook]
+        walk.parent = around[-1] if around else None
+        if rivals and walk.parent is None and event.backend is Backend.LEGACY:
+            walk.ambiguous = True
+            for other in rivals:
+                other.ambiguous = True
+        self._walks.append(walk)
+        self._in_flight[key] = [*rivals, walk]
+        return walk
+
+    def _is_settled(self, walk: Walk) -> bool:
+        """Tell whether nothing more can be reported of a packet."""
+        return walk.ended or self._at_the_end(walk)
+
+    def _at_the_end(self, walk: Walk) -> bool:
+        if walk.base_open or walk.hook not in (Hook.INPUT, Hook.POSTROUTING):
+            return False
+        if walk.hook is Hook.POSTROUTING and walk.out_index == LOOPBACK_INDEX:
+            return False
+        return walk.priority >= self._last_stage.get(walk.hook, walk.priority)
+
+    def _add_hop(self, walk: Walk, report: Report) -> None:
+        hook = report.hook or walk.hook
+        priority = report.priority if report.base else walk.priority
+        hidden = (
+            report.event.header_only
+            or (report.rule is not None and report.rule.own)
+            or chain_is_hidden(report.event.chain_ref, self._created)
+        )
+        hop = None if hidden else hop_of(report, hook, priority, self.ruleset)
+        walk.advance(report)
+        hop = walk.learn(report, hop)
+        walk.append(report, hop)
+
+    def _pass_observer(self, walk: Walk, report: Report) -> None:
+        event = report.event
+        before = walk.packet
+        walk.advance(report)
+        walk.learn(report, None)
+        walk.append(report, None)
+        if report.hook is Hook.INPUT and event.chain.startswith("observe"):
+            walk.note_source(before, event.time)
+            walk.leave(Outcome.DELIVERED)
+        elif report.hook is Hook.POSTROUTING and event.chain.startswith("observe"):
+            walk.note_source(before, event.time)
+            self._leave_by_wire(walk, event)
+
+    def _leave_by_wire(self, walk: Walk, event: TraceEvent) -> None:
+        outcome = Outcome.SENT if walk.local else Outcome.FORWARDED
+        if event.verdict is Verdict.DROP:
+            name = self._interfaces.get(walk.out_index or 0)
+            walk.leave(outcome, WireHop(event.time, "contained", name))
+        elif walk.out_index != LOOPBACK_INDEX:
+            walk.leave(outcome)
+
+    def outcome(self, walk: Walk) -> Outcome:
+        """Return a packet's fate as far as it is known now."""
+        if walk.fate is not None:
+            return walk.fate
+        if self._own_table is None and self._at_the_end(walk):
+            if walk.hook is Hook.INPUT:
+                return Outcome.DELIVERED
+            return Outcome.SENT if walk.local else Outcome.FORWARDED
+        return Outcome.INCOMPLETE if self.tally.lost or self.tally.orphans else Outcome.LOST
+
+    def pending(self) -> int:
+        """Return how many packets may still report."""
+        return sum(not self._is_settled(walk) for walk in self._walks)
+
+    def paths(self, changes: Mapping[RuleRef, Counter] | None = None) -> tuple[PacketPath, ...]:
+        """Return all packets so far, oldest first, with the counters' `changes` on their hops."""
+        return tuple(self._path(walk, changes or {}) for walk in self._walks)
+
+    def _path(self, walk: Walk, changes: Mapping[RuleRef, Counter]) -> PacketPath:
+        hops = tuple(
+            replace(hop, counter=changes.get(hop.ref)) if isinstance(hop, ChainHop) else hop
+            for hop in walk.hops
+        )
+        outcome = self.outcome(walk)
+        leaves = outcome in (Outcome.FORWARDED, Outcome.SENT)
+        return PacketPath(
+            id=walk.id,
+            netns=self.netns,
+            role=Role.OBSERVED,
+            time=walk.time,
+            packet=walk.first,
+            in_interface=self._interfaces.get(walk.first_in or 0),
+            out_interface=self._interfaces.get(walk.out_index or 0) if leaves else None,
+            mark=walk.first_mark,
+            hops=hops,
+            outcome=outcome,
+            ambiguous=walk.ambiguous,
+        )
+
+    def final_packet(self, path_id: int) -> Walk | None:
+        """Return the walk of a path, whose `packet` is the packet as it was last seen."""
+        return next((walk for walk in self._walks if walk.id == path_id), None)
+
+
+def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:
+    """Return the priority of the last base chain at each hook."""
+    stages: dict[Hook, int] = {}
+    for chain in ruleset.chains.values():
+        if chain.hook is not None and chain.priority is not None:
+            stages[chain.hook] = max(chain.priority, stages.get(chain.hook, chain.priority))
+    return stages
+
+
+def _prefix(event: TraceEvent) -> str:
+    return f"TRACE: {event.table}:{event.chain}:{event.kind}:{event.number} "
