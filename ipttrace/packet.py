@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from struct import Struct
 
+from ipttrace.headers import (
+    EXTENSION_HEADERS,
+    ICMP,
+    ICMPV6,
+    NO_TRANSPORT,
+    NetworkHeader,
+    protocol_word,
+    read_network,
+    read_transport,
+)
 from ipttrace.netfilter import PacketFamily
+
+PAYLOAD_KEPT = 64
+"""Bytes."""
+
+ICMP_ECHO = {ICMP: frozenset({0, 8}), ICMPV6: frozenset({128, 129})}
+ICMP_ERRORS = {ICMP: frozenset({3, 4, 5, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4})}
+"""Types whose body, 8 bytes in, is the packet they speak of (RFC 792, RFC 4443 section 2.4)."""
+
+_WORDS = Struct("!HH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +96,82 @@ class PacketSummary:
             self.dport,
             self.icmp.id if self.icmp else None,
         )
+
+
+def parse_packet(data: bytes, family: PacketFamily) -> PacketSummary | None:
+    """Return what the headers in `data` say, None if not even the network header is there.
+
+    `data` starts with the network header and may be cut off anywhere after it.
+    """
+    return _parse(data, family, quoted=False)
+
+
+def parse_headers(network: bytes, transport: bytes, family: PacketFamily) -> PacketSummary | None:
+    """Return what two separate headers say, None if the network header is not there.
+
+    nft reports at most 40 bytes of the first and 20 of the second
+    (nf_trace_fill_pkt_info in net/netfilter/nf_tables_trace.c).  Of an IPv6 packet with extension
+    headers that leaves the transport protocol unsaid: `protocol` is then the number of the first
+    extension header, there are no ports, and `payload` is the start of the transport header.
+    """
+    header = read_network(network, family)
+    if header is None:
+        return None
+    if family is PacketFamily.IPV6 and network[6] in EXTENSION_HEADERS:
+        return _summary(header._replace(protocol=network[6]), transport, family, quoted=False)
+    return _summary(header, transport, family, quoted=False)
+
+
+def _parse(data: bytes, family: PacketFamily, *, quoted: bool) -> PacketSummary | None:
+    header = read_network(data, family)
+    if header is None:
+        return None
+    body = data[header.end :] if header.end is not None else b""
+    return _summary(header, body, family, quoted=quoted)
+
+
+def _summary(
+    header: NetworkHeader, body: bytes, family: PacketFamily, *, quoted: bool
+) -> PacketSummary:
+    icmp, inner, transport = None, None, NO_TRANSPORT
+    used = 0
+    if header.fragment_offset == 0:
+        transport = read_transport(body, header.protocol)
+        used = transport.length
+        if header.protocol in ICMP_ECHO:
+            icmp = _read_icmp(body, header.protocol)
+            inner = None if quoted else _read_quoted(body, header.protocol, family)
+            used = 8
+    return PacketSummary(
+        family,
+        protocol_word(header.protocol),
+        header.src,
+        header.dst,
+        transport.sport,
+        transport.dport,
+        header.ip_id,
+        header.length,
+        header.ttl,
+        transport.flags,
+        transport.seq,
+        transport.ack,
+        icmp,
+        inner,
+        header.fragment_offset,
+        header.more_fragments,
+        body[used : used + PAYLOAD_KEPT],
+    )
+
+
+def _read_icmp(body: bytes, protocol: int) -> IcmpHeader | None:
+    if len(body) < 2:
+        return None
+    if body[0] not in ICMP_ECHO[protocol] or len(body) < 8:
+        return IcmpHeader(body[0], body[1])
+    return IcmpHeader(body[0], body[1], *_WORDS.unpack_from(body, 4))
+
+
+def _read_quoted(body: bytes, protocol: int, family: PacketFamily) -> PacketSummary | None:
+    if len(body) < 8 or body[0] not in ICMP_ERRORS[protocol]:
+        return None
+    return _parse(body[8:], family, quoted=True)

@@ -1,0 +1,156 @@
+"""The output of `nft -a -y list ruleset`, and how it completes what iptables-nft-save says.
+
+nft indents by structure (src/rule.c): a table at the margin, its chains, sets and maps by one tab,
+their content by two; a rule ends with ` # handle N`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from ipttrace.netfilter import Backend, ChainRef, Hook, TableFamily, Verdict
+from ipttrace.ruleset import TAG, Chain, Rule, Ruleset
+
+VERDICT_WORDS = frozenset(
+    {
+        "accept",
+        "continue",
+        "dnat",
+        "drop",
+        "goto",
+        "jump",
+        "masquerade",
+        "queue",
+        "redirect",
+        "reject",
+        "return",
+        "snat",
+        "tproxy",
+        "vmap",
+    }
+)
+"""First words of statements that decide where a packet goes (nft(8), VERDICT, NAT STATEMENTS)."""
+
+_TABLE = re.compile(r"table (\w+) (.+) \{(?: #.*)?\Z")
+_CHAIN = re.compile(r"\tchain (.+) \{(?: #.*)?\Z")
+_OTHER = re.compile(r"\t\S.* \{(?: #.*)?\Z")
+_BASE = re.compile(r"type \w+ hook (\w+) .*?priority (-?[0-9]+);(?: policy (\w+);)?")
+_HANDLE = re.compile(r" # handle ([0-9]+)\Z")
+_QUOTED = re.compile(r'"[^"]*"')
+_OWN = re.compile(rf'\bcomment "{TAG}[^"]*"\Z')
+
+
+@dataclass(slots=True)
+class _OpenChain:
+    """A chain whose rules are still being read."""
+
+    ref: ChainRef
+    hook: Hook | None = None
+    priority: int | None = None
+    policy: Verdict | None = None
+    rules: list[Rule] = field(default_factory=list)
+    own: int = 0
+
+    def set_base(self, hook: str, priority: str, policy: str | None) -> None:
+        """Note what makes it a base chain; a hook's name and a policy are in lower case."""
+        self.hook = Hook[hook.upper()] if hook.upper() in Hook.__members__ else None
+        self.priority = int(priority)
+        self.policy = Verdict.DROP if policy == "drop" else Verdict.ACCEPT
+
+    def add(self, text: str, handle: int) -> None:
+        """Append a rule."""
+        own = _OWN.search(text) is not None
+        self.own += own
+        position = len(self.rules) + 1
+        number = None if own else position - self.own
+        target = _target(text)
+        self.rules.append(
+            Rule(self.ref, position, number, text, target, target == "goto", handle=handle)
+        )
+
+    def close(self) -> Chain:
+        return Chain(self.ref, tuple(self.rules), self.hook, self.priority, self.policy)
+
+
+def decode_nft_list(text: str) -> Ruleset:
+    """Return the chains of every table in `text`."""
+    chains: dict[ChainRef, Chain] = {}
+    table: tuple[TableFamily, str] | None = None
+    lines = iter(text.split("\n"))
+    for line in lines:
+        if line.startswith(("table ", "}")):
+            table = _table(line)
+        elif table is not None and (match := _CHAIN.match(line)):
+            ref = ChainRef(Backend.NFT, *table, match[1])
+            chains[ref] = _read_chain(ref, _body(lines))
+        elif _OTHER.match(line):
+            for _ in _body(lines):
+                pass
+    return Ruleset(chains)
+
+
+def merge_nft(saved: Ruleset, listed: Ruleset) -> Ruleset:
+    """Return the chains of `listed`, with the texts and counters that iptables-nft-save gave.
+
+    The list is the truth about what exists: iptables-nft-save also prints built-in chains that the
+    kernel does not have.  Rules are paired by their order; a chain that has another number of
+    rules in the two (somebody changed it in between) stays as nft lists it.
+    """
+    merged = dict(listed.chains)
+    for ref, chain in saved.chains.items():
+        native = merged.get(ref)
+        if native is not None and len(native.rules) == len(chain.rules):
+            merged[ref] = _merge_chain(chain, native)
+    return Ruleset(merged)
+
+
+def _merge_chain(saved: Chain, native: Chain) -> Chain:
+    rules = tuple(
+        replace(rule, handle=listed.handle)
+        for rule, listed in zip(saved.rules, native.rules, strict=True)
+    )
+    return replace(native, rules=rules, policy=saved.policy or native.policy, counter=saved.counter)
+
+
+def _table(line: str) -> tuple[TableFamily, str] | None:
+    match = _TABLE.match(line)
+    return (TableFamily(match[1]), match[2]) if match and match[1] in set(TableFamily) else None
+
+
+def _body(lines: Iterator[str]) -> Iterator[str]:
+    """Yield the lines up to the one that closes a chain, set or map."""
+    for line in lines:
+        if line == "\t}":
+            return
+        yield line
+
+
+def _read_chain(ref: ChainRef, body: Iterator[str]) -> Chain:
+    chain = _OpenChain(ref)
+    parts: list[str] = []
+    for line in body:
+        content = line.strip()
+        base = None if parts or chain.rules else _BASE.match(content)
+        handle = _HANDLE.search(content)
+        if base is not None:
+            chain.set_base(base[1], base[2], base[3])
+        elif handle is not None:
+            parts.append(content[: handle.start()].rstrip())
+            chain.add(" ".join(parts), int(handle[1]))
+            parts = []
+        elif parts or not _is_chain_property(content):
+            parts.append(content)
+    return chain.close()
+
+
+def _is_chain_property(content: str) -> bool:
+    return not content or content.startswith(("comment ", "flags ", "devices "))
+
+
+def _target(text: str) -> str | None:
+    if '"' in text:
+        text = _QUOTED.sub('""', text)
+    words = text.split(" ")
+    return next((word for word in words if word in VERDICT_WORDS), None)
