@@ -15,8 +15,6 @@ Rules count in the named counters `probe`, `reply` and `contained`, each packet 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.flow_selectors import FlowSelectors
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
@@ -30,6 +28,7 @@ from ipttrace.system.nfnetlink import (
     explaining,
 )
 
+TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.netfilter import TableFamily
     from ipttrace.ports import TraceRequest
