@@ -1,0 +1,130 @@
+"""Measures ipttrace beside its peers, each in turn, in private network namespaces."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.bench.figures import OURS, Figure
+from tests.bench.load import PORT as STREAM_PORT
+from tests.bench.load import add_rules, send
+from tests.bench.readers import PROGRAMS, hops_of, reading
+from tests.bench.waiting_time import (
+    IPTTRACE,
+    PORT,
+    probe_command,
+    seconds_to_answer,
+    seconds_to_end,
+)
+from tests.root.kernel import Listeners, Namespaces, build_pair
+
+RATE = 1500
+"""Packets a second."""
+
+
+def progress(text: str) -> None:
+    """Say on stderr what is being measured."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def interleaved(
+    programs: Mapping[str, Callable[[], float]], runs: int, what: str
+) -> dict[str, list[float]]:
+    """Run every program once, then all again, so that no one has a quiet machine to itself."""
+    samples: dict[str, list[float]] = {program: [] for program in programs}
+    for run in range(runs):
+        for program, measure in programs.items():
+            progress(f"{what}, run {run + 1} of {runs}: {program}")
+            samples[program].append(measure())
+    return samples
+
+
+def cpu_per_hop(runs: int, seconds: float) -> Figure:
+    """Measure the CPU time of each reader for one reported hop."""
+    with Namespaces() as made, Listeners() as listen:
+        pair = build_pair(made)
+        add_rules(pair)
+        listen(pair.server.netns, pair.server.ipv4, STREAM_PORT, "udp")
+        hops = hops_of(pair.server, lambda: send(pair, RATE, 0.5))
+        progress(f"{hops:.2f} hops a packet")
+
+        def measure(program: str) -> float:
+            with reading(program, pair.server) as reader:
+                packets = send(pair, RATE, seconds)
+                spent = reader.cpu()
+                if drops := reader.drops():
+                    progress(f"{program} lost {drops} messages: its figure is too good")
+            return spent * 1e6 / (packets * hops)
+
+        turns = {program: lambda name=program: measure(name) for program in PROGRAMS}
+        samples = interleaved(turns, runs, "CPU per hop")
+    peer = sorted(samples["nft monitor trace"])[runs // 2]
+    return Figure(f"CPU per reported hop at {RATE} packets/s", "us", samples, target=peer)
+
+
+def probe_seconds(runs: int) -> Figure:
+    """Measure how long a cold probe takes to its answer."""
+    with Namespaces() as made, Listeners() as listen:
+        pair = build_pair(made)
+        listen(pair.server.netns, pair.server.ipv4, PORT)
+        turns = {
+            OURS: lambda: seconds_to_answer(*probe_command(pair)),
+            "its whole run": lambda: seconds_to_end(*probe_command(pair)),
+            "python -c 'import scapy'": lambda: seconds_to_end(
+                sys.executable, "-c", "import scapy.layers.inet"
+            ),
+        }
+        samples = interleaved(turns, runs, "probe")
+    return Figure("a cold probe to its answer", "s", samples, target=0.8)
+
+
+def help_seconds(runs: int) -> Figure:
+    """Measure how long `ipttrace --help` takes."""
+    turns = {
+        OURS: lambda: seconds_to_end(IPTTRACE, "--help"),
+        "python -c pass": lambda: seconds_to_end(sys.executable, "-c", "pass"),
+        "nft --version": lambda: seconds_to_end("nft", "--version"),
+    }
+    return Figure("ipttrace --help", "s", interleaved(turns, runs, "help"), target=0.15)
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each program (5)")
+    parser.add_argument("--seconds", type=float, default=4, help="length of the stream (4)")
+    parser.add_argument("--only", choices=["cpu", "probe", "help"], help="measure only this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure, print the tables, write the file."""
+    words = parse()
+    measures: dict[str, Callable[[], Figure]] = {
+        "cpu": lambda: cpu_per_hop(words.runs, words.seconds),
+        "probe": lambda: probe_seconds(words.runs),
+        "help": lambda: help_seconds(words.runs),
+    }
+    chosen = [words.only] if words.only else list(measures)
+    figures = [measures[name]() for name in chosen]
+    print(
+        f"kernel {platform.release()}, Python {platform.python_version()}, medians of {words.runs}"
+    )
+    for figure in figures:
+        print("\n" + "\n".join(figure.lines()))
+    if words.json:
+        record = {
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "figures": [figure.as_record() for figure in figures],
+        }
+        words.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
