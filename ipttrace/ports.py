@@ -22,7 +22,7 @@ class Trigger(StrEnum):
 
 
 class Clock(Protocol):
-    """Time as an argument."""
+    """Time, and waiting for it."""
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -30,6 +30,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""
+        ...
+
+    def wait(self, descriptors: Sequence[int], seconds: float) -> None:
+        """Return when one of the descriptors can be read, or after `seconds`."""
         ...
 
 
@@ -133,6 +137,10 @@ class RulesetReader(Protocol):
         """Return index to name."""
         ...
 
+    def conntrack_entries(self) -> int:
+        """Return how many connections the namespace tracks now; 0 where it tracks none."""
+        ...
+
 
 class ProbeClient(Protocol):
     """Sends the test packets: by injection, or as a real client."""
@@ -172,7 +180,7 @@ class ProbeClient(Protocol):
         ...
 
 
-TopologyT = TypeVar("TopologyT", contravariant=True)
+TopologyT_contra = TypeVar("TopologyT_contra", contravariant=True)
 
 
 class RunningLab(Protocol):
@@ -188,9 +196,9 @@ class RunningLab(Protocol):
         ...
 
 
-class TopologyBuilder(Protocol[TopologyT]):
+class TopologyBuilder(Protocol[TopologyT_contra]):
     """Builds the namespaces of a lab."""
 
-    def up(self, topology: TopologyT, backend: Backend) -> RunningLab:
+    def up(self, topology: TopologyT_contra, backend: Backend) -> RunningLab:
         """Build it with rules in `backend`; on an error nothing stays behind."""
         ...

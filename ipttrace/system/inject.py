@@ -1,0 +1,179 @@
+"""A client whose packets arrive on an interface as if received from outside."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ipttrace.errors import NotSupportedError, UsageError
+from ipttrace.packet import Flow, PacketSummary
+from ipttrace.probe import ProbeSpec, family_of
+from ipttrace.system import packets
+from ipttrace.system.addresses import (
+    Interface,
+    addresses,
+    choose_source,
+    find_interface,
+    free_ports,
+    interface_at,
+    neighbours,
+    rtnetlink,
+)
+from ipttrace.system.namespaces import Namespace
+from ipttrace.system.packets import Identity
+from ipttrace.system.tap import Tap, open_tap
+
+
+class Heir(Protocol):
+    """Who takes the packets back if this process is killed."""
+
+    def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+        """Hand over a descriptor, the frames to write to it, the conntrack entries to delete."""
+        ...
+
+
+class InjectingClient:
+    """Implements `ports.ProbeClient`: writes frames to a TAP that is redirected to a target."""
+
+    def __init__(
+        self, spec: ProbeSpec, namespace: Namespace, session: str, guardian: Heir | None = None
+    ) -> None:
+        self.spec = spec
+        self.namespace = namespace
+        self.session = session
+        self.guardian = guardian
+        self.flows: list[Flow] = []
+        self.farewell_frames: list[bytes] = []
+        """What takes half-open connections back: one RST a SYN."""
+        self._summaries: list[PacketSummary] = []
+        self._frames: list[bytes] = []
+        self._tap: Tap | None = None
+        self._sent = 0
+
+    @property
+    def identities(self) -> Sequence[PacketSummary]:
+        """The headers and payload of each packet, in the order of sending."""
+        return self._summaries
+
+    def prepare(self) -> Sequence[Flow]:
+        """Choose source and ports, build the frames, make the device."""
+        target, source, macs, ports = self.namespace.run(self._look_around)
+        identities = [Identity() for _ in range(self.spec.count)]
+        self.flows = [
+            packets.flow_of(self.spec, source, port, identity)
+            for port, identity in zip(ports, identities, strict=True)
+        ]
+        self._summaries = [
+            packets.describe(self.spec, flow, identity)
+            for flow, identity in zip(self.flows, identities, strict=True)
+        ]
+        self._frames = list(packets.frames(self.spec, self.flows, identities, macs))
+        self.farewell_frames = list(packets.reset_frames(self.spec, self.flows, identities, macs))
+        self._tap = open_tap(self.namespace, target, macs[0])
+        if self.guardian is not None:
+            self.guardian.bequeath(self._tap.descriptor, self.farewell_frames, self.flows)
+        return self.flows
+
+    def send(self) -> None:
+        """Let the next packet arrive; the kernel has walked it through when this returns."""
+        if self._tap is None:
+            raise RuntimeError("prepare() comes before send()")
+        self._tap.write(self._frames[self._sent])
+        self._sent += 1
+
+    def poll(self) -> str | None:
+        """Return SENT: nobody waits for an answer."""
+        return "SENT" if self._sent else None
+
+    def fileno(self) -> int | None:
+        """Return None: there is nothing to wait for."""
+        return None
+
+    def finish(self) -> Sequence[str]:
+        """Reset half-open connections, forget the conntrack entries, remove the device."""
+        tap, self._tap = self._tap, None
+        if tap is None:
+            return ()
+        try:
+            for frame in self.farewell_frames[: self._sent]:
+                tap.write(frame)
+            if self._sent:
+                self.namespace.run(self._forget)
+        finally:
+            tap.close()
+        return ()
+
+    def _forget(self) -> None:
+        from ipttrace.system.conntrack import delete_entry
+
+        for flow in dict.fromkeys(self.flows[: self._sent]):
+            delete_entry(flow)
+
+    def _look_around(self) -> tuple[Interface, str, tuple[str, str], list[int | None]]:
+        with rtnetlink() as ipr:
+            target = find_interface(ipr, self.spec.in_interface or "", self.namespace)
+            check_target(target, self.namespace)
+            source = self.spec.src or self._unused_source(ipr, target)
+            macs = self._macs(ipr, target, source)
+        return target, source, macs, self._ports()
+
+    def _ports(self) -> list[int | None]:
+        if self.spec.dport is None:
+            return [None] * self.spec.count
+        if self.spec.sport is not None:
+            return [self.spec.sport] * self.spec.count
+        return list(free_ports(self.spec.count))
+
+    def _unused_source(self, ipr: Any, target: Interface) -> str:
+        family = family_of(self.spec.dst)
+        for index in (target.index, target.master):
+            if index is None:
+                continue
+            own = addresses(ipr, family, index)
+            source = choose_source(own, set(neighbours(ipr, family, index)), self.spec.dst)
+            if source is not None:
+                return source
+        raise UsageError(
+            f"cannot choose a source for {self.spec.dst} on {target.name} in {self.namespace}: "
+            f"it has no {family} network with room for one",
+            "Give the source with --src.",
+        )
+
+    def _macs(self, ipr: Any, target: Interface, source: str) -> tuple[str, str]:
+        """Return destination and source.
+
+        A frame for a bridge's host has the bridge's MAC, also on its ports; one for a neighbour
+        behind the bridge has that neighbour's.
+        """
+        family = family_of(self.spec.dst)
+        station, known = target, neighbours(ipr, family, target.index)
+        if target.master is not None:
+            station = interface_at(ipr, target.master)
+            known |= neighbours(ipr, family, station.index)
+        behind = known.get(self.spec.dst) if station.kind == "bridge" else None
+        destination = behind or station.mac or target.mac or random_mac()
+        return destination, known.get(source) or random_mac()
+
+
+def check_target(target: Interface, namespace: Namespace) -> None:
+    """Refuse an interface on which the kernel would throw the packet away unseen."""
+    tried = f"cannot inject on {target.name} in {namespace}"
+    if target.loopback:
+        raise UsageError(
+            f"{tried}: it is a loopback device, the kernel takes no packets from outside there",
+            "Use a real connect(): leave --in out.",
+        )
+    if not target.up:
+        raise NotSupportedError(
+            f"{tried}: it is down", f"Bring it up: ip link set {target.name} up"
+        )
+    if target.kind == "tun" and not target.carrier:
+        raise NotSupportedError(
+            f"{tried}: it is a tun device that no program has open", "Start the program first."
+        )
+
+
+def random_mac() -> str:
+    """Return a locally administered unicast address (IEEE 802, section 8.2 of Std 802-2014)."""
+    return ":".join(f"{byte:02x}" for byte in b"\x02" + secrets.token_bytes(5))
