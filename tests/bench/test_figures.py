@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.bench.__main__ import interleaved, parse
@@ -36,10 +38,9 @@ def test_table_names_the_target_and_the_ratio() -> None:
 
 
 def test_programs_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
-    order: list[str] = []
-    turns = {name: lambda name=name: order.append(name) or 1.0 for name in "ab"}  # type: ignore[func-returns-value,misc]
-    assert interleaved(turns, 2, "x") == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
-    assert order == ["a", "b", "a", "b"]
+    ticks = itertools.count()
+    turns = {"a": lambda: next(ticks), "b": lambda: next(ticks)}
+    assert interleaved(turns, 2, "x") == {"a": [0, 2], "b": [1, 3]}
     assert "x, run 2 of 2: b" in capsys.readouterr().err
 
 
