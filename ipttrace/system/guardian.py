@@ -1,0 +1,265 @@
+"""The main process's side of the guardian: TraceRules that cannot outlive us.
+
+The guardian process does and undoes all changes; see `guardian_process`.  Should it be killed,
+what it left is found by its tag and removed by a second one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import msgspec
+
+from ipttrace.decode.text import clean_text
+from ipttrace.errors import IptTraceError, KernelError, UsageError
+from ipttrace.packet import Flow
+from ipttrace.ports import Armed, Disarmed, TraceRequest
+from ipttrace.system import presence
+from ipttrace.system.guardian_messages import (
+    MESSAGE_LIMIT,
+    Answer,
+    Arm,
+    Bequeath,
+    Command,
+    Disarm,
+    Done,
+    Failed,
+    IsArmed,
+    IsDisarmed,
+    Notice,
+    Quiet,
+    Release,
+    Reply,
+    Request,
+    Start,
+    Sweep,
+    Swept,
+    raised,
+)
+from ipttrace.system.namespaces import Namespace
+from ipttrace.system.nf_log import Loggers
+
+A = TypeVar("A", bound=Answer)
+Notify = Callable[[str], None]
+
+ANSWER_WAIT = 30.0
+"""Seconds after which a guardian that does not answer is killed."""
+
+EXIT_WAIT = 2.0
+"""Seconds that a guardian that has undone everything may take to end."""
+
+SESSION = re.compile(r"[a-z0-9]{1,24}")
+
+KILLED = "the guardian process was gone before its work was done ({reason}); {what}"
+
+
+class GuardianGoneError(Exception):
+    """The guardian process ended without an answer."""
+
+
+class Guardian:
+    """One session's changes in one namespace, made and taken back by a process of their own."""
+
+    def __init__(
+        self, namespace: Namespace, session: str, loggers: Loggers, notify: Notify | None
+    ) -> None:
+        self._namespace = namespace
+        self._session = session
+        self._loggers = loggers
+        self._notify = notify or _to_stderr
+        self._number = 0
+        self._disarmed: Disarmed | None = None
+        self._process: subprocess.Popen[bytes]
+        self._channel: socket.socket
+        self._complaints: int
+
+    @classmethod
+    def start(
+        cls,
+        namespace: Namespace,
+        *,
+        session: str,
+        legacy: bool,
+        notify: Notify | None = None,
+    ) -> Guardian:
+        """Start the process and return at once; it warms up (python-iptables if `legacy`).
+
+        Must be called before an NFLOG listener is bound: it notes the nf_log settings as they
+        are.  `notify` is told when something takes long; without it that goes to stderr.
+        """
+        if not SESSION.fullmatch(session):
+            raise UsageError(f"no session name: {session!r}", "Use 1 to 24 of a-z and 0-9.")
+        holder, loggers = namespace.run(lambda: presence.claim(session))
+        with holder:
+            guardian = cls(namespace, session, loggers, notify)
+            guardian._launch(holder.fileno(), legacy=legacy)
+        return guardian
+
+    @property
+    def pid(self) -> int:
+        """The guardian's process id."""
+        return self._process.pid
+
+    def _launch(self, holder: int | None, *, legacy: bool) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        namespace = os.open(self._namespace.path, os.O_RDONLY | os.O_CLOEXEC)
+        complaints = os.memfd_create("guardian-stderr")
+        start = Start(namespace, theirs.fileno(), holder, self._session, legacy, self._loggers)
+        inherited = [namespace, theirs.fileno(), *([holder] if holder is not None else [])]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "ipttrace.system.guardian_process", _text(start)],
+                start_new_session=True,
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                # Without this setuptools' stand-in for distutils doubles python-iptables' import.
+                env={**os.environ, "LC_ALL": "C", "SETUPTOOLS_USE_DISTUTILS": "stdlib"},
+            )
+        except BaseException:
+            ours.close()
+            os.close(complaints)
+            raise
+        finally:
+            os.close(namespace)
+            theirs.close()
+        ours.settimeout(ANSWER_WAIT)
+        self._channel, self._complaints = ours, complaints
+
+    def arm(self, request: TraceRequest) -> Armed:
+        """Change the namespace; on an error nothing stays behind."""
+        with self._surviving("its rules were removed by their tag"):
+            return self._ask(Arm(request), IsArmed).armed
+
+    def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+        """Have `frames` written to a device and conntrack entries deleted if we die."""
+        with self._surviving("its rules were removed by their tag"):
+            self._ask(Bequeath(list(frames), list(flows)), Done, descriptor)
+
+    def release(self) -> None:
+        """Forget what was bequeathed: we did it ourselves."""
+        with self._surviving("its rules were removed by their tag"):
+            self._ask(Release(), Done)
+
+    def quiet(self) -> None:
+        """Take the triggers back, but keep what contains."""
+        with self._surviving("its rules were removed by their tag"):
+            self._ask(Quiet(), Done)
+
+    def disarm(self) -> Disarmed:
+        """Take everything back; may be called more than once."""
+        if self._disarmed is None:
+            try:
+                self._disarmed = self._ask(Disarm(), IsDisarmed).disarmed
+            except GuardianGoneError as error:
+                self._disarmed = self._clean_up_after(str(error))
+            finally:
+                self._close()
+        return self._disarmed
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Turn the guardian's death into one error, after cleaning up for it."""
+        try:
+            yield
+        except GuardianGoneError as error:
+            self._disarmed = self._clean_up_after(str(error))
+            self._close()
+            message = "; ".join(self._disarmed.warnings) or KILLED.format(reason=error, what=what)
+            raise KernelError(message, "Try again; ipttrace clean looks for leftovers.") from error
+
+    def _clean_up_after(self, reason: str) -> Disarmed:
+        try:
+            removed = sweep(
+                self._namespace, session=self._session, loggers=self._loggers, notify=self._notify
+            )
+        except IptTraceError as error:
+            return Disarmed(False, 0, (KILLED.format(reason=reason, what=str(error)),))
+        what = f"removed what it left: {', '.join(removed) or 'nothing'}"
+        return Disarmed(True, 0, (KILLED.format(reason=reason, what=what),))
+
+    def _ask(self, command: Command, kind: type[A], descriptor: int | None = None) -> A:
+        self._number += 1
+        message = msgspec.json.encode(Request(self._number, command))
+        try:
+            socket.send_fds(self._channel, [message], [] if descriptor is None else [descriptor])
+            answer = self._next_answer()
+        except OSError as error:
+            raise GuardianGoneError(self._why_gone()) from error
+        if isinstance(answer, Failed):
+            raise raised(answer)
+        if not isinstance(answer, kind):
+            raise GuardianGoneError(f"it answered {type(answer).__name__}")
+        return answer
+
+    def _next_answer(self) -> Answer:
+        """Return the answer to the last command, telling notices on the way."""
+        deadline = time.monotonic() + ANSWER_WAIT
+        while time.monotonic() < deadline:
+            message = self._channel.recv(MESSAGE_LIMIT)
+            if not message:
+                raise ConnectionResetError
+            reply = msgspec.json.decode(message, type=Reply)
+            if isinstance(reply.answer, Notice):
+                self._notify(reply.answer.text)
+            elif reply.number == self._number:
+                return reply.answer
+        raise TimeoutError
+
+    def _why_gone(self) -> str:
+        """End the process if it hangs; return why it is gone: a signal, or its last words."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.1)
+        if self._process.poll() is None:
+            self._process.kill()
+        code = self._process.wait()
+        said = os.pread(self._complaints, MESSAGE_LIMIT, 0).decode(errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "")
+        return clean_text(last) or (f"signal {-code}" if code < 0 else f"exit {code}")
+
+    def _close(self) -> None:
+        """Let the process go: the channel's end is its order to undo what is left."""
+        self._channel.close()
+        if self._complaints >= 0:
+            os.close(self._complaints)
+            self._complaints = -1
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_WAIT)
+
+
+def sweep(
+    namespace: Namespace,
+    *,
+    session: str | None = None,
+    loggers: Loggers = (),
+    notify: Notify | None = None,
+) -> list[str]:
+    """Remove what dead sessions left in `namespace`, in a process of its own; say what, by line.
+
+    With `session`, what that one left.
+    """
+    guardian = Guardian(namespace, session or "", loggers, notify)
+    guardian._launch(None, legacy=False)  # noqa: SLF001 - of this very class
+    try:
+        return guardian._ask(Sweep(session), Swept).removed  # noqa: SLF001
+    except GuardianGoneError as error:
+        raise KernelError(f"cannot look for leftovers in {namespace}: {error}") from error
+    finally:
+        guardian._close()  # noqa: SLF001
+
+
+def _text(start: Start) -> str:
+    return msgspec.json.encode(start).decode()
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"ipttrace: {text}\n")

@@ -1,0 +1,107 @@
+"""What dead sessions left: rules by tag, tables and devices by name, in this thread's namespace.
+
+A session is alive as long as its guardian holds its name (`presence`).  Called in a process that
+entered the namespace for good.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from ipttrace.errors import KernelError
+from ipttrace.netfilter import PacketFamily
+from ipttrace.ruleset import OWN_TABLE, TAG
+from ipttrace.system import commands, legacy_rules, nft_rules, presence
+from ipttrace.system.nft_netlink import NftObject
+
+DEVICE = "iptt"
+"""Devices of ours start so."""
+
+INSTANCES = Path("/sys/kernel/tracing/instances")
+RULE_CHAIN = 2
+TABLE_NAME = 1
+
+IsDead = Callable[[str], bool]
+
+
+def sweep(session: str | None, notify: Callable[[str], None]) -> list[str]:
+    """Remove what dead sessions (or the one named) left; return a line for each thing."""
+    living = {alive.name for alive in presence.living()} - {session}
+
+    def is_dead(name: str) -> bool:
+        return name not in living and session in {None, name}
+
+    removed = _legacy_rules(is_dead, notify)
+    if nft_rules.available():
+        removed += _nft_rules(is_dead) + _nft_tables(is_dead)
+    if session is None:
+        removed += _devices(living) + _trace_instances()
+    return removed
+
+
+def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
+    removed: list[str] = []
+    for family in PacketFamily:
+        if legacy_rules.TABLE not in legacy_rules.tables(family):
+            continue
+        names = {name for name in legacy_rules.sessions(family, notify) if is_dead(name)}
+        for name in sorted(names):
+            for _ in legacy_rules.remove(family, TAG + name, notify):
+                removed.append(f"TRACE rule of session {name} in raw ({family}, iptables-legacy)")
+    return removed
+
+
+def _nft_rules(is_dead: IsDead) -> list[str]:
+    def is_ours(rule: NftObject) -> bool:
+        own_table = rule.text(TABLE_NAME).startswith(OWN_TABLE)
+        name = _session(rule)
+        return name is not None and is_dead(name) and not own_table
+
+    return [
+        f"TRACE rule of session {_session(rule)} in {rule.family} {rule.text(TABLE_NAME)}/"
+        f"{rule.text(RULE_CHAIN)} (nf_tables)"
+        for rule in nft_rules.remove_everywhere(is_ours)
+    ]
+
+
+def _session(rule: NftObject) -> str | None:
+    """Return the session in a rule's comment, wherever the tool that wrote it put that."""
+    found = (legacy_rules.TAGGED.search(value) for value in rule.attributes.values())
+    return next((match[1].decode() for match in found if match), None)
+
+
+def _nft_tables(is_dead: IsDead) -> list[str]:
+    def is_ours(table: NftObject) -> bool:
+        name = table.text(TABLE_NAME)
+        return name.startswith(OWN_TABLE) and is_dead(name.removeprefix(OWN_TABLE))
+
+    removed = nft_rules.remove_tables(is_ours)
+    return [f"nft table {table.family} {table.text(TABLE_NAME)}" for table in removed]
+
+
+def _devices(living: set[str]) -> list[str]:
+    """Delete persistent devices of ours; without a living session nobody can hold one."""
+    if living:
+        return []
+    names = [name for _, name in socket.if_nameindex() if name.startswith(DEVICE)]
+    for name in names:
+        commands.run(["ip", "link", "delete", name], what=f"cannot delete device {name}")
+    return [f"device {name}" for name in names]
+
+
+def _trace_instances() -> list[str]:
+    """Remove trace instances that nobody reads: one in use is busy (instance_rmdir, trace.c)."""
+    removed: list[str] = []
+    found = sorted(INSTANCES.glob(f"{OWN_TABLE}*")) if INSTANCES.is_dir() else []
+    for instance in found:
+        try:
+            instance.rmdir()
+        except OSError as error:
+            if error.errno in {errno.EBUSY, errno.ENOENT}:
+                continue
+            raise KernelError(f"cannot remove {instance}: {error.strerror}") from error
+        removed.append(f"trace instance {instance.name}")
+    return removed

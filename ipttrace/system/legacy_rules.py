@@ -1,0 +1,230 @@
+"""TRACE rules of ours in the legacy raw table, through python-iptables.
+
+Every change replaces the whole table: the xtables lock is held, and the policy counters, which
+a replacement zeroes, are put back by the same commit.  A rule is found by the tag in its comment.
+The library keeps one table object a process, whatever the namespace: a process that calls this
+module has entered its namespace for good (see `guardian_process`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ipttrace.errors import KernelError, NotSupportedError
+from ipttrace.netfilter import Backend, ChainRef, PacketFamily
+from ipttrace.ruleset import TAG
+from ipttrace.system import file_lock
+from ipttrace.system.trace_rule import TraceRule
+
+TABLE = "raw"
+LOCK = "/run/xtables.lock"
+"""XT_LOCK_NAME of iptables' xshared.h; the environment's XTABLES_LOCKFILE overrides it."""
+
+LOCK_WAIT = 5.0
+COMMIT_WAIT = 5.0
+"""Seconds."""
+
+TRY_AGAIN = "Resource temporarily unavailable"
+"""EAGAIN: the table was replaced since it was read (__do_replace in ip_tables.c)."""
+
+ABSENT = ("does not exist", "No such file or directory", "No chain/target/match", "can't find")
+"""What libiptc and libxtables say where a module is absent."""
+
+TABLE_NAMES = {
+    PacketFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    PacketFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+
+TAGGED = re.compile(re.escape(TAG.encode()) + rb"([a-z0-9]{1,24})\0")
+
+Notify = Callable[[str], None]
+
+
+def tables(family: PacketFamily) -> tuple[str, ...]:
+    """Return the legacy tables that exist in the calling thread's namespace; makes none."""
+    try:
+        return tuple(TABLE_NAMES[family].read_text().split())
+    except OSError:
+        return ()
+
+
+def preload() -> None:
+    """Import python-iptables; ImportError where its libraries are not to be found."""
+    import iptc  # noqa: F401
+
+
+def base_chains(family: PacketFamily) -> frozenset[ChainRef]:
+    """Return the chains that exist as soon as the raw table does."""
+    names = ("PREROUTING", "OUTPUT")
+    return frozenset(ChainRef(Backend.LEGACY, family.table_family, TABLE, n) for n in names)
+
+
+def insert(rules: Sequence[TraceRule], notify: Notify) -> None:
+    """Insert rules of one family at the head of their chains, all or none."""
+    place = f"to raw/{'+'.join(dict.fromkeys(rule.hook for rule in rules))}"
+    family = rules[0].family
+
+    def change(iptc: Any, table: Any) -> None:
+        for rule in rules:
+            iptc.Chain(table, rule.hook.value).insert_rule(_build(iptc, rule))
+
+    _commit(family, change, f"cannot add TRACE rule {place} (iptables-legacy)", notify)
+
+
+def remove(family: PacketFamily, tag: str, notify: Notify) -> list[int]:
+    """Delete every rule of the raw table that bears `tag`; return their packet counters."""
+    hits: list[int] = []
+
+    def change(iptc: Any, table: Any) -> bool:
+        hits.clear()
+        for name in ("PREROUTING", "OUTPUT"):
+            chain = iptc.Chain(table, name)
+            while (entry := _tagged(table, name, tag)) is not None:
+                hits.append(entry.counters.pcnt)
+                chain.delete_rule(_rule_type(iptc, family)(entry, chain))
+        return bool(hits)
+
+    if TABLE in tables(family):
+        _commit(family, change, "cannot delete TRACE rule from raw (iptables-legacy)", notify)
+    return hits
+
+
+def sessions(family: PacketFamily, notify: Notify) -> set[str]:
+    """Return the sessions that have a rule in the raw table."""
+    found: set[str] = set()
+
+    def look(iptc: Any, table: Any) -> bool:
+        for name in ("PREROUTING", "OUTPUT"):
+            entry = table.first_rule(name)
+            while entry:
+                found.update(match.decode() for match in TAGGED.findall(_bytes(entry)))
+                entry = table.next_rule(entry)
+        return False
+
+    _commit(family, look, "cannot read the rules in raw (iptables-legacy)", notify)
+    return found
+
+
+def _commit(
+    family: PacketFamily, change: Callable[[Any, Any], bool | None], what: str, notify: Notify
+) -> None:
+    """Read the table, change it, write it back; again if somebody else was faster."""
+    import iptc
+
+    deadline = time.monotonic() + COMMIT_WAIT
+    with xtables_lock(what, notify):
+        while True:
+            try:
+                table = _table(iptc, family)
+                if change(iptc, table) is not False:
+                    _keep_policy_counters(table)
+                    table.commit()
+                return
+            except (iptc.IPTCError, iptc.XTablesError, ValueError) as error:
+                reason = _reason(error)
+                if TRY_AGAIN not in reason or time.monotonic() > deadline:
+                    raise _refused(what, reason) from error
+            finally:
+                _forget(iptc, family)
+
+
+def _refused(what: str, reason: str) -> KernelError | NotSupportedError:
+    if any(word in reason for word in ABSENT):
+        return NotSupportedError(f"{what}: {reason}", "Try --trigger owner.")
+    return KernelError(f"{what}: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    """Return what the library says; it prints the kernel's words as a bytes literal."""
+    text = str(error)
+    return text.split(": ", 1)[-1].removeprefix("b'").removeprefix('b"').rstrip("'\"")
+
+
+def _table(iptc: Any, family: PacketFamily) -> Any:
+    kind = iptc.Table if family is PacketFamily.IPV4 else iptc.Table6
+    return kind(TABLE, autocommit=False)
+
+
+def _forget(iptc: Any, family: PacketFamily) -> None:
+    """Drop the library's cached table, so that the next one is read from the kernel."""
+    kind = iptc.Table if family is PacketFamily.IPV4 else iptc.Table6
+    table = kind._cache.pop(TABLE, None)  # noqa: SLF001
+    if table is not None:
+        table.close()
+
+
+def _rule_type(iptc: Any, family: PacketFamily) -> Any:
+    return iptc.Rule if family is PacketFamily.IPV4 else iptc.Rule6
+
+
+def _keep_policy_counters(table: Any) -> None:
+    for name in ("PREROUTING", "OUTPUT"):
+        policy, counters = table.get_policy(name)
+        table.set_policy(name, policy, counters)
+
+
+def _build(iptc: Any, rule: TraceRule) -> Any:
+    built = _rule_type(iptc, rule.family)()
+    built.protocol = rule.protocol
+    for field, value in (
+        ("src", rule.source),
+        ("dst", rule.destination),
+        ("in_interface", rule.in_interface),
+    ):
+        if value is not None:
+            setattr(built, field, value)
+    for name, options in rule.matches():
+        match = built.create_match(name)
+        for option, value in options.items():
+            match.set_parameter(option, value)
+    built.create_target("TRACE")
+    return built
+
+
+def _tagged(table: Any, chain: str, tag: str) -> Any:
+    """Return the first entry (struct ipt_entry) whose comment is `tag`, or None."""
+    needle = tag.encode() + b"\0"
+    entry = table.first_rule(chain)
+    while entry:
+        if needle in _bytes(entry):
+            return entry
+        entry = table.next_rule(entry)
+    return None
+
+
+def _bytes(entry: Any) -> bytes:
+    return ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
+
+
+@contextmanager
+def xtables_lock(what: str, notify: Notify) -> Iterator[None]:
+    """Hold the lock that iptables-legacy and iptables-restore take; KernelError if not in time."""
+    path = os.environ.get("XTABLES_LOCKFILE") or LOCK
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KernelError(
+            f"{what}: cannot open the xtables lock {path}: {error.strerror}",
+            "Name another lock file in XTABLES_LOCKFILE.",
+        ) from error
+    try:
+        if not file_lock.acquire(descriptor, LOCK_WAIT, lambda who: notify(_waiting(path, who))):
+            who = file_lock.holder(descriptor) or "another process"
+            raise KernelError(
+                f"{what}: {who} has held the xtables lock {path} for {LOCK_WAIT:g} s",
+                "Wait for it to end, then try again.",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _waiting(path: str, who: str) -> str:
+    return f"waiting for the xtables lock {path}, held by {who or 'another process'}"
