@@ -42,7 +42,7 @@ from ipttrace.netfilter import (
     TableFamily,
     Verdict,
 )
-from ipttrace.packet import PacketSummary
+from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import ChainHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.report import (
     Fingerprint,
@@ -246,13 +246,23 @@ class Correlator:
             return Outcome.SENT if walk.local else Outcome.FORWARDED
         return Outcome.INCOMPLETE if self.tally.lost or self.tally.orphans else Outcome.LOST
 
-    def pending(self) -> int:
-        """Return how many packets may still report."""
-        return sum(not self._is_settled(walk) for walk in self._walks)
+    @property
+    def begun(self) -> int:
+        """How many packets were seen so far."""
+        return len(self._walks)
 
-    def paths(self, changes: Mapping[RuleRef, Counter] | None = None) -> tuple[PacketPath, ...]:
-        """Return all packets so far, oldest first, with the counters' `changes` on their hops."""
-        return tuple(self._path(walk, changes or {}) for walk in self._walks)
+    def pending(self, first: int = 0) -> int:
+        """Return how many packets may still report, the `first` ones left out."""
+        return sum(not self._is_settled(walk) for walk in self._walks[first:])
+
+    def paths(
+        self, changes: Mapping[RuleRef, Counter] | None = None, first: int = 0
+    ) -> tuple[PacketPath, ...]:
+        """Return the packets so far, oldest first, with the counters' `changes` on their hops.
+
+        The `first` packets are left out.
+        """
+        return tuple(self._path(walk, changes or {}) for walk in self._walks[first:])
 
     def _path(self, walk: Walk, changes: Mapping[RuleRef, Counter]) -> PacketPath:
         hops = tuple(
@@ -275,9 +285,9 @@ class Correlator:
             ambiguous=walk.ambiguous,
         )
 
-    def final_packet(self, path_id: int) -> Walk | None:
-        """Return the walk of a path, whose `packet` is the packet as it was last seen."""
-        return next((walk for walk in self._walks if walk.id == path_id), None)
+    def flows_of(self) -> dict[int, tuple[Flow, ...]]:
+        """Return every flow that each packet has had, by path id: NAT gives it new ones."""
+        return {walk.id: tuple(walk.flows) for walk in self._walks}
 
 
 def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:

@@ -41,6 +41,7 @@ class Walk:
         "first",
         "first_in",
         "first_mark",
+        "flows",
         "headers_from",
         "hook",
         "hops",
@@ -61,6 +62,8 @@ class Walk:
     def __init__(self, number: int, packet: PacketSummary, event: TraceEvent) -> None:
         self.id = number
         self.first = self.packet = packet
+        self.flows = [packet.flow]
+        """Every flow that the packet has had."""
         self.first_mark = self.mark = event.mark or 0
         self.first_in = event.in_index
         self.out_index = event.out_index
@@ -159,6 +162,8 @@ class Walk:
         if report.event.packet is not None:
             changed = _differences(self.packet, report.event.packet)
             self.packet = report.event.packet
+            if self.packet.flow != self.flows[-1]:
+                self.flows.append(self.packet.flow)
         mark = self._reported_mark(report.event)
         if mark != self.mark:
             changed.append(Change("mark", self.mark, mark))

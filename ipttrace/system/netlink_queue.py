@@ -50,15 +50,25 @@ NLM_F_ACK = 4
 NLMSG_ERROR = 2
 
 
+class LogGroupTakenError(KernelError):
+    """Another program listens to NFLOG group 0 of the namespace."""
+
+
 class NetlinkQueue:
     """The trace reports of one namespace (an `ports.EventSource`)."""
 
-    def __init__(self, namespace: Namespace) -> None:
-        """Open the socket inside `namespace`, bind the log group, and join the groups."""
+    def __init__(self, namespace: Namespace, *, legacy: bool = True) -> None:
+        """Open the socket inside `namespace`, and join the groups.
+
+        Only with `legacy` the log group is bound: one program alone can hold it.
+        LogGroupTakenError if another one does.
+        """
         self._namespace = namespace
         self._socket = namespace.run(_open_socket)
         try:
-            self._subscribe()
+            if legacy:
+                self._bind_log_group()
+            self._join_groups()
         except BaseException:
             self._socket.close()
             raise
@@ -86,7 +96,7 @@ class NetlinkQueue:
         """Give the socket, and with it the log group, back to the kernel."""
         self._socket.close()
 
-    def _subscribe(self) -> None:
+    def _bind_log_group(self) -> None:
         for family in (socket.AF_INET, socket.AF_INET6):
             command = struct.pack("Bxxx", NFULNL_CFG_CMD_PF_BIND)
             self._configure(family, (NFULA_CFG_CMD, command))
@@ -97,6 +107,8 @@ class NetlinkQueue:
             (NFULA_CFG_QTHRESH, struct.pack(">I", 1)),
             (NFULA_CFG_FLAGS, struct.pack(">H", NFULNL_CFG_F_SEQ | NFULNL_CFG_F_SEQ_GLOBAL)),
         )
+
+    def _join_groups(self) -> None:
         for group in (
             NFNLGRP_NFTRACE,
             NFNLGRP_CONNTRACK_NEW,
@@ -122,8 +134,9 @@ class NetlinkQueue:
         if number == 0:
             return
         if number == errno.EPERM and os.geteuid() == 0:
-            raise KernelError(
-                f"cannot listen to NFLOG group 0 in {self._namespace}: {_group_owner()}",
+            owner = self._namespace.run(_group_owner)
+            raise LogGroupTakenError(
+                f"cannot listen to NFLOG group 0 in {self._namespace}: {owner}",
                 "Stop the other listener (ulogd2, another tracer) and try again.",
             )
         reason = os.strerror(number)

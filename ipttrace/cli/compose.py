@@ -1,0 +1,143 @@
+"""Joins the kernel's side to the core for one probe: the composition root."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from ipttrace.errors import UsageError
+from ipttrace.netfilter import Hook
+from ipttrace.path import PacketPath, TraceResult
+from ipttrace.ports import EventSource, ProbeClient, Trigger
+from ipttrace.probe import ProbeSpec
+from ipttrace.session import Kernel, Plan, TraceSession
+from ipttrace.system import addresses, capabilities
+from ipttrace.system.client import RealClient
+from ipttrace.system.clock import SystemClock
+from ipttrace.system.guardian import Guardian
+from ipttrace.system.inject import InjectingClient, warm_up
+from ipttrace.system.namespaces import Namespace, find_namespace
+from ipttrace.system.netlink_queue import LogGroupTakenError, NetlinkQueue
+from ipttrace.system.rulesets import NamespaceRules
+
+LOG_GROUP_WAIT = 10.0
+"""Seconds to wait for another program that holds the log group."""
+
+Answer = Callable[[tuple[PacketPath, ...]], None]
+Note = Callable[[str], None]
+
+
+def trace_probe(spec: ProbeSpec, *, answer: Answer, note: Note) -> TraceResult:
+    """Send and trace what `spec` asks for.
+
+    `answer` gets the paths before anything is taken back; `note` gets remarks for the user.
+    """
+    if len(spec.netns) > 1:
+        raise UsageError(
+            f"cannot trace in {len(spec.netns)} namespaces at once: only one --netns is supported",
+            "Repeat the command with each of them.",
+        )
+    traced = find_namespace(spec.netns[0] if spec.netns else None)
+    capabilities.require(traced)
+    spec = _placed(spec, traced, note)
+    session = secrets.token_hex(4)
+    reader = NamespaceRules(traced)
+    guardian = Guardian.start(
+        traced, session=session, legacy=reader.has_legacy(spec.family), notify=note
+    )
+    try:
+        warming = _warming(spec)
+        client = _client(spec, traced, session, guardian)
+        clock = SystemClock()
+        plan = _plan(spec, session)
+        kernel = Kernel(
+            rules=guardian,
+            reader=reader,
+            open_source=lambda legacy: _open_queue(traced, legacy, clock, note),
+            client=client,
+            clock=clock,
+        )
+        warming.join()
+        return TraceSession(plan, kernel).run(answer)
+    finally:
+        guardian.disarm()
+
+
+def _placed(spec: ProbeSpec, traced: Namespace, note: Note) -> ProbeSpec:
+    """Return `spec` with the interface that it comes in by, and say what it does not show."""
+    if spec.from_netns is not None:
+        note(f"a real client in {spec.from_netns} sends this: the service sees it")
+        return spec
+    if spec.in_interface is not None:
+        return spec
+    if spec.src is not None and not addresses.is_local(traced, spec.src, spec.family):
+        interface = addresses.interface_towards(traced, spec.src, spec.family)
+        if interface is None:
+            raise UsageError(
+                f"cannot send from {spec.src}: it is no address of {traced}, and there is no "
+                "route to it",
+                "Name the interface it comes in by with --in.",
+            )
+        note(f"{spec.src} is not local: injecting on {interface}, where the route to it leads")
+        return replace(spec, in_interface=interface)
+    if addresses.is_local(traced, spec.dst, spec.family):
+        note(_outside_hint(traced, spec))
+    return spec
+
+
+def _outside_hint(traced: Namespace, spec: ProbeSpec) -> str:
+    names = [name for name in NamespaceRules(traced).interfaces().values() if name != "lo"]
+    example = names[0] if names else "IFACE"
+    return f"outside clients take another way to {spec.dst}: repeat with --in {example}"
+
+
+def _warming(spec: ProbeSpec) -> threading.Thread:
+    """Import what builds the packets while the guardian warms up."""
+    thread = threading.Thread(target=warm_up if spec.injected else _nothing, daemon=True)
+    thread.start()
+    return thread
+
+
+def _nothing() -> None:
+    """Import nothing: a real client needs no packet builder."""
+
+
+def _client(
+    spec: ProbeSpec, traced: Namespace, session: str, guardian: Guardian
+) -> ProbeClient:
+    if spec.injected:
+        return InjectingClient(spec, traced, session, guardian)
+    return RealClient(spec, find_namespace(spec.from_netns) if spec.from_netns else traced)
+
+
+def _plan(spec: ProbeSpec, session: str) -> Plan:
+    comes_in = spec.injected or spec.from_netns is not None
+    return Plan(
+        session=session,
+        hook=Hook.PREROUTING if comes_in else Hook.OUTPUT,
+        netns=spec.netns[0] if spec.netns else None,
+        trigger=spec.trigger or Trigger.RAW,
+        injected=spec.injected,
+        contain=spec.injected and not spec.let_out,
+        in_interface=spec.in_interface,
+        packets=spec.count,
+        wait=spec.wait,
+    )
+
+
+def _open_queue(traced: Namespace, legacy: bool, clock: SystemClock, note: Note) -> EventSource:
+    """Open the queue; another tracer that holds the log group is waited for, and named."""
+    deadline = clock.monotonic() + LOG_GROUP_WAIT
+    told = False
+    while True:
+        try:
+            return NetlinkQueue(traced, legacy=legacy)
+        except LogGroupTakenError as error:
+            if clock.monotonic() >= deadline:
+                raise
+            if not told:
+                note(f"{error.message}; waiting up to {LOG_GROUP_WAIT:g} s")
+                told = True
+            clock.wait((), 0.05)

@@ -1,0 +1,64 @@
+"""The command line `ipttrace`: its subcommands, and how their errors end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from ipttrace import __version__
+from ipttrace.cli import clean, lab, output, probe, rules, tui
+from ipttrace.errors import IptTraceError
+
+SUBCOMMANDS = (probe, rules, lab, tui, clean)
+INTERRUPTED = 130
+
+EPILOG = """\
+exit status: 0 done, 1 an expectation failed, 2 usage, 3 not permitted or not supported here,
+4 done but events were lost, 130 interrupted"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="ipttrace",
+        description="Show the way one real packet takes through the kernel's netfilter hooks.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ipttrace {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in SUBCOMMANDS:
+        module.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    args = build_parser().parse_args(argv)
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except IptTraceError as error:
+        output.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        output.note("interrupted; everything was taken back")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What each traced packet is to the probe: the probe itself, an answer to it, or another packet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ipttrace.packet import Flow, PacketSummary
+from ipttrace.path import Outcome, PacketPath, Role
+from ipttrace.report import Fingerprint, fingerprint
+
+UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
+UNREACHABLE_TYPES = {"icmp": frozenset({3}), "icmp6": frozenset({1})}
+"""Destination unreachable (RFC 792, RFC 4443)."""
+
+_ERROR_TYPES = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmp6": frozenset({1, 2, 3, 4})}
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the command sent."""
+
+    packets: tuple[PacketSummary, ...]
+    """What is known of each packet; None fields match anything."""
+    results: tuple[str, ...] = ()
+    """What each packet's client got, as far as it got anything."""
+    netns: str | None = None
+    """Where a packet that nobody saw is counted."""
+    time: float = 0.0
+
+
+def assign_roles(
+    paths: Sequence[PacketPath],
+    flows: Mapping[int, tuple[Flow, ...]],
+    sent: Sent,
+    ids: Iterator[int],
+) -> tuple[PacketPath, ...]:
+    """Return `paths` with role, request, journey and leg, and an empty path for an unseen probe.
+
+    `flows` are all the flows that each path's packet has had.
+    """
+    probes = _find_probes(paths, sent.packets)
+    named = [_with_role(path, probes, flows, paths) for path in paths]
+    missing = [index for index in range(len(sent.packets)) if index not in probes.values()]
+    unseen = [_unseen(sent, index, next(ids)) for index in missing]
+    return _number_journeys([*_refuse(named, probes, sent.results), *unseen])
+
+
+def _find_probes(paths: Sequence[PacketPath], sent: Sequence[PacketSummary]) -> dict[int, int]:
+    """Return path id to index in `sent`: in each namespace the first that fits."""
+    probes: dict[int, int] = {}
+    for netns in dict.fromkeys(path.netns for path in paths):
+        here = [path for path in paths if path.netns == netns]
+        for index, expected in enumerate(sent):
+            for path in here:
+                if path.id not in probes and fits(expected, path.packet):
+                    probes[path.id] = index
+                    break
+    return probes
+
+
+def fits(expected: PacketSummary, seen: PacketSummary) -> bool:
+    """Tell whether a packet is the one that was sent, as far as that is known."""
+    if (expected.family, expected.protocol) != (seen.family, seen.protocol):
+        return False
+    if expected.src not in UNSPECIFIED and expected.src != seen.src:
+        return False
+    if expected.tcp_flags and expected.tcp_flags != seen.tcp_flags:
+        return False
+    if expected.icmp and seen.icmp and not _same_icmp(expected, seen):
+        return False
+    shown = min(len(expected.payload), len(seen.payload))
+    pairs = (
+        (expected.dst, seen.dst),
+        (expected.sport, seen.sport),
+        (expected.dport, seen.dport),
+        (expected.ip_id, seen.ip_id),
+        (expected.tcp_seq, seen.tcp_seq),
+        (expected.payload[:shown], seen.payload[:shown]),
+    )
+    return all(wanted is None or wanted == actual for wanted, actual in pairs)
+
+
+def _same_icmp(expected: PacketSummary, seen: PacketSummary) -> bool:
+    if expected.icmp is None or seen.icmp is None:
+        return False
+    if expected.icmp.type != seen.icmp.type:
+        return False
+    pairs = ((expected.icmp.id, seen.icmp.id), (expected.icmp.seq, seen.icmp.seq))
+    return all(wanted is None or wanted == actual for wanted, actual in pairs)
+
+
+def _with_role(
+    path: PacketPath,
+    probes: Mapping[int, int],
+    flows: Mapping[int, tuple[Flow, ...]],
+    paths: Sequence[PacketPath],
+) -> PacketPath:
+    if path.id in probes:
+        return replace(path, role=Role.PROBE)
+    asked = [
+        other.id
+        for other in paths
+        if other.id in probes
+        and other.netns == path.netns
+        and other.time <= path.time
+        and answers(path.packet, flows.get(other.id, (other.packet.flow,)))
+    ]
+    if asked:
+        return replace(path, role=Role.REPLY, request=asked[-1])
+    return path
+
+
+def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
+    """Tell whether a packet goes back to who sent packets of the flows `asked`."""
+    if packet.icmp is not None and packet.icmp.type in _ERROR_TYPES[packet.protocol]:
+        quoted = packet.quoted.flow if packet.quoted else None
+        return quoted in asked or (quoted is None and any(packet.dst == flow.src for flow in asked))
+    return packet.flow.reversed() in asked and not _is_echo_request(packet)
+
+
+def _is_echo_request(packet: PacketSummary) -> bool:
+    return packet.icmp is not None and packet.icmp.type in (8, 128)
+
+
+def _refuse(
+    paths: Sequence[PacketPath], probes: Mapping[int, int], results: Sequence[str]
+) -> list[PacketPath]:
+    """Call delivered probes refused that this host answered with a reset or an ICMP error."""
+    refused = {path.request for path in paths if path.role is Role.REPLY and is_refusal(path)}
+    return [
+        replace(path, outcome=Outcome.REFUSED)
+        if path.outcome is Outcome.DELIVERED
+        and path.role is Role.PROBE
+        and (path.id in refused or _client_refused(probes[path.id], results))
+        else path
+        for path in paths
+    ]
+
+
+def is_refusal(reply: PacketPath) -> bool:
+    """Tell whether this host made the reply, and it says no."""
+    if reply.in_interface is not None:
+        return False
+    if reply.packet.icmp is not None:
+        return reply.packet.icmp.type in UNREACHABLE_TYPES[reply.packet.protocol]
+    return "RST" in reply.packet.tcp_flags
+
+
+def _client_refused(index: int, results: Sequence[str]) -> bool:
+    return index < len(results) and results[index] == "ECONNREFUSED"
+
+
+def _unseen(sent: Sent, index: int, number: int) -> PacketPath:
+    """Return the path of a probe that no chain reported: the client's errno proves its death."""
+    result = sent.results[index] if index < len(sent.results) else ""
+    return PacketPath(
+        id=number,
+        netns=sent.netns,
+        role=Role.PROBE,
+        time=sent.time,
+        packet=sent.packets[index],
+        outcome=Outcome.DROPPED if result.startswith("E") else Outcome.LOST,
+    )
+
+
+def _number_journeys(paths: Sequence[PacketPath]) -> tuple[PacketPath, ...]:
+    """Join the legs of one packet through several namespaces, in the order of their times."""
+    journeys: dict[Fingerprint, list[tuple[int, set[str | None]]]] = {}
+    numbered: dict[int, PacketPath] = {}
+    count = 0
+    for path in sorted(paths, key=lambda path: (path.time, path.id)):
+        known = journeys.setdefault(fingerprint(path.packet), [])
+        found = next((entry for entry in known if path.netns not in entry[1]), None)
+        if found is None:
+            count += 1
+            found = (count, set())
+            known.append(found)
+        found[1].add(path.netns)
+        numbered[path.id] = replace(path, journey=found[0], leg=len(found[1]))
+    return tuple(numbered[path.id] for path in paths)
