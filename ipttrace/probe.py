@@ -107,7 +107,7 @@ def _split_endpoint(text: str) -> tuple[str, str | None]:
 
 def parse_port(text: str) -> int:
     """Return a port of 1 to 65535; raises UsageError."""
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 65535):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535):
         raise UsageError(f"cannot read port {text!r}: not a number from 1 to 65535")
     return int(text)
 
