@@ -118,8 +118,11 @@ def ct_untracked() -> bytes:
 
 
 def interface_name(name: str) -> bytes:
-    """Return a name as the kernel compares it: with all its NULs (IFNAMSIZ)."""
-    return name.encode().ljust(IFNAMSIZ, b"\0")
+    """Return a name as the kernel compares it, with all its NULs; ValueError if it is too long."""
+    data = name.encode()
+    if not 0 < len(data) < IFNAMSIZ:
+        raise ValueError(f"no interface name has {len(data)} bytes")
+    return data.ljust(IFNAMSIZ, b"\0")
 
 
 def not_received_on_loopback() -> bytes:
