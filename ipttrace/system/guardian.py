@@ -20,6 +20,7 @@ import msgspec
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import IptTraceError, KernelError, UsageError
+from ipttrace.netfilter import ChainRef
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest
 from ipttrace.system import presence
@@ -76,6 +77,7 @@ class Guardian:
         self._loggers = loggers
         self._notify = notify or _to_stderr
         self._number = 0
+        self._created: frozenset[ChainRef] = frozenset()
         self._disarmed: Disarmed | None = None
         self._process: subprocess.Popen[bytes]
         self._channel: socket.socket
@@ -137,22 +139,24 @@ class Guardian:
 
     def arm(self, request: TraceRequest) -> Armed:
         """Change the namespace; on an error nothing stays behind."""
-        with self._surviving("its rules were removed by their tag"):
-            return self._ask(Arm(request), IsArmed).armed
+        with self._surviving():
+            armed = self._ask(Arm(request), IsArmed).armed
+        self._created = armed.created
+        return armed
 
     def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
         """Have `frames` written to a device and conntrack entries deleted if we die."""
-        with self._surviving("its rules were removed by their tag"):
+        with self._surviving():
             self._ask(Bequeath(list(frames), list(flows)), Done, descriptor)
 
     def release(self) -> None:
         """Forget what was bequeathed: we did it ourselves."""
-        with self._surviving("its rules were removed by their tag"):
+        with self._surviving():
             self._ask(Release(), Done)
 
     def quiet(self) -> None:
         """Take the triggers back, but keep what contains."""
-        with self._surviving("its rules were removed by their tag"):
+        with self._surviving():
             self._ask(Quiet(), Done)
 
     def disarm(self) -> Disarmed:
@@ -167,25 +171,35 @@ class Guardian:
         return self._disarmed
 
     @contextmanager
-    def _surviving(self, what: str) -> Iterator[None]:
+    def _surviving(self) -> Iterator[None]:
         """Turn the guardian's death into one error, after cleaning up for it."""
         try:
             yield
         except GuardianGoneError as error:
             self._disarmed = self._clean_up_after(str(error))
             self._close()
-            message = "; ".join(self._disarmed.warnings) or KILLED.format(reason=error, what=what)
+            message = "; ".join(self._disarmed.warnings)
             raise KernelError(message, "Try again; ipttrace clean looks for leftovers.") from error
 
     def _clean_up_after(self, reason: str) -> Disarmed:
         try:
-            removed = sweep(
-                self._namespace, session=self._session, loggers=self._loggers, notify=self._notify
-            )
+            removed = self._sweep(Sweep(self._session, self._created))
         except IptTraceError as error:
-            return Disarmed(False, 0, (KILLED.format(reason=reason, what=str(error)),))
+            return Disarmed(clean=False, warnings=(KILLED.format(reason=reason, what=error),))
         what = f"removed what it left: {', '.join(removed) or 'nothing'}"
-        return Disarmed(True, 0, (KILLED.format(reason=reason, what=what),))
+        return Disarmed(clean=True, warnings=(KILLED.format(reason=reason, what=what),))
+
+    def _sweep(self, command: Sweep) -> list[str]:
+        """Have a second process look for what a dead one left."""
+        sweeper = Guardian(self._namespace, self._session, self._loggers, self._notify)
+        sweeper._launch(None, legacy=False)
+        try:
+            return sweeper._ask(command, Swept).removed
+        except GuardianGoneError as error:
+            where = self._namespace
+            raise KernelError(f"cannot look for leftovers in {where}: {error}") from error
+        finally:
+            sweeper._close()
 
     def _ask(self, command: Command, kind: type[A], descriptor: int | None = None) -> A:
         self._number += 1
@@ -236,25 +250,9 @@ class Guardian:
             self._process.wait(EXIT_WAIT)
 
 
-def sweep(
-    namespace: Namespace,
-    *,
-    session: str | None = None,
-    loggers: Loggers = (),
-    notify: Notify | None = None,
-) -> list[str]:
-    """Remove what dead sessions left in `namespace`, in a process of its own; say what, by line.
-
-    With `session`, what that one left.
-    """
-    guardian = Guardian(namespace, session or "", loggers, notify)
-    guardian._launch(None, legacy=False)  # noqa: SLF001 - of this very class
-    try:
-        return guardian._ask(Sweep(session), Swept).removed  # noqa: SLF001
-    except GuardianGoneError as error:
-        raise KernelError(f"cannot look for leftovers in {namespace}: {error}") from error
-    finally:
-        guardian._close()  # noqa: SLF001
+def sweep(namespace: Namespace, notify: Notify | None = None) -> list[str]:
+    """Remove what dead sessions left in `namespace`; return a line for each thing removed."""
+    return Guardian(namespace, "", (), notify)._sweep(Sweep())
 
 
 def _text(start: Start) -> str:

@@ -113,10 +113,12 @@ class GuardianProcess:
                 self._arming.quiet()
             case Disarm():
                 return IsDisarmed(self._arming.take_back())
-            case Sweep(session):
+            case Sweep(session, created):
                 from ipttrace.system import leftovers
 
-                return Swept(leftovers.sweep(session, self._notify))
+                removed = leftovers.sweep(session, self._notify)
+                leftovers.remove_created(created)
+                return Swept(removed)
         return Done()
 
     def _notify(self, text: str) -> None:

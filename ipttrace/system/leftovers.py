@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ipttrace.errors import KernelError
-from ipttrace.netfilter import PacketFamily
+from ipttrace.netfilter import Backend, ChainRef, PacketFamily
 from ipttrace.ruleset import OWN_TABLE, TAG
 from ipttrace.system import commands, legacy_rules, nft_rules, presence
 from ipttrace.system.nft_netlink import NftObject
@@ -21,6 +22,9 @@ DEVICE = "iptt"
 """Devices of ours start so."""
 
 INSTANCES = Path("/sys/kernel/tracing/instances")
+SETTING_UP = 10.0
+"""Seconds within which a session that made a trace instance has opened it."""
+
 RULE_CHAIN = 2
 TABLE_NAME = 1
 
@@ -42,6 +46,15 @@ def sweep(session: str | None, notify: Callable[[str], None]) -> list[str]:
     return removed
 
 
+def remove_created(chains: Iterable[ChainRef]) -> None:
+    """Delete nft chains that a dead session made, and the raw table with the last of them."""
+    made = [ref for ref in chains if ref.backend is Backend.NFT]
+    for family in PacketFamily:
+        ours = {ref.chain for ref in made if ref.table_family is family.table_family}
+        if ours:
+            nft_rules.remove(family, TAG, nft_rules.Made(ours, table=True))
+
+
 def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
     removed: list[str] = []
     for family in PacketFamily:
@@ -49,8 +62,9 @@ def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
             continue
         names = {name for name in legacy_rules.sessions(family, notify) if is_dead(name)}
         for name in sorted(names):
-            for _ in legacy_rules.remove(family, TAG + name, notify):
-                removed.append(f"TRACE rule of session {name} in raw ({family}, iptables-legacy)")
+            hits = legacy_rules.remove(family, TAG + name, notify)
+            line = f"TRACE rule of session {name} in raw ({family}, iptables-legacy)"
+            removed += [line] * len(hits)
     return removed
 
 
@@ -96,7 +110,7 @@ def _trace_instances() -> list[str]:
     """Remove trace instances that nobody reads: one in use is busy (instance_rmdir, trace.c)."""
     removed: list[str] = []
     found = sorted(INSTANCES.glob(f"{OWN_TABLE}*")) if INSTANCES.is_dir() else []
-    for instance in found:
+    for instance in filter(_is_old, found):
         try:
             instance.rmdir()
         except OSError as error:
@@ -105,3 +119,10 @@ def _trace_instances() -> list[str]:
             raise KernelError(f"cannot remove {instance}: {error.strerror}") from error
         removed.append(f"trace instance {instance.name}")
     return removed
+
+
+def _is_old(instance: Path) -> bool:
+    try:
+        return time.time() - instance.stat().st_mtime > SETTING_UP
+    except OSError:
+        return False

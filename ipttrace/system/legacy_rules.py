@@ -56,8 +56,14 @@ def tables(family: PacketFamily) -> tuple[str, ...]:
 
 
 def preload() -> None:
-    """Import python-iptables; ImportError where its libraries are not to be found."""
-    import iptc  # noqa: F401
+    """Import python-iptables; ImportError where its libraries are not to be found.
+
+    To tell a target from a chain the library opens each table of `ALL`, which makes the kernel
+    create it: `nat` would switch connection tracking on.
+    """
+    import iptc
+
+    iptc.Table.ALL = iptc.Table6.ALL = [TABLE]
 
 
 def base_chains(family: PacketFamily) -> frozenset[ChainRef]:
@@ -100,7 +106,7 @@ def sessions(family: PacketFamily, notify: Notify) -> set[str]:
     """Return the sessions that have a rule in the raw table."""
     found: set[str] = set()
 
-    def look(iptc: Any, table: Any) -> bool:
+    def look(_: Any, table: Any) -> bool:
         for name in ("PREROUTING", "OUTPUT"):
             entry = table.first_rule(name)
             while entry:
@@ -118,6 +124,7 @@ def _commit(
     """Read the table, change it, write it back; again if somebody else was faster."""
     import iptc
 
+    preload()
     deadline = time.monotonic() + COMMIT_WAIT
     with xtables_lock(what, notify):
         while True:
@@ -155,7 +162,7 @@ def _table(iptc: Any, family: PacketFamily) -> Any:
 def _forget(iptc: Any, family: PacketFamily) -> None:
     """Drop the library's cached table, so that the next one is read from the kernel."""
     kind = iptc.Table if family is PacketFamily.IPV4 else iptc.Table6
-    table = kind._cache.pop(TABLE, None)  # noqa: SLF001
+    table = kind._cache.pop(TABLE, None)
     if table is not None:
         table.close()
 

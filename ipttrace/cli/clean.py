@@ -1,0 +1,42 @@
+"""`ipttrace clean`: remove what sessions that died left behind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "clean",
+        help="remove rules, tables and devices of sessions that died",
+        description=(
+            "Remove what sessions that died left behind: TRACE rules with a comment 'ipttrace:...',"
+            " nft tables and trace instances named ipttrace-*, devices named iptt*."
+            " Sessions that are alive are left alone."
+        ),
+    )
+    parser.add_argument(
+        "--netns",
+        action="append",
+        metavar="NETNS",
+        help="look in this namespace (a name, a path or a pid; may be repeated), not in this one",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove leftovers and say what was removed, one line each."""
+    from ipttrace.system.capabilities import require_privilege
+    from ipttrace.system.guardian import sweep
+    from ipttrace.system.namespaces import find_namespace
+
+    require_privilege()
+    names: list[str | None] = args.netns or [None]
+    namespaces = [find_namespace(name) for name in names]
+    for namespace in namespaces:
+        removed = sweep(namespace)
+        lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
+        sys.stdout.writelines(f"{namespace}: {line}\n" for line in lines)
+    return 0
