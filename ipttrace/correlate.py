@@ -32,7 +32,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ipttrace.event import Event, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
+from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
     Backend,
@@ -66,7 +66,7 @@ class Tally:
     foreign: int = 0
     """Log messages that are no trace reports of these rules."""
     orphans: int = 0
-    """Reports of packets whose beginning was not seen."""
+    """Reports that continue no packet's way: its beginning was not seen, or they are forged."""
 
 
 class Correlator:
@@ -90,7 +90,6 @@ class Correlator:
         self.ruleset = ruleset
         self.netns = netns
         self.tally = Tally()
-        self.flows: list[FlowEvent] = []
         self.foreign: list[ForeignLog] = []
         self.last_time = 0.0
         self._ids = ids
@@ -111,7 +110,7 @@ class Correlator:
                 self._count_gap(event.sequence)
                 self._trace(event)
             case FlowEvent():
-                self.flows.append(event)
+                self._connection(event)
             case ForeignLog():
                 self._count_gap(event.sequence)
                 self._refuse(event)
@@ -119,6 +118,15 @@ class Correlator:
                 self.tally.lost += event.count or 1
             case Undecoded():
                 self.tally.undecoded += 1
+
+    def _connection(self, event: FlowEvent) -> None:
+        """Take a packet's new source from its conntrack entry, where no observer shows it."""
+        if self._own_table is not None or event.change is not FlowChange.NEW:
+            return
+        for walk in reversed(self._walks):
+            if walk.first.flow == event.original:
+                walk.translate_source(event.reply.reversed(), event.time)
+                return
 
     def _refuse(self, log: ForeignLog) -> None:
         self.tally.foreign += 1
@@ -157,6 +165,8 @@ class Correlator:
             return self._by_trace_id.get(event.trace_id or 0)
         key = fingerprint(event.packet)
         walk = self._choose(report, self._in_flight[key])
+        if walk is None and not _may_begin(report):
+            return None
         if walk is None:
             walk = self._begin(report, key, event.packet)
         if event.trace_id is not None:
@@ -196,9 +206,12 @@ class Correlator:
         return walk.ended or self._at_the_end(walk)
 
     def _at_the_end(self, walk: Walk) -> bool:
-        if walk.base_open or walk.hook not in (Hook.INPUT, Hook.POSTROUTING):
+        """Tell whether no later chain can report a packet, wherever it goes from here."""
+        if walk.base_open or walk.hook not in (Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING):
             return False
-        if walk.hook is Hook.POSTROUTING and walk.out_index == LOOPBACK_INDEX:
+        if walk.hook is not Hook.INPUT and walk.out_index == LOOPBACK_INDEX:
+            return False
+        if walk.hook is Hook.OUTPUT and Hook.POSTROUTING in self._last_stage:
             return False
         return walk.priority >= self._last_stage.get(walk.hook, walk.priority)
 
@@ -290,11 +303,22 @@ class Correlator:
         return {walk.id: tuple(walk.flows) for walk in self._walks}
 
 
+def _may_begin(report: Report) -> bool:
+    """Tell whether a packet can report here first: triggers stand where packets come in.
+
+    nft reports come from the kernel alone, so they may begin anywhere (bridges, user triggers).
+    """
+    return report.event.backend is Backend.NFT or report.hook in (Hook.PREROUTING, Hook.OUTPUT)
+
+
 def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:
-    """Return the priority of the last base chain at each hook."""
+    """Return the priority of the last base chain at each hook that meets every packet.
+
+    A nat table meets only the first one of a connection.
+    """
     stages: dict[Hook, int] = {}
     for chain in ruleset.chains.values():
-        if chain.hook is not None and chain.priority is not None:
+        if chain.hook is not None and chain.priority is not None and chain.ref.table != "nat":
             stages[chain.hook] = max(chain.priority, stages.get(chain.hook, chain.priority))
     return stages
 

@@ -16,7 +16,7 @@ from ipttrace.netfilter import (
     leads_to,
     nat_priority,
 )
-from ipttrace.packet import PacketSummary
+from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import ChainHop, Change, Hop, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Report
 from ipttrace.targets import ADDRESS_FIELDS, may_change
@@ -46,6 +46,8 @@ class Walk:
         "hook",
         "hops",
         "id",
+        "last_chain",
+        "last_number",
         "last_time",
         "local",
         "loopback",
@@ -72,6 +74,8 @@ class Walk:
         self.priority = FIRST_PRIORITY
         self.base: Base | None = None
         self.base_open = False
+        self.last_chain = ""
+        self.last_number = 0
         self.visited: set[Base] = set()
         self.hops: list[Hop] = []
         self.headers_from = self.mark_from = 0
@@ -93,6 +97,8 @@ class Walk:
         if self.ended or here is None or there is None:
             return not self.ended
         walked_on = report.base == self.base and there is here and self.base_open
+        if walked_on and not self._is_further(report.event):
+            return False
         if not walked_on:
             if report.base in self.visited:
                 return False
@@ -101,6 +107,13 @@ class Walk:
             if there is not here and not leads_to(here, there, report.event.in_index):
                 return False
         return self._same_addresses(report, here, there)
+
+    def _is_further(self, event: TraceEvent) -> bool:
+        """Tell whether a report is further down the chain that reported last.
+
+        A chain is entered again only from another chain, whose jump reports.
+        """
+        return event.chain != self.last_chain or (event.number or 0) > self.last_number
 
     def _same_addresses(self, report: Report, here: Hook, there: Hook) -> bool:
         seen = report.event.packet
@@ -114,15 +127,12 @@ class Walk:
             at = nat_priority(hook)
             if at is None:
                 continue
-            if hook is here:
-                ahead = self.priority <= at
-            else:
-                ahead = leads_to(here, hook, LOOPBACK_INDEX)
-            if hook is there:
-                passed = at <= (report.priority or 0)
-            else:
-                passed = leads_to(hook, there, report.event.in_index)
-            if ahead and passed:
+            ahead = self.priority <= at if hook is here else leads_to(here, hook, LOOPBACK_INDEX)
+            if not ahead:
+                continue
+            if hook is there and at <= (report.priority or 0):
+                return True
+            if hook is not there and leads_to(hook, there, report.event.in_index):
                 return True
         return False
 
@@ -137,6 +147,7 @@ class Walk:
         """Move to where the report came from."""
         event = report.event
         self.last_time = event.time
+        self.last_chain, self.last_number = event.chain, event.number or 0
         if report.base is None or report.hook is None:
             return
         if self.hook in (Hook.POSTROUTING, Hook.OUTPUT) and report.hook is Hook.PREROUTING:
@@ -231,14 +242,19 @@ class Walk:
 
     def note_source(self, before: PacketSummary, time: float) -> None:
         """Add the nat hop where the last chains of a hook gave the packet another source."""
-        changes = [
-            change
-            for change in _differences(before, self.packet)
-            if change.field in ("src", "sport")
-        ]
+        if (before.src, before.sport) == (self.packet.src, self.packet.sport):
+            return
         last = self.hops[-1] if self.hops else None
-        if changes and not (isinstance(last, NatHop) and last.source):
-            self.hops.append(_nat_hop(self.packet, changes, time))
+        if not (isinstance(last, NatHop) and last.source):
+            self.hops.append(_source_hop(before, self.packet, time))
+
+    def translate_source(self, flow: Flow, time: float) -> None:
+        """Add the nat hop that a conntrack entry proves: `flow` is what the packet became."""
+        before = self.packet
+        self.packet = replace(before, src=flow.src, sport=flow.sport)
+        if self.packet.flow != self.flows[-1]:
+            self.flows.append(self.packet.flow)
+            self.note_source(before, time)
 
     def leave(self, outcome: Outcome, wire: WireHop | None = None) -> None:
         """End the walk as the kernel reported."""
@@ -268,6 +284,17 @@ def endpoint(packet: PacketSummary, address: str, port: int | None) -> str:
     if port is None:
         return address
     return f"[{address}]:{port}" if packet.family == "ipv6" else f"{address}:{port}"
+
+
+def _source_hop(before: PacketSummary, after: PacketSummary, time: float) -> NatHop:
+    return NatHop(
+        time,
+        Basis.REPORTED,
+        source=(
+            endpoint(before, before.src, before.sport),
+            endpoint(after, after.src, after.sport),
+        ),
+    )
 
 
 def _nat_hop(packet: PacketSummary, changes: list[Change], time: float) -> NatHop:
