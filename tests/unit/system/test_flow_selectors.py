@@ -102,7 +102,7 @@ def test_only_tracked_selectors_have_ct() -> None:
     "flow",
     [
         Flow(V4, "icmp", "198.51.100.2", "198.51.100.1"),
-        Flow(V4, "47", "198.51.100.2", "203.0.113.1"),,
+        Flow(V4, "47", "198.51.100.2", "203.0.113.1"),
     ],
     ids=["icmp without id", "protocol by number"],
 )
