@@ -1,0 +1,235 @@
+"""The causes of which a rule or a policy is the proof: the last hop killed the packet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.client import reject_answer
+from ipttrace.diagnose.remedy import delete_rule, is_native, let_pass
+from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
+from ipttrace.event import TraceKind
+from ipttrace.matching import criteria
+from ipttrace.netfilter import Basis, Hook, Verdict
+from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Strength
+
+MARK_MATCH = re.compile(r"-m (mark|connmark) (! )?--mark (\w+)(?:/(\w+))?")
+NATIVE_MARK = re.compile(r"\b(?:meta )?(ct )?mark (!= )?(0x[0-9a-f]+|\d+)\b(?! *[|&^<])")
+INVALID_MATCH = re.compile(r"(?<!! )--(?:ctstate|state) INVALID(?![,\w])|\bct state invalid\b(?!,)")
+SETS_CONNMARK = re.compile(r"--set-x?mark|--save-mark|ct mark set")
+NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """The fatal hop, the jumps that led to its chain, and the path."""
+
+    path: PacketPath
+    hop: ChainHop
+    jumps: tuple[ChainHop, ...]
+
+    def deciding(self) -> Iterator[ChainHop]:
+        """Yield the rule whose criteria decided: an unconditional rule's lie in its callers."""
+        yield self.hop
+        if self.hop.event is not TraceKind.RULE or not what_it_wants(self.hop):
+            yield from reversed(self.jumps)
+
+
+def diagnose_death(path: PacketPath, hop: ChainHop) -> Diagnosis:
+    """Return the cause of a packet whose last hop dropped or rejected it.
+
+    Precedence: output-blocked, mark-drop, conntrack-invalid, then the plain rule or policy;
+    the causes that lost are in the evidence.
+    """
+    hops = path.chain_hops
+    death = _Death(path, hop, callers(hops)[-1])
+    found = [d for d in (_mark_drop(death), _conntrack_invalid(death), _plain(death)) if d]
+    best = _output_blocked(death, found[0])
+    found = [best, *found] if best else found
+    return replace(found[0], evidence=(*_seen(death), *found[0].evidence, *_also(found)))
+
+
+def _also(found: list[Diagnosis]) -> Iterator[Evidence]:
+    for lost in found[1:]:
+        yield Evidence(f"by itself this is a {lost.cause}", Strength.INFERRED)
+
+
+def _seen(death: _Death) -> Iterator[Evidence]:
+    hop = death.hop
+    if hop.basis is Basis.REPORTED:
+        yield Evidence(f"the kernel reported that {name(hop)} ended it", Strength.REPORTED)
+    else:
+        yield Evidence(f"{name(hop)} is the kernel's last report of it", Strength.REPORTED)
+        source = "policy" if hop.event is TraceKind.POLICY else "rule's text"
+        yield Evidence(f"{hop.verdict} follows from the {source}", Strength.INFERRED)
+    yield from rewrites(death.path, hop)
+
+
+def rewrites(path: PacketPath, until: ChainHop | None = None) -> Iterator[Evidence]:
+    """Yield what earlier hops changed of the addresses and ports, up to `until`."""
+    for hop in path.chain_hops:
+        if hop is until:
+            return
+        for change in hop.changes:
+            if change.field in ("src", "dst", "sport", "dport"):
+                text = f"{name(hop)} changed {change.field} {change.old} -> {change.new}"
+                reported = hop.basis is Basis.REPORTED
+                yield Evidence(text, Strength.REPORTED if reported else Strength.INFERRED)
+
+
+def what_it_wants(hop: ChainHop) -> str:
+    """Return a rule's criteria, without the names of modules and comments; empty if it has none."""
+    text = hop.rule or ""
+    try:
+        wanted = criteria(text)
+    except ValueError:
+        text = NATIVE_NOISE.sub("", text)
+        return re.sub(r"\b(?:drop|reject|jump|goto)\b.*$", "", text).strip()
+    return " ".join(str(each) for each in wanted if each.option not in ("-m", "--comment"))
+
+
+def _place(hop: ChainHop) -> str:
+    word = "rejected" if hop.verdict is Verdict.REJECT else "dropped"
+    return f"{word} at {name(hop)}"
+
+
+def _plain(death: _Death) -> Diagnosis:
+    hop = death.hop
+    if hop.event is not TraceKind.RULE:
+        return _policy_drop(death)
+    wanted = what_it_wants(hop)
+    if hop.verdict is Verdict.REJECT:
+        answer = reject_answer(hop, death.path.packet.family)[0]
+        cause, deed = Cause.RULE_REJECT, f"answers with {answer}"
+        summary = f"{_place(hop)}: the rule for {wanted or 'all packets'} {deed}"
+    else:
+        cause = Cause.RULE_DROP
+        summary = f"{_place(hop)}: the rule drops {wanted or 'every packet that comes to it'}"
+    return Diagnosis(cause, summary, (hop.ref,), remedy=_remedies(death))
+
+
+def _policy_drop(death: _Death) -> Diagnosis:
+    hop = death.hop
+    summary = f"{_place(hop)}: no rule of the chain accepted it, and the policy is DROP"
+    remedy = f"{_purpose(hop)}: {let_pass(hop, packet_before(death.path, hop))}"
+    return Diagnosis(Cause.POLICY_DROP, summary, (hop.ref,), remedy=(remedy,))
+
+
+def _purpose(hop: ChainHop) -> str:
+    if hop.hook is Hook.FORWARD:
+        return "to let it through"
+    return f"to let it {'out' if hop.hook in (Hook.OUTPUT, Hook.POSTROUTING) else 'in'}"
+
+
+def _remedies(death: _Death) -> tuple[str, ...]:
+    hop = death.hop
+    narrow = let_pass(hop, packet_before(death.path, hop))
+    return (f"{_purpose(hop)}: {narrow}", f"or delete the rule: {_delete(hop)}")
+
+
+def _delete(hop: ChainHop) -> str:
+    return delete_rule(hop.ref, is_native(hop.chain, hop.rule))
+
+
+def _mark_drop(death: _Death) -> Diagnosis | None:
+    for hop in death.deciding():
+        setter = _set_by(death.path, hop)
+        if setter is not None:
+            return _marked(death, hop, *setter)
+    return None
+
+
+def _set_by(path: PacketPath, hop: ChainHop) -> tuple[ChainHop, str] | None:
+    """Return who set the mark that `hop` matches, and the mark as the rule writes it.
+
+    The first mark must not have matched: else the earlier hop decided nothing.
+    """
+    match = _mark_match(hop)
+    if match is None:
+        return None
+    connection, negated, value, mask = match
+    if connection:
+        setter = _last_before(path, hop, lambda each: bool(SETS_CONNMARK.search(each.rule or "")))
+        return (setter, f"connmark {value:#x}") if setter and not negated else None
+    setter = _last_before(path, hop, lambda each: any(c.field == "mark" for c in each.changes))
+    now, first = mark_before(path, hop), path.mark
+    matched, before = (((mark & mask) == value) != negated for mark in (now, first))
+    return (setter, f"mark {now:#x}") if setter and matched and not before else None
+
+
+def _mark_match(hop: ChainHop) -> tuple[bool, bool, int, int] | None:
+    text = hop.rule or ""
+    if found := MARK_MATCH.search(text):
+        mask = int(found[4], 0) if found[4] else 0xFFFFFFFF
+        return found[1] == "connmark", bool(found[2]), int(found[3], 0), mask
+    if is_native(hop.chain, text) and (found := NATIVE_MARK.search(text)):
+        return bool(found[1]), bool(found[2]), int(found[3], 0), 0xFFFFFFFF
+    return None
+
+
+def _last_before(
+    path: PacketPath, hop: ChainHop, wanted: Callable[[ChainHop], bool]
+) -> ChainHop | None:
+    earlier = list(takewhile(lambda each: each is not hop, path.chain_hops))
+    return next((each for each in reversed(earlier) if wanted(each)), None)
+
+
+def _marked(death: _Death, matcher: ChainHop, setter: ChainHop, mark: str) -> Diagnosis:
+    hop = death.hop
+    verb = "restored from the connection" if "--restore-mark" in (setter.rule or "") else "set"
+    again = _again_on_lo(death, setter)
+    drops = "it drops" if matcher is hop else f"{name(matcher)} sends it there for"
+    summary = f"{_place(hop)}: {drops} {mark}, which {name(setter)} had {verb}{again}"
+    refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))
+    return Diagnosis(Cause.MARK_DROP, summary, refs, remedy=_mark_remedies(death, setter))
+
+
+def _again_on_lo(death: _Death, hop: ChainHop) -> str:
+    if not (made_here(death.path) and hop.hook is Hook.PREROUTING):
+        return ""
+    port = packet_before(death.path, hop).dport
+    return " when the packet came in again on lo" + (f", to port {port}" if port else "")
+
+
+def _mark_remedies(death: _Death, setter: ChainHop) -> tuple[str, ...]:
+    local = made_here(death.path) and setter.hook is Hook.PREROUTING
+    packet = packet_before(death.path, setter)
+    limits = ("-i", "lo") if local else ("-s", packet.src)
+    who = "packets of this host" if local else "this client"
+    exempt = let_pass(setter, packet, *limits)
+    return (
+        f"to spare {who} the mark: {exempt}",
+        f"or delete the rule that drops: {_delete(death.hop)}",
+    )
+
+
+def _conntrack_invalid(death: _Death) -> Diagnosis | None:
+    hop = next((h for h in death.deciding() if INVALID_MATCH.search(h.rule or "")), None)
+    if hop is None:
+        return None
+    packet = death.path.packet
+    flags = " ".join(packet.tcp_flags)
+    said = f" (flags {flags})" if flags else ""
+    summary = (
+        f"{_place(death.hop)}: conntrack calls the packet INVALID{said}: it fits no connection "
+        "that this host knows"
+    )
+    refs = tuple(each.ref for each in dict.fromkeys((death.hop, hop)))
+    matched = Evidence(f"{name(hop)} matched, so conntrack's state is INVALID", Strength.REPORTED)
+    remedy = (
+        "check that both directions of the connection cross this host: conntrack -L",
+        *_remedies(death),
+    )
+    return Diagnosis(Cause.CONNTRACK_INVALID, summary, refs, (matched,), remedy=remedy)
+
+
+def _output_blocked(death: _Death, why: Diagnosis) -> Diagnosis | None:
+    hop = death.hop
+    if not made_here(death.path) or hop.hook not in (Hook.OUTPUT, Hook.POSTROUTING):
+        return None
+    reason = why.summary.removeprefix(f"{_place(hop)}: ")
+    summary = f"{_place(hop)} on its way out of this host: {reason}"
+    return replace(why, cause=Cause.OUTPUT_BLOCKED, summary=summary)

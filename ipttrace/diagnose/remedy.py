@@ -1,0 +1,104 @@
+"""Commands that the user may judge and run; ipttrace never runs them.
+
+Each is written for the program that owns the rule: iptables-legacy, iptables-nft or nft.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from ipttrace.netfilter import Backend, ChainRef, Hook, RuleRef, TableFamily, builtin_priority
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop
+
+PROGRAMS = {TableFamily.IP: "iptables", TableFamily.IP6: "ip6tables"}
+
+
+def is_native(chain: ChainRef, rule: str | None = None) -> bool:
+    """Return whether a chain is nft's own, not one that iptables-nft made.
+
+    A rule's text tells; without one, only iptables-nft names its base chains like hooks.
+    """
+    if chain.backend is Backend.LEGACY:
+        return False
+    if rule is not None:
+        return not rule.startswith("-A ")
+    hook = next((hook for hook in Hook if hook.value == chain.chain), None)
+    known = hook is not None and builtin_priority(chain.table, hook) is not None
+    return not (known and chain.table_family in PROGRAMS)
+
+
+def program(chain: ChainRef, native: bool) -> str:
+    """Return the name of the program that edits a chain: `ip6tables-nft`, or `nft`."""
+    if native or chain.table_family not in PROGRAMS:
+        return "nft"
+    return f"{PROGRAMS[chain.table_family]}-{chain.backend}"
+
+
+def _iptables(chain: ChainRef) -> list[str]:
+    table = [] if chain.table == "filter" else ["-t", chain.table]
+    return [program(chain, native=False), *table]
+
+
+def _nft(verb: str, chain: ChainRef) -> list[str]:
+    return ["nft", verb, "rule", chain.table_family.value, chain.table, chain.chain]
+
+
+def delete_rule(ref: RuleRef, native: bool) -> str:
+    """Return the command that deletes a rule."""
+    if native:
+        return shlex.join([*_nft("delete", ref.chain), "handle", str(ref.handle)])
+    return shlex.join([*_iptables(ref.chain), "-D", ref.chain.chain, str(ref.number)])
+
+
+def let_pass(hop: ChainHop, packet: PacketSummary, *limits: str) -> str:
+    """Return the command that accepts packets like this one just before `hop`.
+
+    `limits` are further iptables criteria, as words; native nft takes none.
+    """
+    chain = hop.chain
+    native = is_native(chain, hop.rule)
+    if native:
+        place = ["handle", str(hop.handle)] if hop.handle is not None else []
+        verb = "insert" if place else "add"
+        words = [*_nft(verb, chain), *place, *_nft_criteria(hop, packet), "accept"]
+    else:
+        place = ["-A", chain.chain] if hop.number is None else ["-I", chain.chain, str(hop.number)]
+        wanted = [*limits, *_iptables_criteria(hop, packet)]
+        words = [*_iptables(chain), *place, *wanted, "-j", "ACCEPT"]
+    return shlex.join(words)
+
+
+def _iptables_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
+    words = [] if _for_this_host(hop) else ["-d", packet.dst]
+    words += ["-p", "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol]
+    return words if packet.dport is None else [*words, "--dport", str(packet.dport)]
+
+
+def _nft_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
+    address = [packet.family.table_family.value, "daddr", packet.dst]
+    words = [] if _for_this_host(hop) else address
+    if packet.dport is not None:
+        return [*words, packet.protocol, "dport", str(packet.dport)]
+    protocol = "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol
+    return [*words, "meta", "l4proto", protocol]
+
+
+def _for_this_host(hop: ChainHop) -> bool:
+    return hop.hook in (Hook.INPUT, Hook.PREROUTING)
+
+
+def same_in_output(chain: ChainRef, rule: str, local: bool) -> str:
+    """Return the command that adds a nat/PREROUTING rule's text for packets made on this host.
+
+    `local`: only for packets that stay on it; without that, connections to other hosts change too.
+    """
+    text = rule.removeprefix(f"-A {chain.chain} ")
+    limit = "-o lo " if local else ""
+    return f"{shlex.join(_iptables(chain))} -A OUTPUT {limit}{text}"
+
+
+def what_listens(packet: PacketSummary) -> str:
+    """Return the command that shows the sockets on the packet's port."""
+    letter = "u" if packet.protocol == "udp" else "t"
+    return f"ss -{letter}lnp 'sport = :{packet.dport}'"

@@ -1,0 +1,93 @@
+"""Along a path: who called a chain, and what the packet was like at each hop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ipttrace.event import TraceKind
+from ipttrace.netfilter import Hook, Verdict
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop, Change, Hop, PacketPath
+
+CALLS = frozenset({Verdict.JUMP, Verdict.GOTO})
+
+
+def callers(hops: Sequence[ChainHop]) -> list[tuple[ChainHop, ...]]:
+    """Return, for each hop, the rules whose JUMP or GOTO led to its chain, outermost first.
+
+    A hop of a chain that the walk is already in ends the chains called since; a hop that nothing
+    called begins a new walk.
+    """
+    found: list[tuple[ChainHop, ...]] = []
+    stack: list[tuple[ChainHop | None, ChainHop]] = []
+    for hop in hops:
+        while stack and stack[-1][1].chain != hop.chain and _in_walk(stack, hop):
+            stack.pop()
+        previous = stack[-1][1] if stack else None
+        if previous is not None and previous.chain == hop.chain and previous.hook == hop.hook:
+            stack[-1] = (stack[-1][0], hop)
+        elif previous is not None and _leads_to(previous, hop):
+            stack.append((previous, hop))
+        else:
+            stack = [(None, hop)]
+        found.append(tuple(caller for caller, _ in stack if caller is not None))
+    return found
+
+
+def _in_walk(stack: Iterable[tuple[ChainHop | None, ChainHop]], hop: ChainHop) -> bool:
+    return any(each.chain == hop.chain and each.hook == hop.hook for _, each in stack)
+
+
+def _leads_to(caller: ChainHop, hop: ChainHop) -> bool:
+    return (
+        caller.verdict in CALLS
+        and caller.hook == hop.hook
+        and replace(caller.chain, chain=hop.chain.chain) == hop.chain
+    )
+
+
+def depths(hops: Iterable[Hop]) -> list[int]:
+    """Return how many chains deep each hop is; 0 in base chains and for hops of other kinds."""
+    hops = list(hops)
+    nested = iter(callers([hop for hop in hops if isinstance(hop, ChainHop)]))
+    return [len(next(nested)) if isinstance(hop, ChainHop) else 0 for hop in hops]
+
+
+def mark_before(path: PacketPath, hop: ChainHop) -> int:
+    """Return the packet's mark when it met `hop`."""
+    mark = path.mark
+    for change in _changes_before(path, hop):
+        if change.field == "mark" and isinstance(change.new, int):
+            mark = change.new
+    return mark
+
+
+def packet_before(path: PacketPath, hop: ChainHop | None) -> PacketSummary:
+    """Return the packet as it was when it met `hop`; None: as it was last seen."""
+    fields = {
+        change.field: change.new
+        for change in _changes_before(path, hop)
+        if change.field in ("src", "dst", "sport", "dport", "ttl")
+    }
+    return replace(path.packet, **fields)  # type: ignore[arg-type]
+
+
+def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:
+    for each in path.chain_hops:
+        if each is hop:
+            return
+        yield from each.changes
+
+
+def made_here(path: PacketPath) -> bool:
+    """Return whether this namespace made the packet itself: its first chain is at OUTPUT."""
+    hops = path.chain_hops
+    return bool(hops) and hops[0].hook is Hook.OUTPUT
+
+
+def name(hop: ChainHop) -> str:
+    """Return what a user calls the hop: `filter/INPUT 1`, or `filter/INPUT policy`."""
+    if hop.event is TraceKind.RULE:
+        return str(hop.ref)
+    return f"{hop.chain} {'policy' if hop.event is TraceKind.POLICY else 'end'}"

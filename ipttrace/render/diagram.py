@@ -1,0 +1,29 @@
+"""The flow picture: netfilter's hooks and tables, with the way of one packet lit.
+
+Heavy lines are where the packet went, light and broken ones where it did not, a double box or
+brackets are the hop that is looked at, and a cross is where the packet died.
+"""
+
+from __future__ import annotations
+
+from ipttrace.path import PacketPath
+from ipttrace.render import flow_boxes, flow_lanes
+from ipttrace.render.picture import Look, Picture, Segment
+from ipttrace.render.stations import journey
+
+__all__ = ["Look", "Picture", "Segment", "flow_picture"]
+
+
+def flow_picture(
+    path: PacketPath, width: int, selected_hop: int | None = None, height: int | None = None
+) -> Picture:
+    """Return the picture of `path` in `width` columns: boxes where they fit, else a line a hook.
+
+    `selected_hop` is an index into the path's hops.  Boxes are also left where they need more
+    than `height` lines; a line a hook may need more still.
+    """
+    way = journey(path)
+    boxes = flow_boxes.draw(way, width, selected_hop)
+    if boxes is not None and (height is None or boxes.height <= height):
+        return boxes
+    return flow_lanes.draw(way, width, selected_hop)

@@ -1,0 +1,237 @@
+"""The wide flow picture: a box a table, the ways in, through and out as three rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ipttrace.netfilter import TABLE_HOOKS, Hook
+from ipttrace.render import flow_items as items
+from ipttrace.render.flow_items import Item
+from ipttrace.render.picture import Canvas, Look, Picture
+from ipttrace.render.stations import Journey
+
+WIDEST_GAP = 4
+"""Columns between two boxes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strokes:
+    """The characters of a box: corners, level and upright, and where the way enters and leaves."""
+
+    corners: str
+    level: str
+    upright: str
+    enter: str
+    leave: str
+
+
+LIGHT = Strokes("┌┐└┘", "─", "│", "┤", "├")
+HEAVY = Strokes("┏┓┗┛", "━", "┃", "┫", "┣")
+DOUBLE = Strokes("╔╗╚╝", "═", "║", "╣", "╠")
+STROKES = {Look.SELECTED: DOUBLE, Look.DIM: LIGHT, Look.PLAIN: LIGHT}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A hook and what is drawn for it."""
+
+    name: str
+    items: Sequence[Item]
+    on: bool
+
+
+def draw(way: Journey, width: int, selected: int | None) -> Picture | None:
+    """Return the picture, or None if these stations do not fit into `width` columns."""
+    if any(hook not in TABLE_HOOKS["mangle"] for hook in way.visited):
+        return None
+    sections = {hook: _section(way, hook, selected) for hook in TABLE_HOOKS["mangle"]}
+    painter = _painter_for(sections, way, width)
+    if painter is None:
+        return None
+    painter.loop(sections) if way.loops else painter.map(sections)
+    return painter.canvas.picture()
+
+
+def _section(way: Journey, hook: Hook, selected: int | None) -> Section:
+    lane = way.lanes[hook]
+    here = items.stations(lane, selected)
+    match hook:
+        case Hook.PREROUTING:
+            here = [*_start(items.wire_in(way), way), *here, items.route_in(way)]
+        case Hook.INPUT:
+            here = [*here, _finish(items.socket_in(way))]
+        case Hook.OUTPUT:
+            here = [_first(items.socket_out(way)), items.route_out(way), *here]
+        case Hook.POSTROUTING if not way.loops:
+            here = [*here, _finish(items.wire_out(way))]
+    return Section(hook.value, here, lane.met or lane.passed)
+
+
+def _start(item: Item, way: Journey) -> list[Item]:
+    return [] if way.loops else [_first(item)]
+
+
+def _first(item: Item) -> Item:
+    return replace(item, text=f"{item.text} ")
+
+
+def _finish(item: Item) -> Item:
+    return replace(item, text=f"{'▶' if item.reached else '▷'} {item.text}")
+
+
+def _painter_for(sections: dict[Hook, Section], way: Journey, width: int) -> Painter | None:
+    for gap in range(WIDEST_GAP, 0, -1):
+        painter = Painter(Canvas(), gap, width)
+        if painter.needed(sections, loops=way.loops) <= width:
+            return painter
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """Draws rows of boxes that are `gap` columns apart."""
+
+    canvas: Canvas
+    gap: int
+    width: int
+
+    def needed(self, sections: dict[Hook, Section], *, loops: bool) -> int:
+        """Return the columns that the longest row takes."""
+        into = self.length(sections[Hook.PREROUTING], sections[Hook.INPUT])
+        if loops:
+            out = self.length(sections[Hook.OUTPUT], sections[Hook.POSTROUTING])
+            return max(into + 2, out) + self.gap + 1
+        return max(into, self.merge_column(sections) + self.gap + 1 + self.tail(sections))
+
+    def tail(self, sections: dict[Hook, Section]) -> int:
+        """Return the columns of POSTROUTING."""
+        return self.length(sections[Hook.POSTROUTING])
+
+    def length(self, *sections: Section) -> int:
+        """Return the columns of these sections in one row."""
+        widths = [_columns(item) for section in sections for item in section.items]
+        return sum(widths) + self.gap * (len(widths) - 1)
+
+    def merge_column(self, sections: dict[Hook, Section]) -> int:
+        """Return where the way through joins the way out."""
+        through = self.fork_column(sections) + 2 * self.gap + 1
+        through += self.length(sections[Hook.FORWARD])
+        return max(through, self.length(sections[Hook.OUTPUT]) + self.gap)
+
+    def fork_column(self, sections: dict[Hook, Section]) -> int:
+        """Return where the way through leaves the way in: below the middle of `route`."""
+        pre = sections[Hook.PREROUTING]
+        return self.length(pre) - _columns(pre.items[-1]) // 2 - 1
+
+    def map(self, sections: dict[Hook, Section]) -> None:
+        """Draw the whole map: in, through, out."""
+        fork, merge = self.fork_column(sections), self.merge_column(sections)
+        forward = sections[Hook.FORWARD]
+        self.row(0, 0, sections[Hook.PREROUTING], sections[Hook.INPUT], notes=False)
+        end = self.row(8, 0, sections[Hook.OUTPUT], notes=False)
+        joined = sections[Hook.OUTPUT].on or forward.on
+        self.line(10, end, merge, on=sections[Hook.OUTPUT].items[-1].reached)
+        self.row(8, merge + 1 + self.gap, sections[Hook.POSTROUTING], notes=False)
+        self.line(10, merge + 1, merge + 1 + self.gap, on=sections[Hook.POSTROUTING].on)
+        self.through(fork, merge, forward)
+        self.cell(10, merge, "┻" if joined else "┴", on=joined)
+        self.notes(4, 0, sections[Hook.PREROUTING], sections[Hook.INPUT])
+        self.notes(12, 0, sections[Hook.OUTPUT])
+        self.notes(8, fork + self.gap + 1, forward)
+        self.notes(12, merge + 1 + self.gap, sections[Hook.POSTROUTING])
+
+    def through(self, fork: int, merge: int, forward: Section) -> None:
+        """Draw FORWARD between the fork and the merge."""
+        look = Look.LIT if forward.on else Look.DIM
+        strokes = HEAVY if forward.on else LIGHT
+        self.canvas.down(fork, range(4, 6), strokes.upright, look)
+        self.cell(3, fork, "┳" if forward.on else "┬", on=forward.on)
+        self.cell(6, fork, strokes.corners[2], on=forward.on)
+        self.canvas.text(6, fork - len("FORWARD "), "FORWARD", look)
+        self.line(6, fork + 1, fork + 1 + self.gap, on=forward.on)
+        end = self.boxes(5, fork + 1 + self.gap, forward.items)
+        out = forward.on and not any(item.closed for item in forward.items)
+        self.line(6, end, merge, on=out)
+        strokes, look = (HEAVY, Look.LIT) if out else (LIGHT, Look.DIM)
+        self.canvas.text(6, merge, strokes.corners[1], look)
+        self.canvas.down(merge, range(7, 10), strokes.upright, look)
+
+    def loop(self, sections: dict[Hook, Section]) -> None:
+        """Draw a packet that leaves by lo and comes in again: two rows and the way back."""
+        out = (sections[Hook.OUTPUT], sections[Hook.POSTROUTING])
+        into = (sections[Hook.PREROUTING], sections[Hook.INPUT])
+        end = self.row(0, 0, *out)
+        right = max(end, 2 + self.length(*into)) + self.gap
+        self.line(2, end, right, on=True)
+        self.canvas.text(2, right, "┓", Look.LIT)
+        self.canvas.down(right, range(3, 5), "┃", Look.LIT)
+        self.canvas.text(5, 0, "┏" + "━" * (right - 1) + "┛", Look.LIT)
+        self.canvas.text(5, right // 2 - 3, " by lo ", Look.LIT)
+        self.canvas.down(0, range(6, 8), "┃", Look.LIT)
+        self.canvas.text(8, 0, "┗━", Look.LIT)
+        self.row(6, 2, *into)
+
+    def row(self, top: int, column: int, *sections: Section, notes: bool = True) -> int:
+        """Draw hooks' names above, boxes, and what was changed below; return the column after."""
+        start = column
+        for section in sections:
+            if section is not sections[0]:
+                self.line(top + 2, column, column + self.gap, on=section.items[0].reached)
+                column += self.gap
+            named = next((i for i, item in enumerate(section.items) if item.boxed), 0)
+            before = sum(_columns(item) + self.gap for item in section.items[:named])
+            look = Look.LIT if section.on else Look.DIM
+            self.canvas.text(top, column + before, section.name, look)
+            column = self.boxes(top + 1, column, section.items)
+        if notes:
+            self.notes(top + 4, start, *sections)
+        return column
+
+    def notes(self, row: int, column: int, *sections: Section) -> None:
+        """Write what was changed below each box."""
+        for item in (item for section in sections for item in section.items):
+            if item.caption:
+                below = row if item.boxed else row - 1
+                look = Look.PLAIN if item.look is Look.LIT else Look.CHANGED
+                self.canvas.note(below, column, item.caption, look, self.width)
+            column += _columns(item) + self.gap
+
+    def boxes(self, top: int, column: int, line: Sequence[Item]) -> int:
+        """Draw items from `column` on, joined by lines; return the column after the last."""
+        for index, item in enumerate(line):
+            if index:
+                self.line(top + 1, column, column + self.gap, on=item.reached)
+                column += self.gap
+            if item.boxed:
+                self.box(top, column, item, leads=index + 1 < len(line))
+            else:
+                self.canvas.text(top + 1, column, item.text, item.look)
+            column += _columns(item)
+        return column
+
+    def box(self, top: int, column: int, item: Item, *, leads: bool) -> None:
+        """Draw one box."""
+        strokes, inner = STROKES.get(item.look, HEAVY), len(item.text)
+        level = strokes.level * inner
+        top_left, top_right, low_left, low_right = tuple(strokes.corners)
+        leave = strokes.upright if item.closed and leads else strokes.leave
+        self.canvas.text(top, column, f"{top_left}{level}{top_right}", item.look)
+        self.canvas.text(top + 1, column, f"{strokes.enter}{item.text}{leave}", item.look)
+        self.canvas.text(top + 2, column, f"{low_left}{level}{low_right}", item.look)
+
+    def line(self, row: int, start: int, stop: int, *, on: bool) -> None:
+        """Draw the way from one item to the next: broken where the packet did not go."""
+        self.canvas.text(row, start, ("━" if on else "┄") * (stop - start), _way(on=on))
+
+    def cell(self, row: int, column: int, char: str, *, on: bool) -> None:
+        """Draw one character of the way."""
+        self.canvas.text(row, column, char, _way(on=on))
+
+
+def _way(*, on: bool) -> Look:
+    return Look.LIT if on else Look.DIM
+
+
+def _columns(item: Item) -> int:
+    return len(item.text) + (2 if item.boxed else 0)

@@ -1,0 +1,88 @@
+"""The narrow flow picture: one line a hook, wrapped where it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ipttrace.netfilter import Hook
+from ipttrace.render import flow_items as items
+from ipttrace.render.flow_items import Item
+from ipttrace.render.picture import Canvas, Look, Picture
+from ipttrace.render.stations import Journey
+
+ORDER = (
+    Hook.INGRESS,
+    Hook.PREROUTING,
+    Hook.INPUT,
+    Hook.FORWARD,
+    Hook.OUTPUT,
+    Hook.POSTROUTING,
+    Hook.EGRESS,
+    None,
+)
+MARGIN = 14
+"""Columns of the hook's name."""
+
+
+def draw(way: Journey, width: int, selected: int | None) -> Picture:
+    """Return the picture; `width` in columns."""
+    canvas, row = Canvas(), 0
+    for hook in _shown(way):
+        lane = way.lanes[hook]
+        on = lane.met or lane.passed
+        name = hook.value if hook else "hook unknown"
+        canvas.text(row, 0, f"{'●' if on else '○'} {name}", Look.LIT if on else Look.DIM)
+        row = _line(canvas, row, _items(way, hook, selected), width)
+    return canvas.picture()
+
+
+def _shown(way: Journey) -> Iterable[Hook | None]:
+    if not way.loops:
+        return [hook for hook in ORDER if hook in way.lanes]
+    rest = (hook for hook in (Hook.INPUT,) if hook not in way.visited)
+    return [*way.visited, *rest]
+
+
+def _items(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:
+    here = items.stations(way.lanes[hook], selected)
+    match hook:
+        case Hook.PREROUTING:
+            return [items.wire_in(way), *here, items.route_in(way)]
+        case Hook.INPUT:
+            return [*here, items.socket_in(way)]
+        case Hook.OUTPUT:
+            return [items.socket_out(way), items.route_out(way), *here]
+        case Hook.POSTROUTING:
+            return [*here, items.wire_out(way)]
+    return here
+
+
+def _line(canvas: Canvas, row: int, line: list[Item], width: int) -> int:
+    """Draw a lane from `row` on; return the row below it."""
+    column, fresh = MARGIN, True
+    for index, item in enumerate(line):
+        join = ("━▶ " if item.reached else "┄▷ ") if index == 0 else _join(item)
+        word, note = _word(item), f" ({item.caption})" if item.caption else ""
+        if not fresh and column + len(join) + len(word) + len(note) > width:
+            row, column = row + 1, MARGIN
+            join = join.lstrip()
+        if index or item.boxed:
+            canvas.text(row, column, join, Look.LIT if item.reached else Look.DIM)
+            column += len(join)
+        canvas.text(row, column, word, item.look)
+        column += len(word)
+        room = max(0, width - column)
+        note = note if len(note) <= room else note[: max(0, room - 1)] + "…" * bool(room)
+        canvas.text(row, column, note, Look.CHANGED)
+        column, fresh = column + len(note), False
+    return row + 1
+
+
+def _join(item: Item) -> str:
+    if item.reached:
+        return " ━ " if item.boxed else " ━▶ "
+    return " ┄ " if item.boxed else " ┄▷ "
+
+
+def _word(item: Item) -> str:
+    return f"[{item.text}]" if item.look is Look.SELECTED else item.text

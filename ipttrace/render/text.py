@@ -1,0 +1,220 @@
+"""Paths and results as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ipttrace.decode.text import clean_text
+from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.client import client_got, client_sees
+from ipttrace.diagnose.walk import depths, name
+from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
+from ipttrace.path import (
+    ChainHop,
+    Hop,
+    NatHop,
+    PacketPath,
+    Role,
+    TraceResult,
+    WireHop,
+)
+from ipttrace.render import words
+from ipttrace.render.style import Style, paint
+from ipttrace.render.table import GAP, Row, table_lines, wrap
+from ipttrace.ruleset import Counter
+
+UNMATCHED_SHOWN = 3
+FATE_STYLES = {">": Style.GOOD, "x": Style.BAD, "?": Style.OPEN}
+
+
+def path_lines(
+    path: PacketPath,
+    *,
+    width: int | None,
+    color: bool,
+    client: str | None = None,
+    numbered: bool = False,
+) -> list[str]:
+    """Return one packet's header, hops, fate and why, in lines of at most `width` columns.
+
+    `width` None cuts nothing.  `client` is what the client's call returned.  Only a rule's text is
+    ever cut, and commands are never wrapped, so that they can be copied.
+    """
+    return [
+        *_header(path, width, color, numbered),
+        *table_lines(_rows(path), width=width, color=color),
+        *_fate(path, width, color),
+        *_details(path, client, width),
+    ]
+
+
+def result_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
+    """Return all that one run found: each packet, its answers after it, then what is to be said."""
+    shown = [path for path in in_order(result) if path.role is not Role.OBSERVED]
+    numbered = len(result.paths) > 1
+    clients = _clients(result)
+    lines: list[str] = []
+    for path in shown:
+        word = clients.get(path.journey) if path.role is Role.PROBE else None
+        lines += path_lines(path, width=width, color=color, client=word, numbered=numbered)
+        lines.append("")
+    lines += _observed(result, width)
+    lines += _notes(result, width, color)
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def in_order(result: TraceResult) -> Iterator[PacketPath]:
+    """Yield every path, answers after the packet that they answer."""
+    known = {path.id for path in result.paths}
+    for path in result.paths:
+        if path.request not in known:
+            yield path
+            yield from (each for each in result.paths if each.request == path.id)
+
+
+def _clients(result: TraceResult) -> Mapping[int, str]:
+    journeys = dict.fromkeys(path.journey for path in result.paths if path.role is Role.PROBE)
+    return dict(zip(journeys, result.client, strict=False))
+
+
+def _header(path: PacketPath, width: int | None, color: bool, numbered: bool) -> list[str]:
+    number = f"#{path.id} " if numbered else ""
+    left = number + words.packet_words(path.packet)
+    about = [*words.programs(path), words.origin(path)]
+    if path.netns is not None:
+        about.append(f"namespace {clean_text(path.netns)}")
+    if path.request is not None:
+        about.insert(0, f"answer to #{path.request}")
+    right = ", ".join(about)
+    if width is None or len(left) + len(right) + 3 <= width:
+        return [f"{paint(left, Style.HEAD, color)}   {right}"]
+    return [paint(left, Style.HEAD, color), *wrap(right, width, GAP * 2)]
+
+
+def _rows(path: PacketPath) -> list[Row]:
+    both = len({hop.chain.backend for hop in path.chain_hops}) > 1
+    pairs = zip(path.hops, depths(path.hops), strict=True)
+    return [_row(hop, depth, both) for hop, depth in pairs]
+
+
+def _row(hop: Hop, depth: int, both: bool) -> Row:
+    match hop:
+        case ChainHop():
+            return _chain_row(hop, depth, both)
+        case NatHop():
+            return Row(_lead("nat", "result", "", both), effect=words.nat_effects(hop))
+        case WireHop():
+            contained = ("CONTAINED",) if hop.event == "contained" else ()
+            lead = _lead("wire", "", "", both)
+            return Row(lead, words.wire_words(hop), contained, effect_style=Style.OPEN)
+
+
+def _lead(table: str, chain: str, backend: str, both: bool) -> tuple[str, ...]:
+    return (backend, table, chain) if both else (table, chain)
+
+
+def _chain_row(hop: ChainHop, depth: int, both: bool) -> Row:
+    number = f" {hop.number}" if hop.number is not None else ""
+    chain = GAP * depth + clean_text(hop.chain.chain) + number
+    fatal = hop.verdict in FATAL_VERDICTS
+    return Row(
+        _lead(words.table_name(hop.chain), chain, hop.chain.backend, both),
+        words.hop_rule(hop),
+        words.hop_effects(hop),
+        _rise(hop.counter),
+        Style.FAINT if hop.number is None else Style.PLAIN,
+        Style.BAD if fatal else Style.CHANGE,
+    )
+
+
+def _rise(counter: Counter | None) -> str:
+    return f"+{counter.packets}" if counter is not None else ""
+
+
+def fate_words(path: PacketPath) -> str:
+    """Return a packet's fate in one sentence, with the code of its cause."""
+    diagnosis = path.diagnosis
+    if diagnosis is None:
+        last = path.chain_hops[-1] if path.chain_hops else None
+        where = f" at {name(last)}" if last and last.verdict in FATAL_VERDICTS else ""
+        return clean_text(f"{path.outcome}{where}")
+    open_end = diagnosis.cause == Cause.UNKNOWN and words.MARKS[path.outcome] == ">"
+    code = "" if open_end or diagnosis.cause == path.outcome else f" [{diagnosis.cause}]"
+    return clean_text(f"{diagnosis.summary}{code}")
+
+
+def _fate(path: PacketPath, width: int | None, color: bool) -> list[str]:
+    mark = words.MARKS[path.outcome]
+    lines = wrap(f"{mark} {fate_words(path)}", width, "")
+    return [paint(line, FATE_STYLES[mark], color) for line in lines]
+
+
+def _details(path: PacketPath, client: str | None, width: int | None) -> Iterator[str]:
+    for text in _seen_by_client(path, client):
+        yield from wrap(text, width)
+    diagnosis = path.diagnosis
+    if diagnosis is not None:
+        said = [each for each in diagnosis.evidence if each.text not in diagnosis.summary]
+        if said:
+            proof = "; ".join(f"{each.text} ({each.strength})" for each in said)
+            yield from wrap(f"evidence: {clean_text(proof)}", width)
+        for each in diagnosis.unmatched[:UNMATCHED_SHOWN]:
+            text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}"
+            yield from wrap(f"not matched: {clean_text(text)}", width)
+        yield from (GAP + clean_text(remedy) for remedy in diagnosis.remedy)
+    if path.ambiguous:
+        text = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
+        yield from wrap(text, width)
+
+
+def _seen_by_client(path: PacketPath, client: str | None) -> Iterator[str]:
+    if client is not None:
+        yield clean_text(client_got(client))
+    elif path.role is Role.PROBE and (sees := client_sees(path)):
+        yield sees
+
+
+def _observed(result: TraceResult, width: int | None) -> list[str]:
+    lines: list[str] = []
+    for path in result.paths:
+        if path.role is Role.OBSERVED:
+            text = f"#{path.id} {words.packet_words(path.packet)}: {path.outcome}"
+            lines += wrap(f"also seen: {text}", width, "")
+    return [*lines, ""] if lines else []
+
+
+def _notes(result: TraceResult, width: int | None, color: bool) -> list[str]:
+    lines: list[str] = []
+    for note in notes(result):
+        wrapped = wrap(f"! {clean_text(note)}", width, "")
+        lines += [paint(line, Style.OPEN, color) for line in wrapped]
+    hops = [hop for path in result.paths for hop in path.chain_hops]
+    if any(hop.basis is Basis.INFERRED and hop.chain.backend is Backend.LEGACY for hop in hops):
+        lines += [paint(line, Style.FAINT, color) for line in wrap(INFERRED, width, "")]
+    return lines
+
+
+INFERRED = (
+    "note: iptables-legacy reports which rules matched, not what they decided; "
+    "its verdicts are inferred from the rules"
+)
+
+
+def notes(result: TraceResult) -> Iterator[str]:
+    """Yield what keeps the result from being the whole truth, and every warning."""
+    totals = result.totals
+    if not result.paths:
+        yield "no packet was traced"
+    if totals.lost_events:
+        yield f"{_count(totals.lost_events, 'report')} of the kernel lost: hops may be missing"
+    if totals.undecoded:
+        yield f"{_count(totals.undecoded, 'message')} of the kernel could not be read"
+    if totals.complete < totals.packets:
+        yield f"{totals.complete:,} of {totals.packets:,} traced packets complete"
+    yield from result.warnings
+    if not result.clean:
+        yield "not everything could be put back as it was. Run: ipttrace clean"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

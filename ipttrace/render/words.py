@@ -1,0 +1,153 @@
+"""Packets, hops and fates in words; text of rules and interfaces is cleaned here."""
+
+from __future__ import annotations
+
+import re
+
+from ipttrace.decode.text import clean_text
+from ipttrace.diagnose.remedy import is_native, program
+from ipttrace.event import TraceKind
+from ipttrace.netfilter import FATAL_VERDICTS, Basis, ChainRef, PacketFamily, TableFamily, Verdict
+from ipttrace.packet import IcmpHeader, PacketSummary
+from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, WireHop
+
+ICMP_NAMES = {
+    (PacketFamily.IPV4, 0): "echo reply",
+    (PacketFamily.IPV4, 3): "unreachable",
+    (PacketFamily.IPV4, 5): "redirect",
+    (PacketFamily.IPV4, 8): "echo request",
+    (PacketFamily.IPV4, 11): "time exceeded",
+    (PacketFamily.IPV4, 12): "parameter problem",
+    (PacketFamily.IPV6, 1): "unreachable",
+    (PacketFamily.IPV6, 2): "packet too big",
+    (PacketFamily.IPV6, 3): "time exceeded",
+    (PacketFamily.IPV6, 4): "parameter problem",
+    (PacketFamily.IPV6, 128): "echo request",
+    (PacketFamily.IPV6, 129): "echo reply",
+    (PacketFamily.IPV6, 135): "neighbour solicitation",
+    (PacketFamily.IPV6, 136): "neighbour advertisement",
+}
+"""RFC 792, RFC 4443, RFC 4861."""
+
+MARKS = {
+    Outcome.DELIVERED: ">",
+    Outcome.FORWARDED: ">",
+    Outcome.SENT: ">",
+    Outcome.REJECTED: "x",
+    Outcome.REFUSED: "x",
+    Outcome.DROPPED: "x",
+    Outcome.LOST: "?",
+    Outcome.INCOMPLETE: "?",
+}
+"""The sign before a packet's fate."""
+
+STOPS = FATAL_VERDICTS | {Verdict.QUEUE, Verdict.STOLEN}
+NATIVE_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
+NATIVE_HANDLE = re.compile(r"\s*# handle \d+\s*$")
+
+
+def endpoint(address: str, port: int | None) -> str:
+    """Return `address:port`, with brackets round IPv6; the bare address without a port."""
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def flow_words(packet: PacketSummary) -> str:
+    """Return `tcp 203.0.113.7:40000 > 198.51.100.1:8443`."""
+    source = endpoint(packet.src, packet.sport)
+    return f"{packet.protocol} {source} > {endpoint(packet.dst, packet.dport)}"
+
+
+def packet_words(packet: PacketSummary) -> str:
+    """Return who speaks to whom, the flags or ICMP type, and the size."""
+    parts = [flow_words(packet)]
+    if packet.protocol == "tcp" and packet.sport is not None:
+        parts.append(" ".join(packet.tcp_flags) or "no flags")
+    if packet.icmp is not None:
+        parts.append(_icmp_words(packet.family, packet.icmp))
+    if packet.fragment_offset or packet.more_fragments:
+        parts.append(f"fragment at {packet.fragment_offset}")
+    parts.append(f"{packet.length} bytes")
+    if packet.quoted is not None:
+        parts.append(f"about {flow_words(packet.quoted)}")
+    return "  ".join(parts)
+
+
+def _icmp_words(family: PacketFamily, header: IcmpHeader) -> str:
+    name = ICMP_NAMES.get((family, header.type), f"type {header.type}")
+    if header.id is not None:
+        return f"{name} id {header.id} seq {header.seq}"
+    return f"{name} ({header.type}/{header.code})"
+
+
+def programs(path: PacketPath) -> list[str]:
+    """Return the programs whose rules the packet met: `iptables-legacy`, `nft`."""
+    hops = path.chain_hops
+    return sorted({program(hop.chain, is_native(hop.chain, hop.rule)) for hop in hops})
+
+
+def origin(path: PacketPath) -> str:
+    """Return where the packet came in, or that it was made here."""
+    if path.in_interface:
+        return f"in on {clean_text(path.in_interface)}"
+    if path.out_interface:
+        return f"made here, out by {clean_text(path.out_interface)}"
+    return "made here"
+
+
+def table_name(chain: ChainRef) -> str:
+    """Return a table's name, with its family where iptables has none such."""
+    table = clean_text(chain.table)
+    if chain.table_family in (TableFamily.IP, TableFamily.IP6):
+        return table
+    return f"{chain.table_family} {table}"
+
+
+def rule_words(text: str, chain: str) -> str:
+    """Return a rule's text without what its line says already: chain, handle and counters."""
+    text = NATIVE_HANDLE.sub("", NATIVE_COUNTER.sub("counter", text))
+    return clean_text(text.removeprefix(f"-A {chain} "))
+
+
+def hop_rule(hop: ChainHop) -> str:
+    """Return what stands in the rule column of a hop."""
+    if hop.event is TraceKind.POLICY:
+        return f"policy {hop.verdict}" if hop.verdict else "end of chain"
+    if hop.event is TraceKind.RETURN:
+        return "end of chain"
+    return rule_words(hop.rule, hop.chain.chain) if hop.rule is not None else "(rule not readable)"
+
+
+def hop_effects(hop: ChainHop) -> tuple[str, ...]:
+    """Return the changes and the verdict of a hop, as far as its rule's text does not say it."""
+    changes = tuple(change_words(change) for change in hop.changes)
+    if hop.verdict in STOPS:
+        return (*changes, str(hop.verdict))
+    if hop.event is TraceKind.RULE and hop.basis is Basis.UNKNOWN:
+        return (*changes, "verdict unknown")
+    return changes
+
+
+def change_words(change: Change) -> str:
+    """Return `dport 8445 -> 8443`; marks above 9 in hexadecimal."""
+    old, new = (_value(change.field, value) for value in (change.old, change.new))
+    return f"{change.field} {old} -> {new}"
+
+
+def _value(field: str, value: str | int | None) -> str:
+    if field == "mark" and isinstance(value, int) and value > 9:
+        return hex(value)
+    return clean_text(str(value)) if value is not None else "none"
+
+
+def nat_effects(hop: NatHop) -> tuple[str, ...]:
+    """Return the addresses before and after."""
+    pairs = (("src", hop.source), ("dst", hop.destination))
+    return tuple(f"{field} {pair[0]} -> {pair[1]}" for field, pair in pairs if pair)
+
+
+def wire_words(hop: WireHop) -> str:
+    """Return `in on eth0` or `out by eth0`."""
+    way = "in on" if hop.event == "received" else "out by"
+    return f"{way} {clean_text(hop.interface or 'an unknown interface')}"
