@@ -49,6 +49,7 @@ class Arming:
         self._triggers: list[RawTrigger] = []
         self._owner: OwnerTable | None = None
         self._bequest: Bequest | None = None
+        self._armed_once = False
         self._hits = 0
         self._warnings: list[str] = []
 
@@ -60,13 +61,15 @@ class Arming:
         """Do all that `request` asks for; on an error nothing of it stays."""
         kept = list(self._undo)
         try:
-            return self._arm(request)
+            armed = self._arm(request)
         except BaseException:
             own, self._undo = self._undo[len(kept) :], kept
             for step in reversed(own):
                 self._attempt(step)
             self._triggers, self._owner, self._hits, self._warnings = [], None, 0, []
             raise
+        self._armed_once = True
+        return armed
 
     def _arm(self, request: TraceRequest) -> Armed:
         has_nft = nft_rules.available()
@@ -172,6 +175,14 @@ class Arming:
             os.close(self._bequest.descriptor)
             self._bequest = None
 
+    def _carry_out(self) -> None:
+        """Do what was bequeathed; nothing was sent before all was armed."""
+        if not self._armed_once:
+            self.release()
+        bequest, self._bequest = self._bequest, None
+        if bequest is not None:
+            bequest.carry_out()
+
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
         self._remove_triggers()
@@ -187,8 +198,7 @@ class Arming:
 
     def take_back(self) -> Disarmed:
         """Undo every step in reverse; a step that fails stays noted for another try."""
-        bequest, self._bequest = self._bequest, None
-        problems = [self._attempt(bequest.carry_out)] if bequest else []
+        problems = [self._attempt(self._carry_out)]
         failed: list[Undo] = []
         for step in reversed(self._undo):
             problem = self._attempt(step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipttrace.errors import IptTraceError, NotPermittedError
+from ipttrace.errors import IptTraceError, NotPermittedError, NotSupportedError
 from ipttrace.system import commands, nft_rules
+from ipttrace.system.namespaces import Namespace
 
 NEEDED = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}
 """Bit numbers of uapi/linux/capability.h."""
@@ -17,7 +18,7 @@ LOADED = Path("/proc/modules")
 """Absent in a kernel that cannot load modules."""
 
 BUILT_IN = Path("/sys/module")
-LEGACY = Path("/proc/net/ip_tables_names")
+LEGACY = Path("/proc/thread-self/net/ip_tables_names")
 PROGRAMS = (
     "iptables-legacy",
     "ip6tables-legacy",
@@ -36,6 +37,20 @@ class Capabilities:
     programs: frozenset[str]
     nf_tables: bool
     ip_tables: bool
+
+
+def require(namespace: Namespace) -> None:
+    """Raise an error unless tracing is possible in `namespace`; load what that needs.
+
+    NotPermittedError without privilege, NotSupportedError without any rule engine.
+    """
+    require_privilege()
+    load_modules()
+    if not namespace.run(nft_rules.available) and not namespace.run(LEGACY.exists):
+        raise NotSupportedError(
+            f"cannot trace in {namespace}: the kernel has neither nf_tables nor ip_tables",
+            "Load one of them: modprobe nf_tables, or modprobe ip_tables.",
+        )
 
 
 def require_privilege(status: str | None = None) -> None:

@@ -33,6 +33,7 @@ from ipttrace.system.guardian_messages import (
     Disarm,
     Done,
     Failed,
+    Farewell,
     IsArmed,
     IsDisarmed,
     Notice,
@@ -144,10 +145,12 @@ class Guardian:
         self._created = armed.created
         return armed
 
-    def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+    def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
         """Have `frames` written to a device and conntrack entries deleted if we die."""
-        with self._surviving():
-            self._ask(Bequeath(list(frames), list(flows)), Done, descriptor)
+        memory = os.memfd_create("farewell")
+        with self._surviving(), os.fdopen(memory, "r+b", buffering=0) as farewell:
+            farewell.write(msgspec.json.encode(Farewell(list(frames), list(flows))))
+            self._ask(Bequeath(), Done, fd, memory)
 
     def release(self) -> None:
         """Forget what was bequeathed: we did it ourselves."""
@@ -201,11 +204,11 @@ class Guardian:
         finally:
             sweeper._close()
 
-    def _ask(self, command: Command, kind: type[A], descriptor: int | None = None) -> A:
+    def _ask(self, command: Command, kind: type[A], *descriptors: int) -> A:
         self._number += 1
         message = msgspec.json.encode(Request(self._number, command))
         try:
-            socket.send_fds(self._channel, [message], [] if descriptor is None else [descriptor])
+            socket.send_fds(self._channel, [message], descriptors)
             answer = self._next_answer()
         except OSError as error:
             raise GuardianGoneError(self._why_gone()) from error

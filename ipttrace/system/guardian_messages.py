@@ -42,7 +42,11 @@ class Arm(msgspec.Struct, frozen=True, tag=True):
 
 
 class Bequeath(msgspec.Struct, frozen=True, tag=True):
-    """Keep a device (SCM_RIGHTS), frames to write to it and entries to delete if we die."""
+    """Keep what is to be done if we die; comes with a device and a memfd with a `Farewell`."""
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """Frames to write to the device, then conntrack entries to delete."""
 
     frames: list[bytes]
     flows: list[Flow]

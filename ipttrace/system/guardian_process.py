@@ -30,6 +30,7 @@ from ipttrace.system.guardian_messages import (
     Command,
     Disarm,
     Done,
+    Farewell,
     IsArmed,
     IsDisarmed,
     Notice,
@@ -74,7 +75,7 @@ class GuardianProcess:
         if not self._wait():
             return True
         try:
-            message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_LIMIT, 1)
+            message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_LIMIT, 2)
             if not message:
                 return False
             request = msgspec.json.decode(message, type=Request)
@@ -105,8 +106,8 @@ class GuardianProcess:
         match command:
             case Arm(request):
                 return IsArmed(self._arming.arm(request))
-            case Bequeath(frames, flows):
-                self._arming.bequeath(Bequest(descriptors[0], frames, flows))
+            case Bequeath():
+                self._arming.bequeath(_bequest(*descriptors))
             case Release():
                 self._arming.release()
             case Quiet():
@@ -145,6 +146,15 @@ class GuardianProcess:
             if self._presence is not None:
                 self._presence.close()
                 self._presence = None
+
+
+def _bequest(device: int, memory: int) -> Bequest:
+    try:
+        text = os.pread(memory, os.fstat(memory).st_size, 0)
+    finally:
+        os.close(memory)
+    farewell = msgspec.json.decode(text, type=Farewell)
+    return Bequest(device, farewell.frames, farewell.flows)
 
 
 def main() -> None:

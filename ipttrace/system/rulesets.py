@@ -15,7 +15,7 @@ from ipttrace.decode.nft_list import decode_nft_list, merge_nft
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
 from ipttrace.ruleset import OWN_TABLE, Ruleset
-from ipttrace.system import commands, legacy_rules, nft_rules
+from ipttrace.system import commands, conntrack, legacy_rules, nft_rules
 from ipttrace.system.commands import Running
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
@@ -82,6 +82,14 @@ class NamespaceRules:
             return frozenset(found)
         has_nft = self._namespace.run(nft_rules.available)
         return frozenset({Backend.NFT if has_nft else Backend.LEGACY})
+
+    def has_legacy(self, family: PacketFamily) -> bool:
+        """Return whether ip_tables (ip6_tables) has tables here."""
+        return bool(self._namespace.run(lambda: legacy_rules.tables(family)))
+
+    def conntrack_entries(self) -> int:
+        """Return how many connections are tracked here."""
+        return self._namespace.run(conntrack.entry_count)
 
     def interfaces(self) -> Mapping[int, str]:
         """Return index to name."""
