@@ -52,7 +52,7 @@ TARGET_OPTIONS = ("-j", "-g")
 
 _WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[^ ]+', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_COUNTED = re.compile(r"\[([0-9]+):([0-9]+)\]\Z")
+_COUNTED = re.compile(r"\[([0-9]{1,20}):([0-9]{1,20})\]\Z")
 
 ZERO = Counter(0, 0)
 
@@ -93,19 +93,19 @@ def decode_iptables_save(text: str, backend: Backend, family: TableFamily) -> Ru
 
 def _lines(text: str) -> Iterator[str]:
     """Yield the lines of `text`; a line break inside quotes ends none."""
-    lines = iter(text.split("\n"))
-    for line in lines:
-        if '"' in line and line[:1] in ("[", "-"):
-            whole = line
-            while _is_open(whole) and (following := next(lines, None)) is not None:
-                whole += "\n" + following
-            yield whole
-        else:
+    parts: list[str] = []
+    quotes = 0
+    for line in text.split("\n"):
+        if not parts and ('"' not in line or line[0] not in "[-"):
             yield line
-
-
-def _is_open(line: str) -> bool:
-    return _ESCAPED.sub("", line).count('"') % 2 == 1
+            continue
+        parts.append(line)
+        quotes += _ESCAPED.sub("", line).count('"')
+        if quotes % 2 == 0:
+            yield "\n".join(parts)
+            parts, quotes = [], 0
+    if parts:
+        yield "\n".join(parts)
 
 
 def split_words(text: str) -> list[str]:
@@ -151,7 +151,7 @@ def _add_rule(line: str, chains: dict[str, _OpenChain]) -> None:
     chain = _chain_of(line, chains)
     if chain is None:
         return
-    criteria = line[4 + len(chain.ref.chain) :]
+    criteria = line[3 + len(chain.ref.chain) :]
     own = TAG in criteria and _is_own(criteria)
     target, goto = _target(criteria)
     chain.own += own

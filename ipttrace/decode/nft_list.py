@@ -36,8 +36,8 @@ VERDICT_WORDS = frozenset(
 _TABLE = re.compile(r"table (\w+) (.+) \{(?: #.*)?\Z")
 _CHAIN = re.compile(r"\tchain (.+) \{(?: #.*)?\Z")
 _OTHER = re.compile(r"\t\S.* \{(?: #.*)?\Z")
-_BASE = re.compile(r"type \w+ hook (\w+) .*?priority (-?[0-9]+);(?: policy (\w+);)?")
-_HANDLE = re.compile(r" # handle ([0-9]+)\Z")
+_BASE = re.compile(r"type \w+ hook (\w+) .*?priority (-?[0-9]{1,10});(?: policy (\w+);)?")
+_HANDLE = re.compile(r" # handle ([0-9]{1,20})\Z")
 _QUOTED = re.compile(r'"[^"]*"')
 _OWN = re.compile(rf'\bcomment "{TAG}[^"]*"\Z')
 
