@@ -1,0 +1,98 @@
+"""Making and deleting named network namespaces, as `ip netns` keeps them.
+
+A name is an empty file on which the namespace's file of nsfs is mounted (ip-netns(8)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from ipttrace.errors import KernelError, NotPermittedError
+from ipttrace.system.namespaces import CLONE_NEWNET, NAMED
+
+MS_BIND, MS_REC, MS_SHARED = 4096, 16384, 1 << 20
+MNT_DETACH = 2
+"""uapi/linux/mount.h, umount(2)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def create_namespace(name: str) -> None:
+    """Make a network namespace called `name`; raises KernelError or NotPermittedError."""
+    path = NAMED / name
+    try:
+        _prepare_directory()
+        path.touch(mode=0o444, exist_ok=False)
+        try:
+            _in_thread(lambda: _mount_new(path))
+        except BaseException:
+            path.unlink()
+            raise
+    except OSError as error:
+        kind = NotPermittedError if error.errno in (errno.EPERM, errno.EACCES) else KernelError
+        raise kind(
+            f"cannot make namespace {name}: {error.strerror}", "Run as root, or see ip-netns(8)."
+        ) from error
+
+
+def delete_namespace(name: str) -> bool:
+    """Delete the name; whether it was there.  The kernel removes what nobody uses any more."""
+    path = NAMED / name
+    if not path.exists():
+        return False
+    with suppress(OSError):
+        _call(_libc.umount2, os.fsencode(path), MNT_DETACH)
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _prepare_directory() -> None:
+    """Make the directory a shared mount, so that a deleted name goes in all mount namespaces.
+
+    Only the kernel knows whether it is a mount already: mount(2) refuses to change the propagation
+    of what is none (EINVAL).  A second bind mount on a shared one would double all mounts below.
+    """
+    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(NAMED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _share_directory()
+    finally:
+        os.close(descriptor)
+
+
+def _share_directory() -> None:
+    try:
+        _mount(None, NAMED, MS_SHARED | MS_REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _mount(NAMED, NAMED, MS_BIND | MS_REC)
+        _mount(None, NAMED, MS_SHARED | MS_REC)
+
+
+def _mount_new(path: Path) -> None:
+    _call(_libc.unshare, CLONE_NEWNET)
+    _mount(Path("/proc/thread-self/ns/net"), path, MS_BIND)
+
+
+def _mount(source: Path | None, target: Path, flags: int) -> None:
+    from_ = os.fsencode(source) if source else None
+    _call(_libc.mount, from_, os.fsencode(target), b"none", ctypes.c_ulong(flags), None)
+
+
+def _call(function: Callable[..., int], *arguments: object) -> None:
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(1, thread_name_prefix="netns") as pool:
+        pool.submit(function).result()
