@@ -28,8 +28,12 @@ from ipttrace.system.tap import Tap, open_tap
 class Heir(Protocol):
     """Who takes the packets back if this process is killed."""
 
-    def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+    def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
         """Hand over a descriptor, the frames to write to it, the conntrack entries to delete."""
+        ...
+
+    def release(self) -> None:
+        """Forget what was handed over."""
         ...
 
 
@@ -100,6 +104,8 @@ class InjectingClient:
                 tap.write(frame)
             if self._sent:
                 self.namespace.run(self._forget)
+            if self.guardian is not None:
+                self.guardian.release()
         finally:
             tap.close()
         return ()

@@ -251,9 +251,13 @@ def test_sigkill_leaves_no_device(pair: Pair) -> None:
 class RecordingHeir:
     def __init__(self) -> None:
         self.legacy: tuple[int, list[bytes], list[Flow]] | None = None
+        self.released = False
 
-    def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
-        self.legacy = (os.dup(fd), list(frames), list(flows))
+    def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+        self.legacy = (os.dup(descriptor), list(frames), list(flows))
+
+    def release(self) -> None:
+        self.released = True
 
 
 def test_heir_can_take_the_half_open_socket_back(pair: Pair, listen: Listeners) -> None:
@@ -270,6 +274,7 @@ def test_heir_can_take_the_half_open_socket_back(pair: Pair, listen: Listeners) 
     wait_until(lambda: half_open(netns) == "", what="no half-open socket")
     assert flows == client.flows
     client.finish()
+    assert heir.released
     assert taps(netns) == [], "also while the heir still holds the descriptor"
     os.close(descriptor)
 
