@@ -37,6 +37,9 @@ TRY_AGAIN = "Resource temporarily unavailable"
 ABSENT = ("does not exist", "No such file or directory", "No chain/target/match", "can't find")
 """What libiptc and libxtables say where a module is absent."""
 
+NUMBERS = {"ipv6-icmp": "58", "sctp": "132", "dccp": "33", "udplite": "136"}
+"""Protocols whose iptables names the library does not know everywhere, by number."""
+
 TABLE_NAMES = {
     PacketFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
     PacketFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
@@ -179,7 +182,7 @@ def _keep_policy_counters(table: Any) -> None:
 
 def _build(iptc: Any, rule: TraceRule) -> Any:
     built = _rule_type(iptc, rule.family)()
-    built.protocol = rule.protocol
+    built.protocol = NUMBERS.get(rule.protocol, rule.protocol)
     for field, value in (
         ("src", rule.source),
         ("dst", rule.destination),

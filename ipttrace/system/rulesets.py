@@ -9,19 +9,24 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ipttrace.decode.iptables_save import decode_iptables_save
 from ipttrace.decode.nft_list import decode_nft_list, merge_nft
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
 from ipttrace.ruleset import OWN_TABLE, Ruleset
-from ipttrace.system import commands, conntrack, legacy_rules, nft_rules
+from ipttrace.system import commands, legacy_rules, nft_rules
 from ipttrace.system.commands import Running
+from ipttrace.system.conntrack import entry_count
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
 
 SHARED = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
 """Families of tables that see packets of both IP versions."""
+
+CONNTRACK_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+"""Of the reader's namespace; to ask over netlink would load conntrack where it is not in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +93,19 @@ class NamespaceRules:
         return bool(self._namespace.run(lambda: legacy_rules.tables(family)))
 
     def conntrack_entries(self) -> int:
-        """Return how many connections are tracked here."""
-        return self._namespace.run(conntrack.entry_count)
+        """Return how many connections are tracked here; 0 without conntrack in the kernel."""
+        try:
+            return int(self._namespace.run(CONNTRACK_COUNT.read_text))
+        except OSError:
+            return 0
 
     def interfaces(self) -> Mapping[int, str]:
         """Return index to name."""
         return dict(self._namespace.run(socket.if_nameindex))
+
+    def conntrack_entries(self) -> int:
+        """Return how many connections the namespace tracks now; 0 where it tracks none."""
+        return self._namespace.run(entry_count)
 
     def _legacy(self, family: PacketFamily) -> Running:
         return self._start([f"{_program(family)}-legacy-save", "-c"])
