@@ -22,6 +22,8 @@ class PacketFacts:
     packet: PacketSummary
     in_interface: str | None = None
     out_interface: str | None = None
+    unknown: frozenset[str] = frozenset()
+    """Options that are not judged because what they ask is not known: `-o`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def judge(rule: str, facts: PacketFacts) -> Judgement:
 
 
 def _holds(criterion: Criterion, facts: PacketFacts) -> bool | None:
+    if criterion.option in facts.unknown:
+        return None
     if criterion.option == "-m":
         return True if criterion.value in SILENT_MODULES else None
     test = TESTS.get(criterion.option)

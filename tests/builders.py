@@ -173,12 +173,12 @@ def rule_hop(
         "basis": Basis.INFERRED if legacy else Basis.REPORTED,
         "priority": builtin_priority(table, where),
         "handle": made.handle,
+        "event": TraceKind.RULE,
     }
     return ChainHop(
         time=TIME,
         chain=made.chain,
         hook=where,
-        event=TraceKind.RULE,
         number=number,
         rule=made.text,
         target=made.target,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output, what_listens
+from ipttrace.diagnose.unmatched import unmatched
 from ipttrace.diagnose.walk import made_here, name, packet_before
 from ipttrace.matching import PacketFacts, criteria, judge
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
@@ -29,6 +30,8 @@ ICMP_ERRORS = {
 }
 """RFC 792 and RFC 4443; redirects and source quench say nothing of a packet's fate."""
 
+ARRIVED = frozenset({Outcome.DELIVERED, Outcome.FORWARDED, Outcome.SENT})
+
 DESTINATION_ONLY = frozenset({"-p", "-d", "--dport", "-m", "--comment"})
 
 
@@ -37,6 +40,15 @@ def diagnose(
 ) -> Diagnosis:
     """Return why `path` ended as it did; `client` is what the client's call returned, if known."""
     answers = [reply for reply in replies if reply.request == path.id]
+    diagnosis = _cause(path, answers, client, ruleset)
+    if path.outcome in ARRIVED:
+        return diagnosis
+    return replace(diagnosis, unmatched=unmatched(path, ruleset))
+
+
+def _cause(
+    path: PacketPath, answers: Sequence[PacketPath], client: str | None, ruleset: Ruleset
+) -> Diagnosis:
     last = path.chain_hops[-1] if path.chain_hops else None
     if last is not None and last.verdict in FATAL_VERDICTS:
         return diagnose_death(path, last)

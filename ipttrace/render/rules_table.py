@@ -43,6 +43,8 @@ def _heading(chain: Chain, color: bool) -> str:
         parts.append(f"hook {chain.hook} priority {chain.priority}")
     if chain.policy is not None:
         parts.append(f"policy {chain.policy}")
+    if chain.hook is None:
+        parts.append("user chain")
     if chain.counter is not None:
         parts.append(counter_words(chain.counter))
     if not chain.user_rules:
@@ -52,8 +54,13 @@ def _heading(chain: Chain, color: bool) -> str:
 
 def counter_words(counter: Counter, sign: str = "") -> str:
     """Return `3 packets, 180 bytes`, each number after `sign`."""
-    noun = "packet" if counter.packets == 1 else "packets"
-    return f"{sign}{counter.packets:,} {noun}, {sign}{counter.bytes:,} bytes"
+    packets = count_words(counter.packets, "packet", sign)
+    return f"{packets}, {count_words(counter.bytes, 'byte', sign)}"
+
+
+def count_words(number: int, noun: str, sign: str = "") -> str:
+    """Return `1 packet` or `1,234 packets`."""
+    return f"{sign}{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _rows(rules: Iterable[Rule]) -> list[Row]:
@@ -72,8 +79,8 @@ def _rows(rules: Iterable[Rule]) -> list[Row]:
 
 def _cells(rule: Rule) -> tuple[tuple[str, ...], str, str]:
     counter = rule.counter
-    packets = f"{counter.packets:,} packets" if counter else "no counter"
-    size = f"{counter.bytes:,} bytes" if counter else ""
+    packets = count_words(counter.packets, "packet") if counter else "no counter"
+    size = count_words(counter.bytes, "byte") if counter else ""
     handle = f"handle {rule.handle}" if rule.handle is not None else ""
     return (f"{rule.number}", packets, size), rule_words(rule.text, rule.chain.chain), handle
 

@@ -50,6 +50,13 @@ def path_lines(
 
 def result_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
     """Return all that one run found: each packet, its answers after it, then what is to be said."""
+    answer = answer_lines(result, width=width, color=color)
+    rest = note_lines(result, width=width, color=color)
+    return [*answer, *([""] if answer and rest else []), *rest]
+
+
+def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
+    """Return each packet, its answers after it; what is known before all is taken back."""
     shown = [path for path in in_order(result) if path.role is not Role.OBSERVED]
     numbered = len(result.paths) > 1
     clients = _clients(result)
@@ -59,7 +66,6 @@ def result_lines(result: TraceResult, *, width: int | None, color: bool) -> list
         lines += path_lines(path, width=width, color=color, client=word, numbered=numbered)
         lines.append("")
     lines += _observed(result, width)
-    lines += _notes(result, width, color)
     return lines[:-1] if lines and not lines[-1] else lines
 
 
@@ -183,7 +189,8 @@ def _observed(result: TraceResult, width: int | None) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _notes(result: TraceResult, width: int | None, color: bool) -> list[str]:
+def note_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
+    """Return what keeps the answer from being the whole truth."""
     lines: list[str] = []
     for note in notes(result):
         wrapped = wrap(f"! {clean_text(note)}", width, "")
