@@ -15,10 +15,11 @@ __all__ = ["Look", "Picture", "Segment", "flow_picture"]
 
 
 def flow_picture(
-    path: PacketPath, width: int, selected_hop: int | None = None, height: int | None = None
+    path: PacketPath | None, width: int, selected_hop: int | None = None, height: int | None = None
 ) -> Picture:
     """Return the picture of `path` in `width` columns: boxes where they fit, else a line a hook.
 
+    Without a path it is the map alone, nothing lit.
     `selected_hop` is an index into the path's hops.  Boxes are also left where they need more
     than `height` lines; a line a hook may need more still.
     """

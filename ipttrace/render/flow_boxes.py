@@ -194,7 +194,7 @@ class Painter:
             if item.caption:
                 below = row if item.boxed else row - 1
                 look = Look.PLAIN if item.look is Look.LIT else Look.CHANGED
-                self.canvas.note(below, column, item.caption, look, self.width)
+                self.canvas.note(below, column + item.indent, item.caption, look, self.width)
             column += _columns(item) + self.gap
 
     def boxes(self, top: int, column: int, line: Sequence[Item]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipttrace.decode.text import clean_text
 from ipttrace.netfilter import Hook
 from ipttrace.render.picture import Look
-from ipttrace.render.stations import CONNTRACK, Journey, Lane, Place, Station
+from ipttrace.render.stations import CONNTRACK, DEAD_MARK, Journey, Lane, Place, Station
 
 LONGEST_NAME = 12
 """Columns for an interface's name; it may have 15 (IFNAMSIZ)."""
@@ -23,6 +23,8 @@ class Item:
     """The packet came as far as this; so did the line that leads to it."""
     boxed: bool = True
     caption: str = ""
+    indent: int = 0
+    """Columns from the left of the box to where its caption should begin."""
 
     @property
     def closed(self) -> bool:
@@ -72,6 +74,7 @@ def route_in(way: Journey) -> Item:
     decided = {hook: name for hook, name in _DECISIONS.items() if hook in way.visited}
     caption = next(iter(decided.values()), "")
     item = _end(way, Place.ROUTE, "route", caption, came=bool(decided), boxed=True)
+    item = replace(item, indent=1 if way.loops else 5)
     if way.end is Place.ROUTE and Hook.PREROUTING not in way.visited and not way.entered:
         return Item("route", Look.DIM, reached=False)
     return item
@@ -95,7 +98,8 @@ def socket_in(way: Journey) -> Item:
 
 def socket_out(way: Journey) -> Item:
     """Return who makes packets on this host."""
-    local = Hook.OUTPUT in way.visited or (not way.visited and not way.entered)
+    stuck = way.end is Place.ROUTE and not way.visited and not way.entered
+    local = Hook.OUTPUT in way.visited or stuck
     return Item("socket", Look.LIT if local else Look.DIM, reached=local, boxed=False)
 
 
@@ -103,7 +107,8 @@ def _end(
     way: Journey, place: Place, text: str, caption: str = "", *, came: bool, boxed: bool = False
 ) -> Item:
     if way.end is place and way.mark:
-        return Item(f"{text} {way.mark}", Look.DEAD, reached=True, boxed=boxed)
+        look = Look.DEAD if way.mark == DEAD_MARK else Look.PLAIN
+        return Item(f"{text} {way.mark}", look, reached=True, boxed=boxed)
     return Item(text, Look.LIT if came else Look.DIM, came, boxed, caption)
 
 

@@ -73,7 +73,7 @@ def _line(canvas: Canvas, row: int, line: list[Item], width: int) -> int:
         column += len(word)
         room = max(0, width - column)
         note = note if len(note) <= room else note[: max(0, room - 1)] + "…" * bool(room)
-        canvas.text(row, column, note, Look.CHANGED)
+        canvas.text(row, column, note, Look.PLAIN if item.look is Look.LIT else Look.CHANGED)
         column, fresh = column + len(note), False
     return row + 1
 

@@ -15,18 +15,23 @@ from ipttrace.event import TraceKind
 from ipttrace.netfilter import (
     CONNTRACK_PRIORITY,
     FATAL_VERDICTS,
+    INET_HOOKS,
     TABLE_HOOKS,
     Backend,
     Hook,
+    PacketFamily,
     TableFamily,
     builtin_priority,
     traversal,
 )
-from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, WireHop
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, Role, WireHop
 
 CONNTRACK = "ct"
 DEAD_MARK = "✗"
 LOST_MARK = "?"
+LONGEST_TABLE = 20
+"""Columns for a table's name; nft allows 255 (NFT_NAME_MAXLEN)."""
 MAP_TABLES = ("raw", "mangle", "nat", "filter")
 """Tables that are drawn also where no packet met them; `security` only where one did."""
 
@@ -110,15 +115,21 @@ def _value(name: str, value: str | int | None) -> str:
     return str(value)
 
 
-def journey(path: PacketPath) -> Journey:
-    """Return where `path` led, hook by hook."""
+NOBODY = PacketPath(0, None, Role.OBSERVED, 0.0, PacketSummary(PacketFamily.IPV4, "", "", ""))
+
+
+def journey(path: PacketPath | None) -> Journey:
+    """Return where `path` led, hook by hook; without a path the lanes alone."""
+    if path is None:
+        lanes = {hook: _lane(NOBODY, hook, both=False, passed=False) for hook in INET_HOOKS}
+        return Journey(dict(lanes), (), Place.STATION, "", "", "", contained=False)
     visited = tuple(dict.fromkeys(hop.hook for hop in path.chain_hops))
     end, mark = _end(path)
     both = len({hop.chain.backend for hop in path.chain_hops}) > 1
     passed = _passed(visited, end, mark)
     hooks = dict.fromkeys([*TABLE_HOOKS["mangle"], *visited])
-    lanes = {hook: _lane(path, hook, both, passed=hook in passed) for hook in hooks}
-    return Journey(lanes, visited, end, mark, _entered(path), _left(path), _contained(path))
+    met = {hook: _lane(path, hook, both=both, passed=hook in passed) for hook in hooks}
+    return Journey(met, visited, end, mark, _entered(path), _left(path), _contained(path))
 
 
 def _passed(visited: tuple[Hook | None, ...], end: Place, mark: str) -> set[Hook | None]:
@@ -181,7 +192,7 @@ def _contained(path: PacketPath) -> bool:
     return any(isinstance(hop, WireHop) and hop.event == "contained" for hop in path.hops)
 
 
-def _lane(path: PacketPath, hook: Hook | None, both: bool, *, passed: bool) -> Lane:
+def _lane(path: PacketPath, hook: Hook | None, *, both: bool, passed: bool) -> Lane:
     met = _with_nat(path, hook, _met(path, hook, both))
     stations = _with_map(met, hook)
     last = max((index for index, each in enumerate(stations) if each.hops), default=-1)
@@ -225,11 +236,14 @@ def _priority(hop: ChainHop) -> int:
 
 def _table_label(hop: ChainHop, both: bool) -> str:
     chain = hop.chain
-    if chain.table_family not in (TableFamily.IP, TableFamily.IP6):
-        return f"{chain.table_family} {clean_text(chain.table)}"
-    if chain.backend is Backend.NFT and chain.table not in TABLE_HOOKS:
-        return f"{chain.table_family} {clean_text(chain.table)}"
-    return f"{chain.backend} {chain.table}" if both else chain.table
+    table = clean_text(chain.table)
+    if len(table) > LONGEST_TABLE:
+        table = f"{table[: LONGEST_TABLE - 1]}…"
+    other_family = chain.table_family not in (TableFamily.IP, TableFamily.IP6)
+    native = chain.backend is Backend.NFT and chain.table not in TABLE_HOOKS
+    if other_family or native:
+        return f"{chain.table_family} {table}"
+    return f"{chain.backend} {table}" if both else table
 
 
 def _numbers(hops: Sequence[ChainHop]) -> str:

@@ -1,0 +1,185 @@
+"""Snapshots of runs that the screen is tested with, and a feed that publishes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from ipttrace.errors import IptTraceError
+from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
+from ipttrace.path import (
+    Change,
+    Diagnosis,
+    Evidence,
+    NatHop,
+    Outcome,
+    PacketPath,
+    Strength,
+    TraceTotals,
+    Unmatched,
+    WireHop,
+)
+from ipttrace_tui.feed import RunState, Snapshot
+from tests.builders import (
+    CLIENT,
+    DROP_MARKED,
+    MARK_RULE,
+    TIME,
+    chain_ref,
+    local_path,
+    mark_drop_path,
+    path,
+    policy_hop,
+    redirect_path,
+    reply_path,
+    result,
+    rule,
+    rule_hop,
+    tcp,
+    udp,
+)
+
+MARK_DROP = Diagnosis(
+    "mark-drop",
+    "dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had set",
+    (
+        rule(chain_ref("filter", "INPUT"), DROP_MARKED, 1).ref,
+        rule(chain_ref("mangle", "PREROUTING"), MARK_RULE, 1).ref,
+    ),
+    (
+        Evidence("the client sees a timeout", Strength.INFERRED),
+        Evidence("kernel: NETFILTER_DROP", Strength.REPORTED),
+    ),
+    (Unmatched(rule(chain_ref("nat", "PREROUTING"), "", 1).ref, "--dport 8445", "8443"),),
+    ("iptables-legacy -D INPUT 1", "or exempt it before mangle/PREROUTING 1"),
+)
+
+
+def dropped() -> PacketPath:
+    """Return `article-complete` from outside to 8443, with its diagnosis."""
+    return mark_drop_path(number=2, diagnosis=MARK_DROP)
+
+
+def loopback() -> PacketPath:
+    """Return `article-complete` from the server itself: marked on lo, and dropped."""
+    return local_path(number=3, diagnosis=MARK_DROP)
+
+
+def article(backend: Backend = Backend.LEGACY) -> Snapshot:
+    """Return the three probes of `article-complete` and a reply, the run being over."""
+    reply = replace(reply_path(), id=4)
+    first = redirect_path(backend)
+    return Snapshot.of(result(first, dropped(), loopback(), reply, client=["CONNECTED"]))
+
+
+def forwarded() -> Snapshot:
+    """Return a packet that went through the box and left with another source."""
+    inner = "10.0.0.2"
+    through = path(
+        policy_hop("raw", "PREROUTING"),
+        policy_hop("mangle", "PREROUTING"),
+        policy_hop("nat", "PREROUTING"),
+        policy_hop("mangle", "FORWARD"),
+        rule_hop("filter", "FORWARD", 2, "-i eth0 -o eth1 -j ALLOWED"),
+        rule_hop("filter", "ALLOWED", 1, "-p udp -m udp --dport 53 -j ACCEPT", hook=Hook.FORWARD),
+        policy_hop("mangle", "POSTROUTING"),
+        rule_hop("nat", "POSTROUTING", 1, "-o eth1 -j MASQUERADE"),
+        NatHop(TIME, Basis.REPORTED, source=(f"{inner}:5353", "203.0.113.1:5353")),
+        WireHop(TIME, "sent", "eth1"),
+        outcome=Outcome.FORWARDED,
+        packet=udp(inner, "198.51.100.53", sport=5353, dport=53),
+        out_interface="eth1",
+    )
+    return Snapshot.of(result(through, client=["REPLIED"]))
+
+
+def both_backends() -> Snapshot:
+    """Return a packet that nf_tables accepts and ip_tables drops, beside a native nft table."""
+    nft, inet = Backend.NFT, TableFamily.INET
+    ruled = rule_hop(
+        "fw",
+        "input",
+        1,
+        "tcp dport 8443 accept",
+        hook=Hook.INPUT,
+        backend=nft,
+        family=inet,
+        verdict=Verdict.ACCEPT,
+        priority=-5,
+    )
+    native = replace(ruled, target="accept")
+    dead = path(
+        policy_hop("raw", "PREROUTING"),
+        policy_hop("raw", "PREROUTING", backend=nft),
+        rule_hop("mangle", "PREROUTING", 1, MARK_RULE, Change("mark", 0, 1)),
+        policy_hop("mangle", "PREROUTING"),
+        policy_hop("nat", "PREROUTING", backend=nft),
+        policy_hop("mangle", "INPUT"),
+        native,
+        policy_hop("filter", "INPUT", backend=nft),
+        rule_hop("filter", "INPUT", 3, DROP_MARKED),
+        outcome=Outcome.DROPPED,
+    )
+    warning = "rules in both iptables-legacy and nf_tables: a packet must pass both"
+    return replace(Snapshot.of(result(dead)), warnings=(warning,))
+
+
+def lossy() -> Snapshot:
+    """Return a run in which the kernel threw events away."""
+    whole = redirect_path()
+    cut = replace(whole, id=2, hops=whole.hops[:3], outcome=Outcome.INCOMPLETE, ambiguous=True)
+    totals = TraceTotals(50_000, 50_000, 48_912, 1_088, 2)
+    return replace(Snapshot.of(result(whole, cut)), totals=totals)
+
+
+def hostile() -> Snapshot:
+    """Return a packet whose rule, interface and namespace try to reach the terminal."""
+    comment = '-p tcp -m comment --comment "[red]\x1b[31mred[/red] [@click=app.quit]" -j DROP'
+    bad = path(
+        rule_hop("filter", "INPUT", 1, comment),
+        outcome=Outcome.DROPPED,
+        in_interface="e\x1b]0;x\x07th",
+        netns="[bold]ns[/",
+        packet=tcp(CLIENT, "198.51.100.1"),
+    )
+    return replace(Snapshot.of(result(bad)), warnings=("[b]\x1b[2Jcleared",))
+
+
+class ListFeed:
+    """Publishes snapshots, then raises, waits to be cancelled, or returns."""
+
+    def __init__(
+        self,
+        snapshots: Iterable[Snapshot] = (),
+        *,
+        error: IptTraceError | None = None,
+        waits: bool = False,
+    ) -> None:
+        self.snapshots = tuple(snapshots)
+        self.error = error
+        self.waits = waits
+        self.runs = 0
+        self.cleaned = 0
+        self.may_clean = threading.Event()
+        self.may_clean.set()
+
+    def run(self, publish: Callable[[Snapshot], None], cancelled: Callable[[], bool]) -> None:
+        """Play the run; `may_clean` holds its clean-up back."""
+        self.runs += 1
+        try:
+            for snapshot in self.snapshots:
+                publish(snapshot)
+            if self.error is not None:
+                raise self.error
+            pause = threading.Event()
+            while self.waits and not cancelled():
+                pause.wait(0.005)
+        finally:
+            self.may_clean.wait(10)
+            self.cleaned += 1
+
+
+def running(snapshot: Snapshot) -> Snapshot:
+    """Return `snapshot` as it is before the run is over."""
+    return replace(snapshot, state=RunState.RUNNING, message="")

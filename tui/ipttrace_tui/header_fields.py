@@ -1,0 +1,84 @@
+"""A packet's headers at one of its hops, as the changes up to there make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipttrace.decode.text import clean_text
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop, Change, Hop, NatHop, PacketPath
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One header field at a hop; `before` is empty where the hop left it alone."""
+
+    name: str
+    value: str
+    before: str = ""
+
+
+def fields_at(path: PacketPath, index: int | None) -> tuple[Field, ...]:
+    """Return the packet's headers after hop `index`, with what that hop changed."""
+    packet = path.packet
+    values: dict[str, object] = {
+        "src": packet.src,
+        "sport": packet.sport,
+        "dst": packet.dst,
+        "dport": packet.dport,
+        "mark": path.mark,
+        "ttl": packet.ttl,
+    }
+    changed: dict[str, Change] = {}
+    for position, hop in enumerate(path.hops[: (-1 if index is None else index) + 1]):
+        here = _changes(hop)
+        values.update({change.field: change.new for change in here})
+        if position == index:
+            changed = {change.field: change for change in here}
+    fields = [
+        Field(name, _text(name, value), _text(name, changed[name].old) if name in changed else "")
+        for name, value in values.items()
+        if value is not None
+    ]
+    return (*fields, *_constant(packet))
+
+
+def _changes(hop: Hop) -> tuple[Change, ...]:
+    if isinstance(hop, ChainHop):
+        return hop.changes
+    if isinstance(hop, NatHop):
+        pairs = (("src", "sport", hop.source), ("dst", "dport", hop.destination))
+        return tuple(c for a, p, pair in pairs if pair for c in _rewritten(a, p, *pair))
+    return ()
+
+
+def _rewritten(address: str, port: str, old: str, new: str) -> list[Change]:
+    (old_address, old_port), (new_address, new_port) = _split(old), _split(new)
+    changes = [Change(address, old_address, new_address), Change(port, old_port, new_port)]
+    return [change for change in changes if change.old != change.new]
+
+
+def _split(endpoint: str) -> tuple[str, str | None]:
+    """Return address and port of `a:p`, `[a]:p`, or a bare address."""
+    if endpoint.startswith("["):
+        address, _, port = endpoint[1:].partition("]")
+        return address, port.removeprefix(":") or None
+    address, colon, port = endpoint.partition(":")
+    return (address, port or None) if colon and ":" not in port else (endpoint, None)
+
+
+def _constant(packet: PacketSummary) -> list[Field]:
+    fields = [Field("length", f"{packet.length} bytes")]
+    if packet.tcp_flags:
+        fields.append(Field("flags", " ".join(packet.tcp_flags)))
+    if packet.icmp:
+        fields.append(Field("icmp", f"type {packet.icmp.type} code {packet.icmp.code}"))
+    if packet.ip_id is not None:
+        fields.append(Field("id", str(packet.ip_id)))
+    return fields
+
+
+def _text(name: str, value: object) -> str:
+    if value is None:
+        return "?"
+    return hex(value) if name == "mark" and isinstance(value, int) else clean_text(str(value))

@@ -1,0 +1,28 @@
+"""What the feed's thread tells the screen."""
+
+from __future__ import annotations
+
+from textual.message import Message
+
+from ipttrace.errors import IptTraceError
+from ipttrace_tui.feed import Snapshot
+
+
+class SnapshotArrived(Message):
+    """The feed published; only the newest of a burst is shown."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        """Return whether this message makes an earlier, waiting one useless."""
+        return isinstance(message, SnapshotArrived)
+
+
+class FeedEnded(Message):
+    """The feed has returned and cleaned up."""
+
+    def __init__(self, error: IptTraceError | None) -> None:
+        super().__init__()
+        self.error = error

@@ -1,0 +1,223 @@
+"""What the lists of the screen say, as values made from paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipttrace.decode.text import clean_text
+from ipttrace.event import TraceKind
+from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
+from ipttrace.packet import PacketSummary
+from ipttrace.path import ChainHop, Hop, NatHop, Outcome, PacketPath, Role, WireHop
+from ipttrace.render.stations import change_words, nat_words
+
+
+class Tone(StrEnum):
+    """How a piece of text is meant; its words say the same."""
+
+    PLAIN = "plain"
+    MUTED = "muted"
+    STRONG = "strong"
+    GOOD = "good"
+    BAD = "bad"
+    WARN = "warn"
+    CHANGED = "changed"
+    TITLE = "title"
+
+
+OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
+    Outcome.DELIVERED: ("✓", Tone.GOOD),
+    Outcome.FORWARDED: ("→", Tone.GOOD),
+    Outcome.SENT: ("↗", Tone.GOOD),
+    Outcome.REJECTED: ("✗", Tone.BAD),
+    Outcome.REFUSED: ("✗", Tone.BAD),
+    Outcome.DROPPED: ("✗", Tone.BAD),
+    Outcome.LOST: ("?", Tone.WARN),
+    Outcome.INCOMPLETE: ("…", Tone.WARN),
+}
+"""A glyph and a tone for each fate; the word itself stands beside them."""
+
+ROLES = {Role.PROBE: "", Role.REPLY: "reply to {}", Role.OBSERVED: "seen"}
+
+LEAST_CRITERIA = 8
+"""Columns of a cut rule's criteria below which its target is cut too."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRow:
+    """One line of the packet list."""
+
+    id: str
+    protocol: str
+    ways: tuple[str, ...]
+    """Source and destination from the longest form to the shortest."""
+    outcome: str
+    glyph: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class HopRow:
+    """One line of the hop list."""
+
+    table: str
+    chain: str
+    place: str
+    """The rule's number, `policy`, `end`, or empty."""
+    text: str
+    """The rule without `-A CHAIN`, or what happened."""
+    target: str
+    verdict: str
+    changes: str
+    counter: str
+    tone: Tone
+
+
+def packet_row(path: PacketPath) -> PacketRow:
+    """Return a path's line in the packet list."""
+    glyph, tone = OUTCOMES[path.outcome]
+    protocol = clean_text(path.packet.protocol)
+    ways = tuple(clean_text(way) for way in _ways(path.packet))
+    return PacketRow(str(path.id), protocol, ways, path.outcome.value, glyph, tone)
+
+
+def _ways(packet: PacketSummary) -> tuple[str, ...]:
+    src, dst = (packet.src, packet.sport), (packet.dst, packet.dport)
+    tails = (_tail(packet.src), packet.sport), (_tail(packet.dst), packet.dport)
+    full, short = (f"{_endpoint(*a)} > {_endpoint(*b)}" for a, b in ((src, dst), tails))
+    if packet.sport is None or packet.dport is None:
+        return full, short
+    ports = f":{packet.sport}", f":{packet.dport}"
+    return full, short, f"{_endpoint(*tails[0])} > {ports[1]}", " > ".join(ports), ">".join(ports)
+
+
+def _endpoint(address: str, port: int | None) -> str:
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _tail(address: str) -> str:
+    """Return the end of an address: `..7`, `..:7`."""
+    separator = ":" if ":" in address else "."
+    return f"..{separator if separator == ':' else ''}{address.rsplit(separator, 1)[-1]}"
+
+
+def packet_title(path: PacketPath) -> str:
+    """Return a path's packet in one line."""
+    packet = path.packet
+    words = [packet.protocol, _ways(packet)[0], " ".join(packet.tcp_flags)]
+    if packet.icmp:
+        words.append(f"type {packet.icmp.type} code {packet.icmp.code}")
+    role = ROLES[path.role].format(path.request or "?")
+    words += [role, f"in {path.netns}" if path.netns else ""]
+    return clean_text("  ".join(word for word in words if word))
+
+
+def hop_rows(path: PacketPath) -> tuple[HopRow, ...]:
+    """Return the lines of a path's hop list, one a hop."""
+    both = len({hop.chain.backend for hop in path.chain_hops}) > 1
+    return tuple(_hop_row(hop, both) for hop in path.hops)
+
+
+def _hop_row(hop: Hop, both: bool) -> HopRow:
+    match hop:
+        case ChainHop():
+            return _chain_row(hop, both)
+        case NatHop():
+            text = clean_text(nat_words(hop))
+            how = f"rewritten by conntrack, {hop.basis.value}"
+            return HopRow("nat", "", "", how, "", "", text, "", Tone.CHANGED)
+        case WireHop():
+            where = clean_text(hop.interface or "wire")
+            tone = Tone.WARN if hop.event == "contained" else Tone.MUTED
+            text = "kept inside by ipttrace" if hop.event == "contained" else ""
+            return HopRow("wire", where, "", text or hop.event, hop.event, "", "", "", tone)
+
+
+def _chain_row(hop: ChainHop, both: bool) -> HopRow:
+    table = f"{table_name(hop)}·{_short(hop.chain.backend)}" if both else table_name(hop)
+    rule = rule_text(hop)
+    return HopRow(
+        table,
+        clean_text(hop.chain.chain),
+        _place(hop),
+        rule,
+        clean_text(hop.target or ""),
+        verdict_words(hop),
+        clean_text(", ".join(map(change_words, hop.changes))),
+        f"+{hop.counter.packets}" if hop.counter else "",
+        _tone(hop),
+    )
+
+
+def table_name(hop: ChainHop) -> str:
+    """Return the table, with its family where that is not the packet's own."""
+    family = hop.chain.table_family.value
+    table = clean_text(hop.chain.table)
+    return table if family in ("ip", "ip6") else f"{family} {table}"
+
+
+def _short(backend: Backend) -> str:
+    return "nft" if backend is Backend.NFT else "leg"
+
+
+def _place(hop: ChainHop) -> str:
+    if hop.event is not TraceKind.RULE:
+        return "policy" if hop.event is TraceKind.POLICY else "end"
+    if hop.number is not None:
+        return str(hop.number)
+    return f"#{hop.handle}" if hop.handle is not None else "?"
+
+
+def rule_text(hop: ChainHop) -> str:
+    """Return the rule without the `-A CHAIN` that its place says already."""
+    text = clean_text(hop.rule or "")
+    return text.removeprefix(f"-A {clean_text(hop.chain.chain)} ")
+
+
+def cut_rule(text: str, width: int) -> str:
+    """Return a rule in at most `width` columns: its target stays, what it needs less is cut."""
+    if len(text) <= width:
+        return text
+    at = max(text.rfind(" -j "), text.rfind(" -g "))
+    criteria, target = text[: max(at, 0)], " ".join(text[at + 1 :].split()[:2])
+    if at > 0 and len(f"{criteria} {target} …") <= width:
+        return f"{criteria} {target} …"
+    room = width - len(f" … {target}")
+    if at > 0 and room >= LEAST_CRITERIA:
+        return f"{_whole_words(criteria, room)} … {target}"
+    return text[: max(0, width - 1)] + "…"
+
+
+def _whole_words(text: str, width: int) -> str:
+    cut = text[: width + 1].rpartition(" ")[0]
+    return cut if len(text) > width and cut else text[:width]
+
+
+def verdict_words(hop: ChainHop) -> str:
+    """Return the verdict; `?` behind it where it is not known for sure."""
+    if hop.verdict is None:
+        return "?"
+    return f"{hop.verdict.value}{'?' if hop.basis is Basis.UNKNOWN else ''}"
+
+
+def _tone(hop: ChainHop) -> Tone:
+    if hop.verdict in FATAL_VERDICTS:
+        return Tone.BAD
+    if hop.changes:
+        return Tone.CHANGED
+    return Tone.PLAIN if hop.event is TraceKind.RULE else Tone.MUTED
+
+
+def _changed(hop: Hop) -> bool:
+    return isinstance(hop, ChainHop) and bool(hop.changes)
+
+
+def telling_hop(path: PacketPath) -> int | None:
+    """Return the hop to look at first: where it died, else the last change, else the first."""
+    hops = list(enumerate(path.hops))
+    dead = [i for i, hop in hops if isinstance(hop, ChainHop) and hop.verdict in FATAL_VERDICTS]
+    changed = [i for i, hop in hops if isinstance(hop, NatHop) or _changed(hop)]
+    return (dead or changed or [0])[-1] if hops else None

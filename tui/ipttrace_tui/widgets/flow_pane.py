@@ -1,0 +1,42 @@
+"""The flow picture of the selected packet."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.content import Content
+
+from ipttrace.path import PacketPath
+from ipttrace.render.diagram import flow_picture
+from ipttrace_tui.view_model import packet_title
+from ipttrace_tui.widgets.text_pane import TextPane
+from ipttrace_tui.widgets.toned import look, plain_text
+
+
+class FlowPane(TextPane):
+    """Netfilter's hooks, with the packet's way lit."""
+
+    BORDER_TITLE = "way"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: PacketPath | None = None
+        self._hop: int | None = None
+
+    def show(self, path: PacketPath | None, hop: int | None) -> None:
+        """Show the way of `path`, with `hop` marked."""
+        self._path, self._hop = path, hop
+        title = f"way of packet {path.id}   {packet_title(path)}" if path else "way"
+        self.border_title = Content(title)
+        self.redraw()
+
+    def draw(self) -> Text:
+        """Return the picture in the theme's colours."""
+        room = self.scrollable_content_region
+        picture = flow_picture(self._path, room.width, self._hop, room.height)
+        text = plain_text()
+        for number, line in enumerate(picture.lines):
+            text.append("\n" if number else "")
+            for segment in line:
+                text.append(segment.text, look(self, segment.look))
+        text.no_wrap = True
+        return text
