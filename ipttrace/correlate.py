@@ -42,6 +42,7 @@ from ipttrace.netfilter import (
     TableFamily,
     Verdict,
 )
+from ipttrace.own_table import OBSERVERS
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import ChainHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.report import (
@@ -145,7 +146,7 @@ class Correlator:
         if report is None:
             self._refuse(ForeignLog(event.time, _prefix(event), event.packet))
             return
-        if report.in_own_table and not self._is_ours(event):
+        if report.in_own_table and (event.table_family, event.table) != self._own_table:
             return
         walk = self._find(report)
         if walk is None:
@@ -155,9 +156,6 @@ class Correlator:
             self._pass_observer(walk, report)
         else:
             self._add_hop(walk, report)
-
-    def _is_ours(self, event: TraceEvent) -> bool:
-        return (event.table_family, event.table) == self._own_table
 
     def _find(self, report: Report) -> Walk | None:
         event = report.event
@@ -234,10 +232,12 @@ class Correlator:
         walk.advance(report)
         walk.learn(report, None)
         walk.append(report, None)
-        if report.hook is Hook.INPUT and event.chain.startswith("observe"):
+        if event.chain not in OBSERVERS:
+            return
+        if report.hook is Hook.INPUT:
             walk.note_source(before, event.time)
             walk.leave(Outcome.DELIVERED)
-        elif report.hook is Hook.POSTROUTING and event.chain.startswith("observe"):
+        elif report.hook is Hook.POSTROUTING:
             walk.note_source(before, event.time)
             self._leave_by_wire(walk, event)
 

@@ -43,3 +43,9 @@ class NotSupportedError(IptTraceError):
 
 class KernelError(IptTraceError):
     """The kernel or a program refused something that should have worked."""
+
+
+class CancelledError(IptTraceError):
+    """The user asked to stop; everything was taken back."""
+
+    exit_code = 130

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from ipttrace.event import TraceKind
@@ -185,3 +186,32 @@ class TraceResult:
     warnings: tuple[str, ...] = ()
     clean: bool = True
     seconds: float = 0.0
+
+
+def join_results(results: Sequence[TraceResult]) -> TraceResult:
+    """Return several runs as one: ids and journeys count on from run to run."""
+    if not results:
+        return TraceResult((), TraceTotals())
+    paths: list[PacketPath] = []
+    for result in results:
+        ids = max((path.id for path in paths), default=0)
+        journeys = max((path.journey for path in paths), default=0)
+        paths += [_shifted(path, ids, journeys) for path in result.paths]
+    totals = [result.totals for result in results]
+    return replace(
+        results[-1],
+        paths=tuple(paths),
+        totals=TraceTotals(
+            *(sum(getattr(each, field.name) for each in totals) for field in fields(TraceTotals))
+        ),
+        client=tuple(word for result in results for word in result.client),
+        backends=tuple(sorted({name for result in results for name in result.backends})),
+        warnings=tuple(dict.fromkeys(each for result in results for each in result.warnings)),
+        clean=all(result.clean for result in results),
+        seconds=sum(result.seconds for result in results),
+    )
+
+
+def _shifted(path: PacketPath, ids: int, journeys: int) -> PacketPath:
+    request = path.request + ids if path.request is not None else None
+    return replace(path, id=path.id + ids, journey=path.journey + journeys, request=request)

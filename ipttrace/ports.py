@@ -133,6 +133,10 @@ class RulesetReader(Protocol):
         """Return the rules that see packets of `family`, or all."""
         ...
 
+    def backends(self, family: PacketFamily) -> frozenset[Backend]:
+        """Return the backends with tables for `family`: where a raw trigger is to stand."""
+        ...
+
     def interfaces(self) -> Mapping[int, str]:
         """Return index to name."""
         ...

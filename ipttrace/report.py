@@ -14,6 +14,7 @@ from ipttrace.netfilter import (
     Verdict,
     builtin_priority,
 )
+from ipttrace.own_table import OWN_CHAINS
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop
 from ipttrace.ruleset import OWN_TABLE, Chain, Rule, Ruleset
@@ -58,12 +59,23 @@ def resolve(event: TraceEvent, ruleset: Ruleset) -> Report | None:
             return None
         base: Base = (event.backend, event.table_family, event.table, event.hook)
         return Report(event, place.kind, event.hook, priority, base, place.chain, place.rule)
+    if event.table.startswith(OWN_TABLE):
+        return _resolve_own(event)
     chain = place.chain if place else ruleset.chains.get(event.chain_ref)
     rule = place.rule if place else None
     if chain is None or chain.hook is None:
         return Report(event, event.kind, chain=chain, rule=rule)
     base = (event.backend, event.table_family, event.table, chain.hook)
     return Report(event, event.kind, chain.hook, chain.priority, base, chain, rule)
+
+
+def _resolve_own(event: TraceEvent) -> Report:
+    own = OWN_CHAINS.get(event.chain)
+    if own is None:
+        return Report(event, event.kind)
+    table = f"{event.table} {event.chain}"
+    base: Base = (event.backend, event.table_family, table, own.hook)
+    return Report(event, event.kind, own.hook, own.priority, base)
 
 
 def hop_of(report: Report, hook: Hook | None, priority: int | None, ruleset: Ruleset) -> ChainHop:

@@ -183,14 +183,15 @@ def counter_changes(before: Ruleset, after: Ruleset) -> dict[RuleRef, Counter]:
     """Return by how much each rule's and policy's counter rose (policies: number None).
 
     A rule is the same if its chain, number and text are; a rule that only one side has, or whose
-    counter fell (somebody zeroed it), is left out.
+    counter fell (somebody zeroed it), is left out, and so are nft's policies: they count nothing.
     """
     changes: dict[RuleRef, Counter] = {}
     for ref, chain in after.chains.items():
         earlier = before.chains.get(ref)
         if earlier is None:
             continue
-        _note(changes, RuleRef(ref, None), earlier.counter, chain.counter)
+        if ref.backend is Backend.LEGACY:
+            _note(changes, RuleRef(ref, None), earlier.counter, chain.counter)
         for old, new in zip(earlier.user_rules, chain.user_rules, strict=False):
             if old.text == new.text and old.handle == new.handle:
                 _note(changes, new.ref, old.counter, new.counter)

@@ -13,7 +13,8 @@ from itertools import count
 
 from ipttrace.correlate import Correlator, Tally
 from ipttrace.decode.netlink import decode_datagram
-from ipttrace.diagnose import diagnose
+from ipttrace.diagnose.chains import diagnose
+from ipttrace.errors import CancelledError
 from ipttrace.event import Lost
 from ipttrace.netfilter import Backend, Hook, RuleRef
 from ipttrace.packet import Flow
@@ -34,6 +35,9 @@ from ipttrace.ruleset import Counter, Ruleset, conntrack_active, counter_changes
 
 QUIET = 0.2
 """Seconds without a report after which nothing more is expected."""
+
+ATTENTION = 0.25
+"""Seconds after which a wait looks whether it was cancelled."""
 
 _DEAD = frozenset({Outcome.DROPPED, Outcome.REJECTED})
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
@@ -67,6 +71,8 @@ class Kernel:
     """Opens the queue; the argument says whether it must carry legacy reports."""
     client: ProbeClient
     clock: Clock
+    cancelled: Callable[[], bool] = lambda: False
+    """Asked often; once it says True the session ends with a CancelledError."""
 
 
 class TraceSession:
@@ -83,17 +89,17 @@ class TraceSession:
         self._source: EventSource
         self._correlator: Correlator
 
-    def run(self, answer: Callable[[tuple[PacketPath, ...]], None]) -> TraceResult:
+    def run(self, answer: Callable[[TraceResult], None]) -> TraceResult:
         """Trace the probe; call `answer` as soon as the paths are known, then take all back."""
         kernel = self._kernel
-        disarmed: Disarmed | None = None
         left: tuple[str, ...] = ()
         try:
             armed, before = self._arm(tuple(kernel.client.prepare()))
             self._send_all()
             paths = self._conclude(before)
             kernel.rules.quiet()
-            answer(paths)
+            result = self._result(paths, armed)
+            answer(result)
         finally:
             try:
                 left = tuple(kernel.client.finish())
@@ -101,7 +107,7 @@ class TraceSession:
                 disarmed = kernel.rules.disarm()
                 if hasattr(self, "_source"):
                     self._source.close()
-        return self._result(paths, armed, disarmed, left)
+        return self._completed(result, disarmed, left)
 
     def _arm(self, flows: tuple[Flow, ...]) -> tuple[Armed, Ruleset]:
         """Arm for all `flows`; return what was armed and the rules as they are then."""
@@ -117,7 +123,7 @@ class TraceSession:
             in_interface=plan.in_interface,
             contain=plan.contain,
             lifetime=60.0 + plan.wait * plan.packets,
-            backends=found.backends() or frozenset({Backend.NFT}),
+            backends=reader.backends(family),
             conntrack_active=conntrack_active(found, reader.conntrack_entries()),
         )
         armed = self._kernel.rules.arm(request)
@@ -149,6 +155,8 @@ class TraceSession:
         now = self._clock.monotonic()
         deadline, quiet_since = now + self._plan.wait, now
         while now < deadline:
+            if self._kernel.cancelled():
+                raise CancelledError("cancelled; everything was taken back")
             if self._drain():
                 quiet_since = self._clock.monotonic()
             settled = self._is_settled()
@@ -164,7 +172,7 @@ class TraceSession:
         client = self._kernel.client.fileno()
         if client is not None and not settled:
             descriptors.append(client)
-        self._clock.wait(descriptors, seconds)
+        self._clock.wait(descriptors, min(seconds, ATTENTION))
 
     def _drain(self) -> bool:
         datagrams, overruns = self._source.drain()
@@ -221,17 +229,10 @@ class TraceSession:
             client = self._results[probes.index(path.id)]
         return diagnose(path, replies=replies, client=client, ruleset=self._correlator.ruleset)
 
-    def _result(
-        self,
-        paths: tuple[PacketPath, ...],
-        armed: Armed,
-        disarmed: Disarmed,
-        left: tuple[str, ...],
-    ) -> TraceResult:
+    def _result(self, paths: tuple[PacketPath, ...], armed: Armed) -> TraceResult:
         tally = self._correlator.tally
         seen = [path for path in paths if path.hops]
         totals = TraceTotals(
-            hits=disarmed.hits,
             packets=len(seen),
             complete=sum(path.outcome not in _UNKNOWN for path in seen),
             lost_events=tally.lost,
@@ -243,7 +244,17 @@ class TraceSession:
             client=() if self._plan.injected else tuple(self._results),
             trigger=armed.trigger,
             backends=tuple(sorted(armed.backends)),
-            warnings=(*armed.warnings, *_remarks(tally), *left, *disarmed.warnings),
+            warnings=(*armed.warnings, *_remarks(tally)),
+            seconds=self._clock.monotonic() - self._started,
+        )
+
+    def _completed(
+        self, result: TraceResult, disarmed: Disarmed, left: tuple[str, ...]
+    ) -> TraceResult:
+        return replace(
+            result,
+            totals=replace(result.totals, hits=disarmed.hits),
+            warnings=(*result.warnings, *left, *disarmed.warnings),
             clean=disarmed.clean,
             seconds=self._clock.monotonic() - self._started,
         )

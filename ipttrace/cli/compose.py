@@ -6,10 +6,13 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ipttrace.errors import UsageError
-from ipttrace.netfilter import Hook
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
+from ipttrace.lab.scenario import Scenario
+from ipttrace.netfilter import Backend, Hook
+from ipttrace.path import TraceResult
 from ipttrace.ports import EventSource, ProbeClient, Trigger
 from ipttrace.probe import ProbeSpec
 from ipttrace.session import Kernel, Plan, TraceSession
@@ -17,22 +20,32 @@ from ipttrace.system import addresses, capabilities
 from ipttrace.system.client import RealClient
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
-from ipttrace.system.inject import InjectingClient, warm_up
+from ipttrace.system.inject import InjectingClient
+from ipttrace.system.lab_builder import LabBuilder
 from ipttrace.system.namespaces import Namespace, find_namespace
 from ipttrace.system.netlink_queue import LogGroupTakenError, NetlinkQueue
+from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
 
 LOG_GROUP_WAIT = 10.0
 """Seconds to wait for another program that holds the log group."""
 
-Answer = Callable[[tuple[PacketPath, ...]], None]
+Answer = Callable[[TraceResult], None]
 Note = Callable[[str], None]
 
 
-def trace_probe(spec: ProbeSpec, *, answer: Answer, note: Note) -> TraceResult:
+def trace_probe(
+    spec: ProbeSpec,
+    *,
+    answer: Answer,
+    note: Note,
+    hint: Note = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> TraceResult:
     """Send and trace what `spec` asks for.
 
-    `answer` gets the paths before anything is taken back; `note` gets remarks for the user.
+    `answer` gets the paths as soon as they are known, before all is taken back; `note` hears of
+    what takes long or goes wrong, `hint` of what the user may want to know about such a probe.
     """
     if len(spec.netns) > 1:
         raise UsageError(
@@ -40,13 +53,12 @@ def trace_probe(spec: ProbeSpec, *, answer: Answer, note: Note) -> TraceResult:
             "Repeat the command with each of them.",
         )
     traced = find_namespace(spec.netns[0] if spec.netns else None)
-    capabilities.require(traced)
-    spec = _placed(spec, traced, note)
+    capabilities.require_privilege()
+    spec = _placed(spec, traced, hint)
     session = secrets.token_hex(4)
     reader = NamespaceRules(traced)
-    guardian = Guardian.start(
-        traced, session=session, legacy=reader.has_legacy(spec.family), notify=note
-    )
+    legacy = Backend.LEGACY in reader.backends(spec.family)
+    guardian = Guardian.start(traced, session=session, legacy=legacy, notify=note)
     try:
         warming = _warming(spec)
         client = _client(spec, traced, session, guardian)
@@ -58,6 +70,7 @@ def trace_probe(spec: ProbeSpec, *, answer: Answer, note: Note) -> TraceResult:
             open_source=lambda legacy: _open_queue(traced, legacy, clock, note),
             client=client,
             clock=clock,
+            cancelled=cancelled,
         )
         warming.join()
         return TraceSession(plan, kernel).run(answer)
@@ -65,10 +78,10 @@ def trace_probe(spec: ProbeSpec, *, answer: Answer, note: Note) -> TraceResult:
         guardian.disarm()
 
 
-def _placed(spec: ProbeSpec, traced: Namespace, note: Note) -> ProbeSpec:
+def _placed(spec: ProbeSpec, traced: Namespace, hint: Note) -> ProbeSpec:
     """Return `spec` with the interface that it comes in by, and say what it does not show."""
     if spec.from_netns is not None:
-        note(f"a real client in {spec.from_netns} sends this: the service sees it")
+        hint(f"a real client in {spec.from_netns} sends this: the service sees it")
         return spec
     if spec.in_interface is not None:
         return spec
@@ -80,10 +93,10 @@ def _placed(spec: ProbeSpec, traced: Namespace, note: Note) -> ProbeSpec:
                 "route to it",
                 "Name the interface it comes in by with --in.",
             )
-        note(f"{spec.src} is not local: injecting on {interface}, where the route to it leads")
+        hint(f"{spec.src} is not local: injecting on {interface}, where the route to it leads")
         return replace(spec, in_interface=interface)
     if addresses.is_local(traced, spec.dst, spec.family):
-        note(_outside_hint(traced, spec))
+        hint(_outside_hint(traced, spec))
     return spec
 
 
@@ -95,18 +108,17 @@ def _outside_hint(traced: Namespace, spec: ProbeSpec) -> str:
 
 def _warming(spec: ProbeSpec) -> threading.Thread:
     """Import what builds the packets while the guardian warms up."""
-    thread = threading.Thread(target=warm_up if spec.injected else _nothing, daemon=True)
+
+    def build_nothing() -> None:
+        """A real client's packets are made by the kernel."""
+
+    builder = partial(warm_up, spec.family) if spec.injected else build_nothing
+    thread = threading.Thread(target=builder, daemon=True)
     thread.start()
     return thread
 
 
-def _nothing() -> None:
-    """Import nothing: a real client needs no packet builder."""
-
-
-def _client(
-    spec: ProbeSpec, traced: Namespace, session: str, guardian: Guardian
-) -> ProbeClient:
+def _client(spec: ProbeSpec, traced: Namespace, session: str, guardian: Guardian) -> ProbeClient:
     if spec.injected:
         return InjectingClient(spec, traced, session, guardian)
     return RealClient(spec, find_namespace(spec.from_netns) if spec.from_netns else traced)
@@ -141,3 +153,20 @@ def _open_queue(traced: Namespace, legacy: bool, clock: SystemClock, note: Note)
                 note(f"{error.message}; waiting up to {LOG_GROUP_WAIT:g} s")
                 told = True
             clock.wait((), 0.05)
+
+
+def run_scenario(
+    scenario: Scenario,
+    backend: Backend,
+    *,
+    tell: Callable[[ProbeRun], None],
+    note: Note,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> LabRun:
+    """Build a lab, trace its probes, take it down; `tell` hears of each probe."""
+    capabilities.require_privilege()
+
+    def trace(spec: ProbeSpec) -> TraceResult:
+        return trace_probe(spec, answer=lambda _: None, note=note, cancelled=cancelled)
+
+    return run_lab(scenario, backend, LabBuilder(), trace, tell)

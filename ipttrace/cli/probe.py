@@ -45,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
     _check_expectation(spec.expect)
     from ipttrace.cli.compose import trace_probe
-    from ipttrace.cli.printing import Printer
+    from ipttrace.cli.printing import Printer, meets_expectation
 
     printer = Printer(json=args.json)
-    result = trace_probe(spec, answer=printer.paths, note=output.note)
+    result = trace_probe(spec, answer=printer.answer, note=output.note, hint=output.note)
     printer.summary(result)
-    if spec.expect is not None and not printer.meets(spec.expect, result):
+    if spec.expect is not None and not meets_expectation(spec.expect, result):
+        output.note(f"expected {spec.expect}, which is not what happened")
         return EXPECTATION_FAILED
     return EVENTS_LOST if result.totals.lost_events else 0
 

@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
     parser.add_argument(
         "protocol", metavar="PROTO", choices=PROTOCOLS, nargs=nargs, help="tcp, udp, icmp or icmp6"
     )
-    parser.add_argument(
-        "destination", metavar="DST[:PORT]", nargs=nargs, help="in IPv6 [DST]:PORT"
-    )
+    parser.add_argument("destination", metavar="DST[:PORT]", nargs=nargs, help="in IPv6 [DST]:PORT")
     packet = parser.add_argument_group("the packet")
     packet.add_argument("--src", metavar="A[:P]", help="source address, and port")
     packet.add_argument("--tcp-flags", metavar="SYN,..", default="SYN", help="with --in only")

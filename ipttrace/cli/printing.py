@@ -1,0 +1,82 @@
+"""Prints what a traced probe found: the answer at once, the rest when all is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ipttrace.cli import output
+from ipttrace.decode.text import clean_text
+from ipttrace.diagnose.catalogue import meets
+from ipttrace.path import PacketPath, Role, TraceResult
+
+if TYPE_CHECKING:
+    from ipttrace.lab.runner import LabRun
+
+
+class Printer:
+    """Text for people, or JSON Lines for programs."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+
+    def answer(self, result: TraceResult) -> None:
+        """Print the paths; what was taken back is not known yet."""
+        if self._json:
+            from ipttrace.render.records import path_record
+
+            for path in result.paths:
+                output.record(path_record(path))
+            return
+        from ipttrace.render.text import answer_lines
+
+        output.lines(answer_lines(result, width=output.width(), color=output.color()))
+
+    def summary(self, result: TraceResult) -> None:
+        """Print what keeps the answer from being the whole truth, and whether all is clean."""
+        if self._json:
+            from ipttrace.render.records import summary_record
+
+            output.record(summary_record(result))
+            return
+        from ipttrace.render.text import note_lines
+
+        output.lines([*note_lines(result, width=output.width(), color=output.color()), ""])
+
+    def heading(self, text: str, *, level: int) -> None:
+        """Print a heading between results; programs get none."""
+        if self._json:
+            return
+        from ipttrace.render.style import Style, paint
+
+        mark = "==" if level == 1 else "--"
+        head = paint(f"{mark} {clean_text(text)}", Style.HEAD, output.color())
+        output.lines([head, ""])
+
+    def labs(self, runs: Sequence[LabRun]) -> None:
+        """Print the table of a lab's probes: what was expected, and what came of it."""
+        if self._json:
+            return
+        self.heading("in short", level=1)
+        for run in runs:
+            for probe in run.probes:
+                fates = {str(path.outcome) for path in _probes(probe.result)} or {"not seen"}
+                word = "as expected" if probe.as_expected else "; ".join(probe.differences)
+                fate = ", ".join(sorted(fates))
+                row = f"{run.backend:7} {probe.probe.name:20} {fate:12} {word}"
+                output.lines([clean_text(row)])
+            for warning in run.warnings:
+                output.note(warning)
+
+
+def meets_expectation(word: str, result: TraceResult) -> bool:
+    """Tell whether every probe's outcome or cause is `word`."""
+    probes = _probes(result)
+    return bool(probes) and all(
+        meets(word, path.outcome, path.diagnosis.cause if path.diagnosis else None)
+        for path in probes
+    )
+
+
+def _probes(result: TraceResult) -> list[PacketPath]:
+    return [path for path in result.paths if path.role is Role.PROBE]
