@@ -20,7 +20,6 @@ import msgspec
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import IptTraceError, KernelError, UsageError
-from ipttrace.netfilter import ChainRef
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest
 from ipttrace.system import presence
@@ -78,7 +77,6 @@ class Guardian:
         self._loggers = loggers
         self._notify = notify or _to_stderr
         self._number = 0
-        self._created: frozenset[ChainRef] = frozenset()
         self._disarmed: Disarmed | None = None
         self._process: subprocess.Popen[bytes]
         self._channel: socket.socket
@@ -141,9 +139,7 @@ class Guardian:
     def arm(self, request: TraceRequest) -> Armed:
         """Change the namespace; on an error nothing stays behind."""
         with self._surviving():
-            armed = self._ask(Arm(request), IsArmed).armed
-        self._created = armed.created
-        return armed
+            return self._ask(Arm(request), IsArmed).armed
 
     def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
         """Have `frames` written to a device and conntrack entries deleted if we die."""
@@ -186,7 +182,7 @@ class Guardian:
 
     def _clean_up_after(self, reason: str) -> Disarmed:
         try:
-            removed = self._sweep(Sweep(self._session, self._created))
+            removed = self._sweep(Sweep(self._session))
         except IptTraceError as error:
             return Disarmed(clean=False, warnings=(KILLED.format(reason=reason, what=error),))
         what = f"removed what it left: {', '.join(removed) or 'nothing'}"

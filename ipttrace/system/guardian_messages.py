@@ -15,7 +15,6 @@ from ipttrace.errors import (
     NotSupportedError,
     UsageError,
 )
-from ipttrace.netfilter import ChainRef
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest
 from ipttrace.system.nf_log import Loggers
@@ -68,8 +67,6 @@ class Sweep(msgspec.Struct, frozen=True, tag=True):
     """Remove what dead sessions left; of one session even if it seems alive."""
 
     session: str | None = None
-    created: frozenset[ChainRef] = frozenset()
-    """Chains that the named session made."""
 
 
 Command = Arm | Bequeath | Release | Quiet | Disarm | Sweep

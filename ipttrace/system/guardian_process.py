@@ -114,12 +114,10 @@ class GuardianProcess:
                 self._arming.quiet()
             case Disarm():
                 return IsDisarmed(self._arming.take_back())
-            case Sweep(session, created):
+            case Sweep(session):
                 from ipttrace.system import leftovers
 
-                removed = leftovers.sweep(session, self._notify)
-                leftovers.remove_created(created)
-                return Swept(removed)
+                return Swept(leftovers.sweep(session, self._notify))
         return Done()
 
     def _notify(self, text: str) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from ipttrace.errors import KernelError
-from ipttrace.netfilter import Backend, ChainRef, PacketFamily
+from ipttrace.netfilter import PacketFamily
 from ipttrace.ruleset import OWN_TABLE, TAG
 from ipttrace.system import commands, legacy_rules, nft_rules, presence
 from ipttrace.system.nft_netlink import NftObject
@@ -25,8 +25,6 @@ INSTANCES = Path("/sys/kernel/tracing/instances")
 SETTING_UP = 10.0
 """Seconds within which a session that made a trace instance has opened it."""
 
-RULE_CHAIN = 2
-TABLE_NAME = 1
 
 IsDead = Callable[[str], bool]
 
@@ -40,19 +38,13 @@ def sweep(session: str | None, notify: Callable[[str], None]) -> list[str]:
 
     removed = _legacy_rules(is_dead, notify)
     if nft_rules.available():
-        removed += _nft_rules(is_dead) + _nft_tables(is_dead)
+        with presence.only_one():
+            removed += _nft_rules(is_dead) + _nft_tables(is_dead)
+            for family in PacketFamily:
+                nft_rules.remove(family, None)
     if session is None:
         removed += _devices(living) + _trace_instances()
     return removed
-
-
-def remove_created(chains: Iterable[ChainRef]) -> None:
-    """Delete nft chains that a dead session made, and the raw table with the last of them."""
-    made = [ref for ref in chains if ref.backend is Backend.NFT]
-    for family in PacketFamily:
-        ours = {ref.chain for ref in made if ref.table_family is family.table_family}
-        if ours:
-            nft_rules.remove(family, TAG, nft_rules.Made(ours, table=True))
 
 
 def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
@@ -70,13 +62,13 @@ def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
 
 def _nft_rules(is_dead: IsDead) -> list[str]:
     def is_ours(rule: NftObject) -> bool:
-        own_table = rule.text(TABLE_NAME).startswith(OWN_TABLE)
+        own_table = rule.text(nft_rules.TABLE_NAME).startswith(OWN_TABLE)
         name = _session(rule)
         return name is not None and is_dead(name) and not own_table
 
     return [
-        f"TRACE rule of session {_session(rule)} in {rule.family} {rule.text(TABLE_NAME)}/"
-        f"{rule.text(RULE_CHAIN)} (nf_tables)"
+        f"TRACE rule of session {_session(rule)} in {rule.family} "
+        f"{rule.text(nft_rules.TABLE_NAME)}/{rule.text(nft_rules.RULE_CHAIN)} (nf_tables)"
         for rule in nft_rules.remove_everywhere(is_ours)
     ]
 
@@ -89,11 +81,11 @@ def _session(rule: NftObject) -> str | None:
 
 def _nft_tables(is_dead: IsDead) -> list[str]:
     def is_ours(table: NftObject) -> bool:
-        name = table.text(TABLE_NAME)
+        name = table.text(nft_rules.TABLE_NAME)
         return name.startswith(OWN_TABLE) and is_dead(name.removeprefix(OWN_TABLE))
 
     removed = nft_rules.remove_tables(is_ours)
-    return [f"nft table {table.family} {table.text(TABLE_NAME)}" for table in removed]
+    return [f"nft table {table.family} {table.text(nft_rules.TABLE_NAME)}" for table in removed]
 
 
 def _devices(living: set[str]) -> list[str]:

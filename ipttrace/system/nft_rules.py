@@ -7,16 +7,49 @@ its own, nft in the rule's user data, and both are plain text in the rule's mess
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import partial
 
 from ipttrace.errors import KernelError, NotSupportedError
-from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
+from ipttrace.netfilter import (
+    INET_HOOKS,
+    NFPROTO_NUMBER,
+    TABLE_PRIORITIES,
+    Hook,
+    PacketFamily,
+    TableFamily,
+)
+from ipttrace.ruleset import TAG
 from ipttrace.system import commands, nft_netlink
-from ipttrace.system.nfnetlink import refusal
+from ipttrace.system.netlink_attributes import attribute, nested, number32, string
+from ipttrace.system.nfnetlink import (
+    NFNL_SUBSYS_NFTABLES,
+    NLM_F_CREATE,
+    Message,
+    NfnetlinkSocket,
+    explaining,
+    refusal,
+)
+from ipttrace.system.nft_expressions import comment
 from ipttrace.system.nft_netlink import NftObject, NftSocket, StaleError
 from ipttrace.system.trace_rule import TraceRule
 
 TABLE = "raw"
+MARK = "ipttrace made this for a while"
+"""The comment of a table or chain that exists only because of us (since Linux 5.10)."""
+
+# uapi/linux/netfilter/nf_tables.h
+TABLE_NAME = 1
+"""NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and NFTA_RULE_TABLE."""
+TABLE_FLAGS = 2
+NFT_TABLE_F_OWNER = 2
+TABLE_USE = 3
+"""NFTA_TABLE_USE: how many chains, sets and objects are in a table."""
+CHAIN_NAME = 3
+RULE_CHAIN = 2
+NFTA_TABLE_USERDATA = 6
+NFTA_CHAIN_HOOK = 4
+NFTA_CHAIN_TYPE = 7
+NFTA_CHAIN_USERDATA = 12
 ATTEMPTS = 100
 """How often a deletion is tried again because somebody else changed rules in between."""
 
@@ -36,21 +69,55 @@ def available() -> bool:
     return True
 
 
-def raw_chains(family: PacketFamily) -> frozenset[ChainRef] | None:
-    """Return the chains of the raw table in the calling thread's namespace, None without table."""
+def make_chain(family: PacketFamily, hook: Hook) -> None:
+    """Make sure that `raw` has its base chain at `hook`; what had to be made bears our mark."""
+    table_family = family.table_family
     with NftSocket() as nft:
-        table_family = family.table_family
-        if not any(_is_raw(table, table_family) for table in nft.tables()):
-            return None
-        return frozenset(
-            ChainRef(Backend.NFT, table_family, TABLE, chain.text(3))
-            for chain in nft.chains()
-            if _is_raw(chain, table_family)
+        tables = [table for table in nft.tables() if _is_raw(table, table_family)]
+        chains = [
+            c for c in nft.chains() if _is_raw(c, table_family) and c.text(CHAIN_NAME) == hook
+        ]
+    if chains:
+        return
+    if any(table.number(TABLE_FLAGS) & NFT_TABLE_F_OWNER for table in tables):
+        raise NotSupportedError(
+            f"cannot add TRACE rule to raw/{hook} (nf_tables): another program owns the table"
         )
+    name = string(TABLE_NAME, TABLE)
+    number = NFPROTO_NUMBER[table_family]
+    base = nested(
+        NFTA_CHAIN_HOOK,
+        number32(1, INET_HOOKS.index(hook)),
+        number32(2, TABLE_PRIORITIES[TABLE]),
+    )
+    table = name if tables else name + attribute(NFTA_TABLE_USERDATA, comment(MARK))
+    chain = name + string(CHAIN_NAME, hook) + base + string(NFTA_CHAIN_TYPE, "filter")
+    chain += attribute(NFTA_CHAIN_USERDATA, comment(MARK))
+    make = partial(Message, NFNL_SUBSYS_NFTABLES, family=number, flags=NLM_F_CREATE)
+    with explaining(f"make chain {table_family} {TABLE} {hook} (nf_tables)"):
+        opened = NfnetlinkSocket()
+        try:
+            opened.transact([make(0, attributes=table), make(3, attributes=chain)])
+        finally:
+            opened.close()
+
+
+def is_made_by_us(family: PacketFamily, hook: Hook) -> bool:
+    """Return whether the chain at `hook` bears our mark, and no rule but ours is in it."""
+    with NftSocket() as nft:
+        if not any(
+            _is_raw(chain, family.table_family)
+            and chain.text(CHAIN_NAME) == hook
+            and _marked(chain)
+            for chain in nft.chains()
+        ):
+            return False
+        rules = nft.rules(family.table_family, TABLE)
+    return all(_is_tagged(rule) for rule in rules if rule.text(RULE_CHAIN) == hook)
 
 
 def insert(rule: TraceRule) -> None:
-    """Insert a rule at the head of its chain; iptables-nft makes the table and chain if needed."""
+    """Insert a rule at the head of its chain, which exists (`make_chain`)."""
     program = "iptables-nft" if rule.family is PacketFamily.IPV4 else "ip6tables-nft"
     what = f"cannot add TRACE rule to raw/{rule.hook} ({program})"
     if commands.find(program) is None:
@@ -70,42 +137,30 @@ def _refused(what: str, complaint: str) -> KernelError | NotSupportedError:
 
 
 def _insert_natively(rule: TraceRule) -> None:
-    place = f"{rule.family.table_family} {TABLE}"
-    hook = "prerouting" if rule.hook is Hook.PREROUTING else "output"
-    script = (
-        f"add table {place}\n"
-        f"add chain {place} {rule.hook} {{ type filter hook {hook} priority -300; }}\n"
-        f"insert rule {place} {rule.hook} {rule.native()}\n"
-    )
+    script = f"insert rule {rule.family.table_family} {TABLE} {rule.hook} {rule.native()}\n"
     commands.run(
         ["nft", "-f", "-"], what=f"cannot add TRACE rule to raw/{rule.hook} (nft)", stdin=script
     )
 
 
-@dataclass(slots=True)
-class Made:
-    """What exists only because of us; it goes with our last rule if nobody else uses it."""
+def remove(family: PacketFamily, tag: str | None) -> list[int]:
+    """Delete the rules of `raw` that bear `tag`; return their packet counters.
 
-    chains: set[str] = field(default_factory=set)
-    table: bool = False
-
-
-def remove(family: PacketFamily, tag: str, made: Made) -> list[int]:
-    """Delete the rules of `raw` that bear `tag`, and what we made; return packet counters."""
-    what = f"delete TRACE rule from raw ({family} nf_tables)"
+    Chains and table that bear our mark go too, once nobody uses them.
+    """
     hits: list[int] = []
 
     def plan(nft: NftSocket) -> list[Deletion]:
         rules = _rules(nft, family.table_family)
-        ours = [rule for rule in rules if bears(rule, tag)]
+        ours = [rule for rule in rules if tag is not None and bears(rule, tag)]
         hits[:] = [nft_netlink.packets(rule) for rule in ours]
-        kept = {rule.text(2) for rule in rules if rule not in ours}
+        used = {rule.text(RULE_CHAIN) for rule in rules if rule not in ours}
         return [
             *map(nft_netlink.delete_rule, ours),
-            *_made(nft, family.table_family, made, kept),
+            *_made_by_us(nft, family.table_family, used),
         ]
 
-    _delete(what, plan)
+    _delete(f"delete TRACE rule from raw ({family} nf_tables)", plan)
     return hits
 
 
@@ -115,15 +170,22 @@ def _rules(nft: NftSocket, family: TableFamily) -> list[NftObject]:
     return nft.rules(family, TABLE)
 
 
-def _made(nft: NftSocket, family: TableFamily, made: Made, kept: set[str]) -> Iterable[Deletion]:
+def _made_by_us(nft: NftSocket, family: TableFamily, used: set[str]) -> Iterable[Deletion]:
     """Yield the deletions of our chains without rules, and of our table without chains."""
-    chains = [chain for chain in nft.chains() if _is_raw(chain, family)]
-    ours = [c for c in chains if c.text(3) in made.chains and c.text(3) not in kept]
-    yield from map(nft_netlink.delete_chain, ours)
+    chains = [chain for chain in nft.chains() if _is_raw(chain, family) and _marked(chain)]
+    unused = [chain for chain in chains if chain.text(CHAIN_NAME) not in used]
+    yield from map(nft_netlink.delete_chain, unused)
     for table in nft.tables():
-        # NFTA_TABLE_USE counts chains, sets and objects.
-        if made.table and _is_raw(table, family) and table.number(3) == len(ours):
+        if _is_raw(table, family) and _marked(table) and table.number(TABLE_USE) == len(unused):
             yield nft_netlink.delete_table(table)
+
+
+def _marked(found: NftObject) -> bool:
+    return bears(found, MARK)
+
+
+def _is_tagged(rule: NftObject) -> bool:
+    return any(TAG.encode() in value for value in rule.attributes.values())
 
 
 def remove_everywhere(is_ours: Callable[[NftObject], bool]) -> list[NftObject]:
@@ -158,12 +220,12 @@ def bears(rule: NftObject, tag: str) -> bool:
 def _ours(
     nft: NftSocket, table: NftObject, is_ours: Callable[[NftObject], bool]
 ) -> list[NftObject]:
-    return [rule for rule in nft.rules(table.family, table.text(1)) if is_ours(rule)]
+    return [rule for rule in nft.rules(table.family, table.text(TABLE_NAME)) if is_ours(rule)]
 
 
 def _is_raw(found: NftObject, family: TableFamily) -> bool:
     """Return whether this is the raw table, or a chain in it (both name the table first)."""
-    return found.family is family and found.text(1) == TABLE
+    return found.family is family and found.text(TABLE_NAME) == TABLE
 
 
 def _delete(what: str, plan: Callable[[NftSocket], list[Deletion]]) -> None:

@@ -18,7 +18,6 @@ from ipttrace.netfilter import Backend, PacketFamily, TableFamily
 from ipttrace.ruleset import OWN_TABLE, Ruleset
 from ipttrace.system import commands, legacy_rules, nft_rules
 from ipttrace.system.commands import Running
-from ipttrace.system.conntrack import entry_count
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
 
@@ -102,10 +101,6 @@ class NamespaceRules:
     def interfaces(self) -> Mapping[int, str]:
         """Return index to name."""
         return dict(self._namespace.run(socket.if_nameindex))
-
-    def conntrack_entries(self) -> int:
-        """Return how many connections the namespace tracks now; 0 where it tracks none."""
-        return self._namespace.run(entry_count)
 
     def _legacy(self, family: PacketFamily) -> Running:
         return self._start([f"{_program(family)}-legacy-save", "-c"])

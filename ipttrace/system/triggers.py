@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ipttrace.errors import IptTraceError, NotSupportedError
 from ipttrace.netfilter import Backend, ChainRef
-from ipttrace.system import legacy_rules, nft_rules
+from ipttrace.system import legacy_rules, nft_rules, presence
 from ipttrace.system.trace_rule import TraceRule
 
 Notify = Callable[[str], None]
@@ -98,17 +98,17 @@ class NftTrigger:
 
     def __init__(self, rule: TraceRule) -> None:
         self._rule = rule
-        self._made = nft_rules.Made()
 
     def set(self) -> frozenset[ChainRef]:
-        """Insert the rule, remembering which of table and chain were there before."""
+        """Insert the rule; make the chain for it where there is none."""
         rule = self._rule
-        before = nft_rules.raw_chains(rule.family)
-        chain = ChainRef(self.backend, rule.family.table_family, nft_rules.TABLE, rule.hook)
-        created = frozenset({chain}) - (before or frozenset())
-        self._made = nft_rules.Made({ref.chain for ref in created}, table=before is None)
-        nft_rules.insert(rule)
-        return created
+        with presence.only_one():
+            nft_rules.make_chain(rule.family, rule.hook)
+            nft_rules.insert(rule)
+            if not nft_rules.is_made_by_us(rule.family, rule.hook):
+                return frozenset()
+        family = rule.family.table_family
+        return frozenset({ChainRef(self.backend, family, nft_rules.TABLE, rule.hook)})
 
     def without_limit(self) -> NftTrigger:
         """Return the same without the date at which it stops matching."""
@@ -116,7 +116,8 @@ class NftTrigger:
 
     def remove(self) -> Removed:
         """Delete the rule by its tag, then our chain and table if nobody else uses them."""
-        hits = nft_rules.remove(self._rule.family, self._rule.tag, self._made)
+        with presence.only_one():
+            hits = nft_rules.remove(self._rule.family, self._rule.tag)
         return Removed(sum(hits), _missing([self._rule], hits, self.backend))
 
 

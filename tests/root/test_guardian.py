@@ -19,7 +19,6 @@ from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import Trigger
 from ipttrace.ruleset import OWN_TABLE
-from ipttrace.system.nfnetlink import NfnetlinkSocket
 from ipttrace.system.owner_table import OwnerTable
 from tests.root.kernel import Namespaces, in_namespace, run, set_sysctl
 from tests.root.sessions import (
@@ -387,37 +386,26 @@ def test_names_of_sessions_are_plain(netns: str, guardians: Guardians, name: str
 
 
 def test_half_failed_arming_leaves_nothing(
-    netns: str, guardians: Guardians, family: PacketFamily
+    netns: str,
+    guardians: Guardians,
+    family: PacketFamily,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The legacy rule stands when nft refuses: its raw table belongs to another program."""
-    session = new_session()
-    wanted = replace(
-        request(Backend.LEGACY, tcp_flow(family), session=session), backends=frozenset(Backend)
-    )
+    """The legacy rule stands already when iptables-nft fails."""
+    for name in ("iptables-nft", "ip6tables-nft"):
+        broken = tmp_path / name
+        broken.write_text("#!/bin/sh\necho out of order >&2\nexit 4\n")
+        broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    wanted = replace(request(Backend.LEGACY, tcp_flow(family)), backends=frozenset(Backend))
     restore(netns, Backend.LEGACY, family, ":PREROUTING ACCEPT [11:660]", USERS[family])
     before = saved_raw(netns, Backend.LEGACY, family)
-    guardian = guardians.start(netns, session)
-    owner = in_namespace(netns).run(lambda: owned_raw_table(family))
-    with pytest.raises(IptTraceError, match="cannot add TRACE rule to raw/PREROUTING"):
+    guardian = guardians.start(netns, wanted.session)
+    with pytest.raises(KernelError, match=r"cannot add TRACE rule to raw/PREROUTING.*out of order"):
         guardian.arm(wanted)
     assert saved_raw(netns, Backend.LEGACY, family) == before
-    assert [t for t in nft_tables(netns) if OWN_TABLE in t] == []
-    owner.close()
-    assert len(guardian.arm(wanted).backends) == 2
-
-
-def owned_raw_table(family: PacketFamily) -> NfnetlinkSocket:
-    """Make an nft table `raw` that belongs to the returned socket (NFT_TABLE_F_OWNER)."""
-    from ipttrace.netfilter import NFPROTO_NUMBER
-    from ipttrace.system import netlink_attributes as attributes
-    from ipttrace.system import nfnetlink
-
-    opened = NfnetlinkSocket()
-    names = attributes.string(1, "raw") + attributes.number32(2, 2)
-    number = NFPROTO_NUMBER[family.table_family]
-    flags = nfnetlink.NLM_F_CREATE
-    opened.transact([nfnetlink.Message(nfnetlink.NFNL_SUBSYS_NFTABLES, 0, number, names, flags)])
-    return opened
+    assert nft_tables(netns) == []
 
 
 def test_a_taken_table_name_is_an_error_and_changes_nothing(
