@@ -1,0 +1,140 @@
+"""Which packet is the probe, which answers it, and what an answer says of its fate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from ipttrace.netfilter import PacketFamily
+from ipttrace.packet import IcmpHeader, PacketSummary
+from ipttrace.path import Outcome, PacketPath, Role
+from ipttrace.roles import Sent, assign_roles, fits
+
+SYN = PacketSummary(
+    PacketFamily.IPV4,
+    "tcp",
+    "203.0.113.7",
+    "198.51.100.1",
+    40000,
+    8443,
+    ip_id=7,
+    length=60,
+    tcp_flags=("SYN",),
+    tcp_seq=100,
+)
+RST = PacketSummary(
+    PacketFamily.IPV4,
+    "tcp",
+    "198.51.100.1",
+    "203.0.113.7",
+    8443,
+    40000,
+    length=40,
+    tcp_flags=("RST", "ACK"),
+    tcp_seq=0,
+    tcp_ack=101,
+)
+UNREACHABLE = PacketSummary(
+    PacketFamily.IPV4,
+    "icmp",
+    "198.51.100.1",
+    "203.0.113.7",
+    icmp=IcmpHeader(3, 3),
+    quoted=SYN,
+)
+
+
+def path(number: int, packet: PacketSummary, **fields: object) -> PacketPath:
+    known = {"netns": None, "role": Role.OBSERVED, "time": float(number)} | fields
+    return PacketPath(number, packet=packet, **known)  # type: ignore[arg-type]
+
+
+def assigned(
+    *paths: PacketPath, sent: tuple[PacketSummary, ...] = (SYN,), results: tuple[str, ...] = ()
+) -> tuple[PacketPath, ...]:
+    flows = {each.id: (each.packet.flow,) for each in paths}
+    return assign_roles(paths, flows, Sent(sent, results, None, 9.0), count(100))
+
+
+def test_only_the_first_packet_that_fits_is_the_probe() -> None:
+    resent = replace(SYN, ip_id=8)
+    roles = [each.role for each in assigned(path(1, SYN), path(2, resent))]
+    assert roles == [Role.PROBE, Role.OBSERVED]
+
+
+def test_two_probes_of_one_flow_are_told_apart_by_their_sequence_numbers() -> None:
+    other = replace(SYN, tcp_seq=999, ip_id=8)
+    first, second = assigned(path(1, other), path(2, SYN), sent=(SYN, other))
+    assert (first.role, second.role) == (Role.PROBE, Role.PROBE)
+
+
+def test_a_packet_of_somebody_else_is_no_probe() -> None:
+    observed, unseen = assigned(path(1, replace(SYN, sport=41000)))
+    assert (observed.role, unseen.role) == (Role.OBSERVED, Role.PROBE)
+    assert (unseen.id, unseen.hops, unseen.outcome) == (100, (), Outcome.LOST)
+
+
+@pytest.mark.parametrize("answer", [RST, UNREACHABLE])
+def test_a_refusal_made_here_makes_a_delivered_probe_refused(answer: PacketSummary) -> None:
+    probe, reply = assigned(path(1, SYN, outcome=Outcome.DELIVERED), path(2, answer))
+    assert probe.outcome is Outcome.REFUSED
+    assert (reply.role, reply.request) == (Role.REPLY, 1)
+
+
+def test_a_reset_from_outside_says_nothing_about_this_host() -> None:
+    probe, reply = assigned(
+        path(1, SYN, outcome=Outcome.FORWARDED), path(2, RST, in_interface="eth1")
+    )
+    assert (probe.outcome, reply.role) == (Outcome.FORWARDED, Role.REPLY)
+
+
+def test_the_clients_refusal_counts_where_no_answer_was_traced() -> None:
+    (probe,) = assigned(path(1, SYN, outcome=Outcome.DELIVERED), results=("ECONNREFUSED",))
+    assert probe.outcome is Outcome.REFUSED
+
+
+def test_an_answer_to_the_flow_after_nat_is_an_answer() -> None:
+    redirected = replace(SYN, dport=8445)
+    paths = (path(1, redirected), path(2, RST))
+    flows = {1: (redirected.flow, SYN.flow), 2: (RST.flow,)}
+    reply = assign_roles(paths, flows, Sent((redirected,)), count(100))[1]
+    assert (reply.role, reply.request) == (Role.REPLY, 1)
+
+
+def test_an_error_about_another_packet_is_no_answer() -> None:
+    other = replace(UNREACHABLE, quoted=replace(SYN, sport=41000))
+    assert assigned(path(1, SYN), path(2, other))[1].role is Role.OBSERVED
+
+
+def test_an_answer_is_not_older_than_its_request() -> None:
+    assert assigned(path(1, SYN, time=5.0), path(2, RST, time=4.0))[1].role is Role.OBSERVED
+
+
+def test_one_packet_in_two_namespaces_is_one_journey() -> None:
+    first, second, reply = assigned(
+        path(1, SYN, netns="router"), path(2, SYN, netns="server"), path(3, RST, netns="server")
+    )
+    assert [(each.journey, each.leg) for each in (first, second, reply)] == [(1, 1), (1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SYN, dst="198.51.100.9"),
+        replace(SYN, dport=1),
+        replace(SYN, tcp_seq=5),
+        replace(SYN, ip_id=5),
+        replace(SYN, tcp_flags=("ACK",)),
+    ],
+)
+def test_each_known_field_tells_a_probe_from_another_packet(other: PacketSummary) -> None:
+    assert fits(SYN, SYN)
+    assert not fits(SYN, other)
+
+
+def test_a_payload_is_compared_as_far_as_it_was_captured() -> None:
+    sent = replace(SYN, protocol="udp", tcp_flags=(), tcp_seq=None, payload=b"0123456789abcdef")
+    assert fits(sent, replace(sent, payload=b"0123456789ab"))
+    assert not fits(sent, replace(sent, payload=b"0123x"))

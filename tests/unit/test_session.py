@@ -1,0 +1,169 @@
+"""A session's order of things, and that it takes everything back on every way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from ipttrace.errors import CancelledError, KernelError
+from ipttrace.event import TraceEvent
+from ipttrace.netfilter import Hook
+from ipttrace.packet import PacketSummary
+from ipttrace.path import Outcome, Role, TraceResult
+from ipttrace.session import QUIET, Kernel, Plan, TraceSession
+from tests import recordings
+from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules, ScriptedClient
+from tests.transcripts import events_of
+
+RECORDING = recordings.read_recording("legacy4-walk")
+EVENTS = events_of(RECORDING)
+SYN = next(
+    event.packet
+    for event in EVENTS
+    if isinstance(event, TraceEvent) and event.packet and event.packet.protocol == "tcp"
+)
+DATA = [message.data for message in RECORDING.messages]
+FATE_OF_THE_SYN = DATA[:11]
+
+
+@dataclass
+class Stage:
+    """All fakes of one session."""
+
+    batches: list[tuple[Sequence[bytes], int]] = field(default_factory=list)
+    packets: Sequence[PacketSummary] = (SYN,)
+    results: Sequence[str | None] = ()
+    fail_in: str = ""
+    failure: BaseException = field(default_factory=lambda: RuntimeError("told to fail"))
+    cancelled: bool = False
+    warnings: tuple[str, ...] = ()
+    log: list[str] = field(default_factory=list)
+
+    def run(self, plan: Plan, *, answer_fails: bool = False) -> TraceResult:
+        self.clock = FakeClock()
+        self.source = ListSource(list(self.batches))
+        self.rules = RecordingRules(
+            self.log, self.fail_in, failure=self.failure, warnings=self.warnings
+        )
+        self.client = ScriptedClient(
+            self.packets, self.log, self.results, self.fail_in, failure=self.failure
+        )
+        self.answers: list[TraceResult] = []
+
+        def open_source(_legacy: bool) -> ListSource:
+            self.log.append("open")
+            if self.fail_in == "open":
+                raise self.failure
+            return self.source
+
+        def answer(result: TraceResult) -> None:
+            self.log.append("answer")
+            self.answers.append(result)
+            if answer_fails:
+                raise BrokenPipeError
+
+        kernel = Kernel(
+            rules=self.rules,
+            reader=FixedRules(RECORDING.ruleset),
+            open_source=open_source,
+            client=self.client,
+            clock=self.clock,
+            cancelled=lambda: self.cancelled,
+        )
+        return TraceSession(plan, kernel).run(answer)
+
+
+INJECTED = Plan("s1", Hook.PREROUTING, injected=True, contain=True, in_interface="eth0")
+REAL = Plan("s1", Hook.OUTPUT)
+
+
+def test_the_order_of_things() -> None:
+    stage = Stage([(FATE_OF_THE_SYN, 0)])
+    stage.run(INJECTED)
+    assert stage.log == [
+        *("prepare", "arm", "open", "send", "quiet", "answer", "finish", "disarm"),
+    ]
+    assert stage.source.closed == 1
+
+
+def test_a_dropped_packet_is_answered_after_a_quiet_time_not_after_the_whole_wait() -> None:
+    stage = Stage([(FATE_OF_THE_SYN, 0)])
+    result = stage.run(INJECTED)
+    (path,) = result.paths
+    assert (path.role, path.outcome) == (Role.PROBE, Outcome.DROPPED)
+    assert stage.clock.time - 1000.0 == pytest.approx(QUIET, abs=0.01)
+    assert stage.answers[0].paths == result.paths
+
+
+def test_an_unseen_packet_is_waited_for_and_still_has_its_path() -> None:
+    stage = Stage()
+    (path,) = stage.run(INJECTED).paths
+    assert (path.role, path.hops, path.outcome) == (Role.PROBE, (), Outcome.LOST)
+    assert stage.clock.time - 1000.0 == pytest.approx(INJECTED.wait, abs=0.01)
+
+
+def test_a_client_that_failed_at_once_has_a_path_without_hops_that_died() -> None:
+    result = Stage(results=["ENETUNREACH"]).run(REAL)
+    (path,) = result.paths
+    assert (path.hops, path.outcome, result.client) == ((), Outcome.DROPPED, ("ENETUNREACH",))
+
+
+def test_a_client_without_an_answer_timed_out() -> None:
+    assert Stage([(FATE_OF_THE_SYN, 0)], results=[None]).run(REAL).client == ("TIMEOUT",)
+
+
+def test_several_packets_are_sent_one_after_another() -> None:
+    second = replace(SYN, tcp_seq=77, sport=40001)
+    stage = Stage(packets=(SYN, second), results=["CONNECTED", "CONNECTED"])
+    result = stage.run(replace(REAL, packets=2))
+    assert stage.log.count("send") == 2
+    assert result.client == ("CONNECTED", "CONNECTED")
+    assert stage.rules.requests[0].flow.sport is None
+    assert [path.role for path in result.paths] == [Role.PROBE, Role.PROBE]
+
+
+def test_overruns_are_counted_and_make_a_path_incomplete() -> None:
+    result = Stage([(DATA[:3], 2)]).run(INJECTED)
+    assert result.totals.lost_events == 2
+    assert result.paths[0].outcome is Outcome.INCOMPLETE
+
+
+def test_garbage_is_counted() -> None:
+    assert Stage([([b"\x01\x02\x03"], 0)]).run(INJECTED).totals.undecoded == 1
+
+
+@pytest.mark.parametrize("step", ["prepare", "arm", "open", "send", "quiet"])
+@pytest.mark.parametrize("failure", [KernelError("no"), KeyboardInterrupt(), MemoryError()])
+def test_everything_is_taken_back_wherever_it_fails(step: str, failure: BaseException) -> None:
+    stage = Stage([(FATE_OF_THE_SYN, 0)], fail_in=step, failure=failure)
+    with pytest.raises(type(failure)):
+        stage.run(INJECTED)
+    assert stage.log[-2:] == ["finish", "disarm"]
+    opened = "open" in stage.log and step != "open"
+    assert stage.source.closed == (1 if opened else 0)
+
+
+def test_a_reader_of_the_answer_that_goes_away_does_not_keep_the_rules_there() -> None:
+    stage = Stage([(FATE_OF_THE_SYN, 0)])
+    with pytest.raises(BrokenPipeError):
+        stage.run(INJECTED, answer_fails=True)
+    assert stage.log[-2:] == ["finish", "disarm"]
+
+
+def test_a_cancelled_session_ends_at_once_and_takes_everything_back() -> None:
+    stage = Stage(cancelled=True)
+    with pytest.raises(CancelledError):
+        stage.run(INJECTED)
+    assert stage.clock.time == 1000.0
+    assert stage.log[-2:] == ["finish", "disarm"]
+
+
+def test_what_disarming_found_is_in_the_result() -> None:
+    result = Stage([(FATE_OF_THE_SYN, 0)], warnings=("our rule was gone",)).run(INJECTED)
+    assert (result.clean, result.warnings, result.totals.hits) == (
+        False,
+        ("our rule was gone",),
+        1,
+    )
