@@ -142,18 +142,20 @@ class _Layout:
             for cell, width in zip_longest(row.lead, self.leads, fillvalue="")
             if isinstance(width, int)
         )
-        if not (fits or row.rule):
+        if not (fits or row.rule or row.counter):
             yield from self._below(row, lead + GAP)
             return
         rule = cut_rule(row.rule, self.rule) if self.width is not None else row.rule
-        cells = [paint(pad(rule, self.rule), row.rule_style, self.color)]
+        cells = [self._cell(rule, self.rule, row.rule_style)]
         if self.effect:
-            inside = effect if fits else ""
-            cells.append(paint(pad(inside, self.effect), row.effect_style, self.color))
+            cells.append(self._cell(effect if fits else "", self.effect, row.effect_style))
         cells.append(row.counter.rjust(self.counter))
         yield f"{lead}{GAP}{GAP.join(cells)}".rstrip()
         if not fits:
             yield from self._below(row, GAP + " " * columns(lead))
+
+    def _cell(self, text: str, width: int, style: Style) -> str:
+        return paint(text, style, self.color) + pad("", width - columns(text))
 
     def _below(self, row: Row, indent: str) -> Iterator[str]:
         for part in row.effect:
