@@ -11,7 +11,6 @@ from ipttrace.cli import output
 
 if TYPE_CHECKING:
     from ipttrace.netfilter import RuleRef
-    from ipttrace.ports import RulesetReader
     from ipttrace.ruleset import Chain, Counter, Ruleset
 
 INTERVAL = 1.0
@@ -47,13 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
     namespace = find_namespace(args.netns)
     require_privilege()
-    show(args, NamespaceRules(namespace), threading.Event().wait)
+    show(args, NamespaceRules(namespace).read, threading.Event().wait)
     return 0
 
 
-def show(args: argparse.Namespace, reader: RulesetReader, wait: Callable[[float], object]) -> None:
-    """Print what `reader` reads; with --watch again after each `wait`."""
-    ruleset = reader.read()
+def show(
+    args: argparse.Namespace, read: Callable[[], Ruleset], wait: Callable[[float], object]
+) -> None:
+    """Print what `read` returns; with --watch again after each `wait`."""
+    ruleset = read()
     chains = _chosen(ruleset, args.table)
     if args.json:
         _print_records(args.netns, chains)
@@ -61,7 +62,7 @@ def show(args: argparse.Namespace, reader: RulesetReader, wait: Callable[[float]
         _print_table(chains, args.table)
     while args.watch:
         wait(INTERVAL)
-        before, ruleset = ruleset, reader.read()
+        before, ruleset = ruleset, read()
         _print_rises(args, before, ruleset)
 
 
