@@ -24,7 +24,8 @@ PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())
 PACKAGES = (TREE / "ipttrace", TREE / "tui" / "ipttrace_tui")
 HEAVY = {"scapy", "pyroute2", "iptc", "textual", "msgspec", "yaml", "rich"}
 SUBCOMMANDS = ("probe", "rules", "lab", "tui", "clean")
-HELP = ["", *SUBCOMMANDS, "lab run"]
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+HELP = ["", *SUBCOMMANDS, "lab run", "lab list"]
 
 
 def sources(*roots: Path) -> list[Path]:
@@ -190,12 +191,12 @@ def undocumented(scope: ast.Module | ast.ClassDef) -> Iterator[str]:
     if ast.get_docstring(scope) is None:
         yield getattr(scope, "name", "module")
     for node in scope.body:
-        public = not getattr(node, "name", "_").startswith("_")
-        if isinstance(node, ast.ClassDef) and public:
+        if getattr(node, "name", "_").startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef):
             yield from undocumented(node)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if public and ast.get_docstring(node) is None:
-                yield node.name
+        elif isinstance(node, FUNCTION) and ast.get_docstring(node) is None:
+            yield node.name
 
 
 def test_a_missing_docstring_is_found() -> None:
