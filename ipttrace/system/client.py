@@ -35,7 +35,10 @@ class RealClient:
 
     @property
     def identities(self) -> Sequence[PacketSummary]:
-        """What is known of each packet; the kernel chooses IP id, TTL and TCP options."""
+        """What is known of each packet: ports, TCP sequence number, echo id, payload.
+
+        The kernel chooses the IP id (None), the TTL unless given and the length of a SYN (0).
+        """
         return [attempt.summary for attempt in self._attempts]
 
     def prepare(self) -> Sequence[Flow]:

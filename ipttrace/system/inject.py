@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ipttrace.errors import NotSupportedError, UsageError
+from ipttrace.errors import IptTraceError, NotSupportedError, UsageError
+from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.probe import ProbeSpec, family_of
 from ipttrace.system import packets
@@ -25,10 +26,17 @@ from ipttrace.system.packets import Identity
 from ipttrace.system.tap import Tap, open_tap
 
 
+def warm_up(family: PacketFamily | None = None) -> None:
+    """Import what injecting needs (0.25 s); meant for a thread, while others work."""
+    import pyroute2  # noqa: F401
+
+    packets.warm_up(family)
+
+
 class Heir(Protocol):
     """Who takes the packets back if this process is killed."""
 
-    def bequeath(self, descriptor: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
+    def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow], /) -> None:
         """Hand over a descriptor, the frames to write to it, the conntrack entries to delete."""
         ...
 
@@ -100,15 +108,25 @@ class InjectingClient:
         if tap is None:
             return ()
         try:
-            for frame in self.farewell_frames[: self._sent]:
-                tap.write(frame)
-            if self._sent:
-                self.namespace.run(self._forget)
+            return tuple(self._take_back(tap)) if self._sent else ()
+        finally:
             if self.guardian is not None:
                 self.guardian.release()
-        finally:
             tap.close()
-        return ()
+
+    def _take_back(self, tap: Tap) -> list[str]:
+        """Do each step whether or not the one before failed; return what failed."""
+        failed = []
+        try:
+            for frame in self.farewell_frames[: self._sent]:
+                tap.write(frame)
+        except IptTraceError as error:
+            failed.append(f"half-open connections may stay for a minute: {error}")
+        try:
+            self.namespace.run(self._forget)
+        except IptTraceError as error:
+            failed.append(f"conntrack entries of the probe stay until they expire: {error}")
+        return failed
 
     def _forget(self) -> None:
         from ipttrace.system.conntrack import delete_entry

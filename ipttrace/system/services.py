@@ -36,6 +36,7 @@ class Keeper:
             [sys.executable, "-P", "-m", "ipttrace.system.services"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )

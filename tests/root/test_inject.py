@@ -20,6 +20,7 @@ from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.probe import ProbeSpec, validate
+from ipttrace.system.addresses import interface_towards, is_local
 from ipttrace.system.inject import InjectingClient
 from ipttrace.system.tap import IFF_NO_PI, NAME_PREFIX, TUNSETIFF
 from tests.root.kernel import Iptables, Listeners, Pair, in_namespace, run
@@ -225,6 +226,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ipttrace.probe import ProbeSpec
+from ipttrace.system.addresses import interface_towards, is_local
 from ipttrace.system.inject import InjectingClient
 from ipttrace.system.namespaces import Namespace
 
@@ -304,3 +306,23 @@ def test_no_source_without_an_address_of_the_family(pair: Pair) -> None:
     client = InjectingClient(spec_to("198.51.100.1"), in_namespace(netns), "test")
     with pytest.raises(UsageError, match="Give the source with --src"):
         client.prepare()
+
+
+def test_device_that_went_away_is_a_warning(pair: Pair, inject: Inject) -> None:
+    netns = pair.server.netns
+    client = inject(netns, spec_to(pair.server.ipv4))
+    client.send()
+    run("ip", "link", "del", taps(netns)[0], netns=netns)
+    (warning,) = client.finish()
+    assert warning.startswith("half-open connections may stay for a minute: cannot inject")
+    assert taps(netns) == []
+
+
+def test_where_an_address_leads(pair: Pair, family: PacketFamily) -> None:
+    server = in_namespace(pair.server.netns)
+    own, far = pair.server.address(family), pair.client.address(family)
+    assert is_local(server, own, family)
+    assert not is_local(server, far, family)
+    assert interface_towards(server, far, family) == "eth0"
+    nowhere = "203.0.113.9" if family is PacketFamily.IPV4 else "2001:db8:ffff::9"
+    assert interface_towards(server, nowhere, family) is None
