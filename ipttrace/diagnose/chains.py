@@ -19,6 +19,7 @@ from ipttrace.path import (
     Evidence,
     Outcome,
     PacketPath,
+    Role,
     Strength,
     WireHop,
 )
@@ -94,7 +95,11 @@ def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
     interface = (wire.interface if wire else None) or path.out_interface or "an unknown interface"
     verb = "sent by" if path.outcome is Outcome.SENT else "forwarded by"
     evidence = tuple(rewrites(path))
-    if wire is not None and wire.event == "contained":
+    contained = wire is not None and wire.event == "contained"
+    if path.role is Role.REPLY:
+        end = ", and was stopped there (contained)" if contained else ""
+        return Diagnosis(Cause.UNKNOWN, f"the answer left by {interface}{end}", evidence=evidence)
+    if contained:
         text = f"left by {interface} (contained); use --let-out to go further"
         return Diagnosis(Cause.UNKNOWN, text, evidence=evidence)
     outside = [reply for reply in answers if not made_here(reply)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ GAP = "  "
 """Between columns, and before the first."""
 RULE_MIN = 24
 """Columns that a rule's text keeps; longer effects move to lines of their own."""
-UNCUT = 120
-"""The width that a pipe or a file is laid out for; nothing is cut there."""
+UNCUT = 100
+"""The widest column of rules in a pipe or a file; longer rules push their effects to the right."""
 ELLIPSIS = "…"
 NOISE = re.compile(r"(?<=\d)/(?:32|128|0xffffffff)(?= |$)|(?<=-p tcp) -m tcp|(?<=-p udp) -m udp")
+OPTION = re.compile(r"(?<!!) (?=! -|-)")
+"""Where an option begins; a `!` stays with its own."""
 TARGET = re.compile(r"^(.*) (-[jg] \S+)( .*)?$")
 
 
@@ -60,30 +63,27 @@ def cut(text: str, width: int) -> str:
 def cut_rule(text: str, width: int) -> str:
     """Return a rule's text cut to `width` cells.
 
-    What says nothing goes first (full masks, `-m tcp` after `-p tcp`), then the front of the
-    criteria: the last one and the target are the most telling.
+    What says nothing goes first (full masks, `-m tcp` after `-p tcp`), then the target's options,
+    whose work the changes show, then the front of the criteria: the last one tells the most.
     """
     if columns(text) > width:
         text = NOISE.sub("", text)
     found = TARGET.match(text)
     if columns(text) <= width or found is None:
         return cut(text, width)
-    wanted, target, rest = found[1], found[2], found[3] or ""
-    for tail in (target + rest, target + (f" {ELLIPSIS}" if rest else "")):
-        room = width - columns(tail) - 1
-        if room >= RULE_MIN // 2:
-            return f"{cut_front(wanted, room)} {tail}"
-    return cut(text, width)
+    target = found[2] + (f" {ELLIPSIS}" if found[3] else "")
+    room = width - columns(target) - 1
+    if room < RULE_MIN // 3:
+        return cut(text, width)
+    return f"{cut_front(found[1], room)} {target}"
 
 
 def cut_front(text: str, width: int) -> str:
-    """Return the last words of `text` that fit `width` cells, with an ellipsis before them."""
+    """Return the last options of `text` that fit `width` cells, with an ellipsis before them."""
     if columns(text) <= width:
         return text
-    words = text.split(" ")
-    while len(words) > 1:
-        words.pop(0)
-        shorter = " ".join([ELLIPSIS, *words])
+    for option in OPTION.finditer(text):
+        shorter = f"{ELLIPSIS} {text[option.end() :]}"
         if columns(shorter) <= width:
             return shorter
     return cut(text, width)
@@ -111,12 +111,16 @@ def table_lines(rows: Sequence[Row], *, width: int | None, color: bool) -> list[
         max(map(columns, cells)) for cells in zip_longest(*(row.lead for row in rows), fillvalue="")
     )
     counter = max(columns(row.counter) for row in rows)
-    room = (width or UNCUT) - sum(len(GAP) + lead for lead in leads) - len(GAP)
-    room -= len(GAP) + counter if counter else 0
-    effect = _effect_width(rows, room - len(GAP) - RULE_MIN)
-    left = max(room - (len(GAP) + effect if effect else 0), RULE_MIN)
-    rule = min(left, max(columns(row.rule) for row in rows))
-    layout = _Layout(leads, rule, effect, counter, width, color)
+    longest = max(columns(row.rule) for row in rows)
+    if width is None:
+        effect = _effect_width(rows, sys.maxsize)
+        layout = _Layout(leads, min(longest, UNCUT), effect, counter, width, color)
+    else:
+        room = width - sum(len(GAP) + lead for lead in leads) - len(GAP)
+        room -= len(GAP) + counter if counter else 0
+        effect = _effect_width(rows, room - len(GAP) - RULE_MIN)
+        left = max(room - (len(GAP) + effect if effect else 0), RULE_MIN)
+        layout = _Layout(leads, min(left, longest), effect, counter, width, color)
     return [line for row in rows for line in layout.lines(row)]
 
 

@@ -50,9 +50,10 @@ def path_lines(
 
 def result_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
     """Return all that one run found: each packet, its answers after it, then what is to be said."""
-    answer = answer_lines(result, width=width, color=color)
-    rest = note_lines(result, width=width, color=color)
-    return [*answer, *([""] if answer and rest else []), *rest]
+    return [
+        *answer_lines(result, width=width, color=color),
+        *note_lines(result, width=width, color=color),
+    ]
 
 
 def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
@@ -127,7 +128,7 @@ def _chain_row(hop: ChainHop, depth: int, both: bool) -> Row:
         _lead(words.table_name(hop.chain), chain, hop.chain.backend, both),
         words.hop_rule(hop),
         words.hop_effects(hop),
-        _rise(hop.counter),
+        "" if hop.number is None else _rise(hop.counter),
         Style.FAINT if hop.number is None else Style.PLAIN,
         Style.BAD if fatal else Style.CHANGE,
     )
@@ -190,7 +191,7 @@ def _observed(result: TraceResult, width: int | None) -> list[str]:
 
 
 def note_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
-    """Return what keeps the answer from being the whole truth."""
+    """Return what keeps the answer from being the whole truth, after an empty line."""
     lines: list[str] = []
     for note in notes(result):
         wrapped = wrap(f"! {clean_text(note)}", width, "")
@@ -198,7 +199,7 @@ def note_lines(result: TraceResult, *, width: int | None, color: bool) -> list[s
     hops = [hop for path in result.paths for hop in path.chain_hops]
     if any(hop.basis is Basis.INFERRED and hop.chain.backend is Backend.LEGACY for hop in hops):
         lines += [paint(line, Style.FAINT, color) for line in wrap(INFERRED, width, "")]
-    return lines
+    return ["", *lines] if lines and result.paths else lines
 
 
 INFERRED = (

@@ -60,7 +60,7 @@ def test_a_dropped_packet_at_80_columns() -> None:
 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes
     iptables-legacy, in on eth0, namespace server
   raw     PREROUTING    policy ACCEPT
-  mangle  PREROUTING 1  … --dport 8443 -j MARK --set-xmark 0x1   mark 0 -> 1  +1
+  mangle  PREROUTING 1  -p tcp --dport 8443 -j MARK …            mark 0 -> 1  +1
   mangle  PREROUTING    policy ACCEPT
   nat     PREROUTING    policy ACCEPT
   mangle  INPUT         policy ACCEPT
@@ -117,7 +117,7 @@ tcp 198.51.100.1:40000 > 198.51.100.1:8445  SYN  60 bytes
     iptables-nft, made here, out by lo
   raw     OUTPUT        policy ACCEPT
   mangle  OUTPUT        policy ACCEPT
-  nat     OUTPUT 1      … tcp --dport 8445 -j REDIRECT …  dport 8445 -> 8443  +1
+  nat     OUTPUT 1      … --dport 8445 -j REDIRECT …      dport 8445 -> 8443  +1
   filter  OUTPUT        policy ACCEPT
   mangle  POSTROUTING   policy ACCEPT
   nat     POSTROUTING   policy ACCEPT
@@ -367,7 +367,7 @@ def test_an_answer_follows_its_request_and_observed_packets_are_brief() -> None:
     answer to #1, iptables-nft, made here, out by eth0, namespace server
   filter  OUTPUT  policy ACCEPT
   wire            out by eth0    CONTAINED
-> left by eth0 (contained); use --let-out to go further
+> the answer left by eth0, and was stopped there (contained)
 
 also seen: #2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes: delivered
 """)

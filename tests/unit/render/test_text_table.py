@@ -14,13 +14,19 @@ RULE = "-d 198.51.100.1/32 -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 844
     [
         (80, RULE),
         (65, "-d 198.51.100.1 -p tcp --dport 8445 -j REDIRECT --to-ports 8443"),
-        (60, "… -p tcp --dport 8445 -j REDIRECT --to-ports 8443"),
+        (60, "-d 198.51.100.1 -p tcp --dport 8445 -j REDIRECT …"),
+        (40, "… -p tcp --dport 8445 -j REDIRECT …"),
         (31, "… --dport 8445 -j REDIRECT …"),
         (10, "-d 198.51…"),
     ],
 )
 def test_a_rule_loses_noise_first_and_its_target_last(width: int, expected: str) -> None:
     assert cut_rule(RULE, width) == expected
+
+
+def test_a_negation_stays_with_its_option() -> None:
+    assert cut_rule("-i eth0 ! --dport 80 -j ACCEPT", 26) == "… ! --dport 80 -j ACCEPT"
+    assert cut_rule("-i eth0 ! --dport 80 -j ACCEPT", 22) == "-i eth0 ! -… -j ACCEPT"
 
 
 def test_only_masks_that_say_nothing_are_left_out() -> None:
