@@ -47,7 +47,7 @@ class TraceEvent:
     packet: PacketSummary | None = None
     """Always there in legacy; in nft only in the first report of each base chain."""
     mark: int | None = None
-    """Legacy: the packet's mark (absent when 0).  nft: only on newer kernels; None if unsaid."""
+    """Legacy: before the rule acts; nft: after it.  None only where nft cannot say (STOLEN)."""
     in_index: int | None = None
     out_index: int | None = None
     header_only: bool = False

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from struct import Struct
 
 from ipttrace.headers import (
-    EXTENSION_HEADERS,
     ICMP,
     ICMPV6,
     NO_TRANSPORT,
@@ -115,11 +114,7 @@ def parse_headers(network: bytes, transport: bytes, family: PacketFamily) -> Pac
     extension header, there are no ports, and `payload` is the start of the transport header.
     """
     header = read_network(network, family)
-    if header is None:
-        return None
-    if family is PacketFamily.IPV6 and network[6] in EXTENSION_HEADERS:
-        return _summary(header._replace(protocol=network[6]), transport, family, quoted=False)
-    return _summary(header, transport, family, quoted=False)
+    return _summary(header, transport, family, quoted=False) if header else None
 
 
 def _parse(data: bytes, family: PacketFamily, *, quoted: bool) -> PacketSummary | None:

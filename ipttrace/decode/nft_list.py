@@ -35,7 +35,6 @@ VERDICT_WORDS = frozenset(
 
 _TABLE = re.compile(r"table (\w+) (.+) \{(?: #.*)?\Z")
 _CHAIN = re.compile(r"\tchain (.+) \{(?: #.*)?\Z")
-_OTHER = re.compile(r"\t\S.* \{(?: #.*)?\Z")
 _BASE = re.compile(r"type \w+ hook (\w+) .*?priority (-?[0-9]{1,10});(?: policy (\w+);)?")
 _HANDLE = re.compile(r" # handle ([0-9]{1,20})\Z")
 _QUOTED = re.compile(r'"[^"]*"')
@@ -85,9 +84,6 @@ def decode_nft_list(text: str) -> Ruleset:
         elif table is not None and (match := _CHAIN.match(line)):
             ref = ChainRef(Backend.NFT, *table, match[1])
             chains[ref] = _read_chain(ref, _body(lines))
-        elif _OTHER.match(line):
-            for _ in _body(lines):
-                pass
     return Ruleset(chains)
 
 
@@ -120,7 +116,7 @@ def _table(line: str) -> tuple[TableFamily, str] | None:
 
 
 def _body(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the lines up to the one that closes a chain, set or map."""
+    """Yield the lines up to the one that closes the chain."""
     for line in lines:
         if line == "\t}":
             return
@@ -132,7 +128,7 @@ def _read_chain(ref: ChainRef, body: Iterator[str]) -> Chain:
     parts: list[str] = []
     for line in body:
         content = line.strip()
-        base = None if parts or chain.rules else _BASE.match(content)
+        base = _BASE.match(content)
         handle = _HANDLE.search(content)
         if base is not None:
             chain.set_base(base[1], base[2], base[3])

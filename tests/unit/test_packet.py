@@ -165,6 +165,12 @@ def test_an_ipv6_fragment_header_gives_the_id(offset: int, sport: int | None, mo
     assert (packet.more_fragments, packet.fragment_offset) == (more, offset & 0xFFF8)
 
 
+def test_a_later_ipv6_fragment_is_not_searched_for_extension_headers() -> None:
+    body = struct.pack("!BBHI", 60, 0, 0x0018, 99) + bytes([6, 0]) + bytes(6) + SYN
+    packet = summary(parse_packet(ipv6(body, 44), V6))
+    assert (packet.protocol, packet.sport, packet.payload[:2]) == ("60", None, b"\x06\x00")
+
+
 def test_an_ipv6_packet_with_nothing_after_its_header() -> None:
     packet = summary(parse_packet(ipv6(b"", 59), V6))
     assert (packet.protocol, packet.length) == ("59", 40)

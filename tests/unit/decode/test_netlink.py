@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ipttrace.decode.netlink import decode_datagram
-from ipttrace.event import Lost, TraceEvent, Undecoded
+from ipttrace.event import FlowEvent, Lost, TraceEvent, Undecoded
 from tests import recordings
 
 
@@ -50,6 +50,26 @@ def test_what_follows_a_bad_message_is_still_read() -> None:
 def test_an_impossible_length_ends_the_datagram(length: int) -> None:
     (event,) = decode_datagram(struct.pack("=I", length) + recorded()[4:], 1.0)
     assert isinstance(event, Undecoded)
+
+
+@pytest.mark.parametrize("length", range(16, 20))
+def test_a_message_without_its_family_is_undecoded(length: int) -> None:
+    short = message(4 << 8, bytes(length - 16))
+    assert decode_datagram(short, 1.0) == [
+        Undecoded(1.0, "a message is cut off in its header", short)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "change"),
+    [(0x600, "new"), (0x400, "update"), (0x200, "update"), (0, "update"), (0x2, "update")],
+)
+def test_only_an_event_with_create_and_excl_is_new(flags: int, change: str) -> None:
+    messages = recordings.read_recording("flows4").messages
+    data = next(m.data for m in messages if m.expected[0]["event"] == "FlowEvent")
+    (event,) = decode_datagram(data[:6] + struct.pack("=H", flags) + data[8:], 1.0)
+    assert isinstance(event, FlowEvent)
+    assert event.change == change
 
 
 def test_nothing_is_nothing() -> None:

@@ -51,7 +51,7 @@ table inet t { # handle 6
 		type filter hook input priority -5; policy drop;
 		tcp dport vmap { 22 : accept, 23 : drop } comment "x { y" # handle 10
 		ip saddr @s drop # handle 13
-		ip saddr 10.0.0.0/8 log prefix "drop it } #" accept # handle 14
+		ip saddr 10.0.0.0/8 log prefix "to drop it } #" accept # handle 14
 		meta nftrace set 1 comment "ipttrace:s1" # handle 16
 		jump c2 # handle 17
 		tcp dport 99 reject with tcp reset # handle 18
