@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,53 +13,6 @@ TAG = "ipttrace:"
 
 OWN_TABLE = "ipttrace-"
 """The nft tables of ours start so, followed by the session's name."""
-
-
-def observed_hook(chain: str) -> Hook | None:
-    """Return the hook that a chain of our nft table hangs on; None if it is no chain of ours.
-
-    Those chains are named after their purpose and hook: `observe-postrouting`.
-    """
-    purpose, _, hook = chain.partition("-")
-    known = purpose in ("trigger", "reply", "observe") and hook.upper() in set(Hook)
-    return Hook(hook.upper()) if known else None
-
-
-TRACKING_TARGETS = frozenset(
-    {
-        "CONNMARK",
-        "CONNSECMARK",
-        "CT",
-        "DNAT",
-        "MASQUERADE",
-        "NETMAP",
-        "NOTRACK",
-        "REDIRECT",
-        "SAME",
-        "SNAT",
-        "SYNPROXY",
-    }
-)
-"""Targets whose checkentry calls nf_ct_netns_get(), or that act on conntrack entries."""
-
-TRACKING_MATCHES = frozenset(
-    {
-        "cluster",
-        "connbytes",
-        "connlabel",
-        "connlimit",
-        "connmark",
-        "conntrack",
-        "helper",
-        "state",
-    }
-)
-
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_XT_WORDS = re.compile(r"(?:^| )-([jm]) (\S+)")
-_NFT_WORDS = re.compile(
-    r"(?:^|[ {(])(?:ct|masquerade|dnat|snat|redirect|notrack|synproxy)(?=[ ;]|$)"
-)
 
 
 @dataclass(frozen=True, slots=True)

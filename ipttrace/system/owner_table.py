@@ -5,7 +5,7 @@ processes cannot delete it, and the kernel removes it when the socket closes, ev
 A process that forks must not let the child keep the socket.
 
 Chains are named after purpose and hook, because their trace reports tell the correlator where a
-packet came through (`ruleset.observed_hook`):
+packet came through (`own_table.OWN_CHAINS`):
   trigger-*  just before the raw table: sets the trace bit by the packet's own headers;
   reply-*    just after conntrack: sets it by the conntrack entry, whatever NAT did;
   observe-*  input, forward and postrouting: report packets where no other chain may;
@@ -15,6 +15,8 @@ Rules count in the named counters `probe`, `reply` and `contained`, each packet 
 
 from __future__ import annotations
 
+from ipttrace.netfilter import INET_HOOKS
+from ipttrace.own_table import CONTAINMENT, OWN_CHAINS, REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.flow_selectors import FlowSelectors
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
@@ -60,25 +62,6 @@ NFTA_OBJ_TYPE = 3
 NFTA_OBJ_DATA = 4
 NFTA_COUNTER_PACKETS = 2
 
-BEFORE_RAW = -301
-AFTER_CONNTRACK = -199
-FIRST = -2147483647
-BEFORE_CONFIRM = 2147483646
-"""Conntrack confirms at INT_MAX (NF_IP_PRI_CONNTRACK_CONFIRM, uapi/linux/netfilter_ipv4.h)."""
-
-HOOK_NUMBER = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
-"""NF_INET_* (uapi/linux/netfilter.h), by the last word of a chain's name."""
-
-TRIGGERS = ("trigger-prerouting", "trigger-output")
-REPLIES = ("reply-prerouting", "reply-output")
-CONTAINMENT = "observe-postrouting"
-PRIORITY = {
-    "observe-input": BEFORE_CONFIRM,
-    "observe-forward": FIRST,
-    CONTAINMENT: BEFORE_CONFIRM,
-    **dict.fromkeys(TRIGGERS, BEFORE_RAW),
-    **dict.fromkeys(REPLIES, AFTER_CONNTRACK),
-}
 COUNTERS = ("probe", "reply", "contained")
 
 
@@ -162,7 +145,7 @@ class OwnerTable:
         ]
 
     def _chains(self) -> list[str]:
-        return [name for name in PRIORITY if name not in REPLIES or self._traces_tracked]
+        return [name for name in OWN_CHAINS if name not in REPLIES or self._traces_tracked]
 
     def _trigger_chains(self) -> list[str]:
         return [name for name in self._chains() if name in TRIGGERS + REPLIES]
@@ -238,8 +221,8 @@ class OwnerTable:
     def _chain(self, name: str) -> Message:
         hook = nested(
             NFTA_CHAIN_HOOK,
-            number32(NFTA_HOOK_HOOKNUM, HOOK_NUMBER[name.partition("-")[2]]),
-            number32(NFTA_HOOK_PRIORITY, PRIORITY[name]),
+            number32(NFTA_HOOK_HOOKNUM, INET_HOOKS.index(OWN_CHAINS[name].hook)),
+            number32(NFTA_HOOK_PRIORITY, OWN_CHAINS[name].priority),
         )
         names = string(NFTA_CHAIN_TABLE, self._name) + string(NFTA_CHAIN_NAME, name)
         kind = string(NFTA_CHAIN_TYPE, "filter")

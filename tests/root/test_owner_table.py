@@ -20,13 +20,13 @@ from ipttrace.decode.netlink import decode_datagram
 from ipttrace.errors import KernelError
 from ipttrace.event import TraceEvent
 from ipttrace.netfilter import Backend, Hook, PacketFamily
+from ipttrace.own_table import OWN_CHAINS
 from ipttrace.packet import Flow
 from ipttrace.ports import TraceRequest, Trigger
-from ipttrace.ruleset import observed_hook
 from ipttrace.system import conntrack
 from ipttrace.system.flow_selectors import FlowSelectors
 from ipttrace.system.netlink_queue import NetlinkQueue
-from ipttrace.system.owner_table import PRIORITY, OwnerTable
+from ipttrace.system.owner_table import OwnerTable
 from tests.root.kernel import (
     INTERFACE,
     Endpoint,
@@ -289,11 +289,10 @@ def test_chains_say_their_hook(namespaces: Namespaces, tables: Tables) -> None:
     tables(netns, request_for(any_flow(V4)), tracked=True)
     objects = json.loads(run("nft", "-j", "list", "chains", netns=netns))["nftables"]
     chains = {o["chain"]["name"]: o["chain"] for o in objects if "chain" in o}
-    assert chains.keys() == PRIORITY.keys()
+    assert chains.keys() == OWN_CHAINS.keys()
     for name, chain in chains.items():
-        hook = observed_hook(name)
-        assert hook is not None
-        assert (hook.lower(), PRIORITY[name]) == (chain["hook"], chain["prio"])
+        own = OWN_CHAINS[name]
+        assert (own.hook.lower(), own.priority) == (chain["hook"], chain["prio"])
 
 
 # ------------------------------------------------------------------ tracing
