@@ -23,6 +23,7 @@ from ipttrace.errors import IptTraceError, KernelError, UsageError
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest
 from ipttrace.system import presence
+from ipttrace.system.comments import SESSION_LENGTH
 from ipttrace.system.guardian_messages import (
     MESSAGE_LIMIT,
     Answer,
@@ -57,7 +58,7 @@ ANSWER_WAIT = 30.0
 EXIT_WAIT = 2.0
 """Seconds that a guardian that has undone everything may take to end."""
 
-SESSION = re.compile(r"[a-z0-9]{1,24}")
+SESSION = re.compile(rf"[a-z0-9]{{1,{SESSION_LENGTH}}}")
 
 KILLED = "the guardian process was gone before its work was done ({reason}); {what}"
 
@@ -97,7 +98,9 @@ class Guardian:
         are.  `notify` is told when something takes long; without it that goes to stderr.
         """
         if not SESSION.fullmatch(session):
-            raise UsageError(f"no session name: {session!r}", "Use 1 to 24 of a-z and 0-9.")
+            raise UsageError(
+                f"no session name: {session!r}", f"Use 1 to {SESSION_LENGTH} of a-z and 0-9."
+            )
         holder, loggers = namespace.run(lambda: presence.claim(session))
         with holder:
             guardian = cls(namespace, session, loggers, notify)

@@ -16,10 +16,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 
 from ipttrace.errors import IptTraceError, KernelError
+from ipttrace.ports import Disarmed
 from ipttrace.system import legacy_rules, nf_log, presence
 from ipttrace.system.arming import Arming, Bequest
 from ipttrace.system.guardian_messages import (
@@ -113,12 +115,19 @@ class GuardianProcess:
             case Quiet():
                 self._arming.quiet()
             case Disarm():
-                return IsDisarmed(self._arming.take_back())
+                return IsDisarmed(self._disarm())
             case Sweep(session):
                 from ipttrace.system import leftovers
 
                 return Swept(leftovers.sweep(session, self._notify))
         return Done()
+
+    def _disarm(self) -> Disarmed:
+        disarmed = self._arming.take_back()
+        if self._arming.finished:
+            return disarmed
+        still = f"still trying to take back what is left, for {PERSISTENCE:g} s"
+        return replace(disarmed, warnings=(*disarmed.warnings, still))
 
     def _notify(self, text: str) -> None:
         with suppress(OSError):

@@ -63,20 +63,14 @@ def _legacy_rules(is_dead: IsDead, notify: Callable[[str], None]) -> list[str]:
 def _nft_rules(is_dead: IsDead) -> list[str]:
     def is_ours(rule: NftObject) -> bool:
         own_table = rule.text(nft_rules.TABLE_NAME).startswith(OWN_TABLE)
-        name = _session(rule)
+        name = nft_rules.session_of(rule)
         return name is not None and is_dead(name) and not own_table
 
     return [
-        f"TRACE rule of session {_session(rule)} in {rule.family} "
+        f"TRACE rule of session {nft_rules.session_of(rule)} in {rule.family} "
         f"{rule.text(nft_rules.TABLE_NAME)}/{rule.text(nft_rules.RULE_CHAIN)} (nf_tables)"
         for rule in nft_rules.remove_everywhere(is_ours)
     ]
-
-
-def _session(rule: NftObject) -> str | None:
-    """Return the session in a rule's comment, wherever the tool that wrote it put that."""
-    found = (legacy_rules.TAGGED.search(value) for value in rule.attributes.values())
-    return next((match[1].decode() for match in found if match), None)
 
 
 def _nft_tables(is_dead: IsDead) -> list[str]:

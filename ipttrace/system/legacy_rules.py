@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,7 @@ from typing import Any
 
 from ipttrace.errors import KernelError, NotSupportedError
 from ipttrace.netfilter import Backend, ChainRef, PacketFamily
-from ipttrace.ruleset import TAG
-from ipttrace.system import file_lock
+from ipttrace.system import comments, file_lock
 from ipttrace.system.trace_rule import TraceRule
 
 TABLE = "raw"
@@ -45,7 +43,6 @@ TABLE_NAMES = {
     PacketFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
 
-TAGGED = re.compile(re.escape(TAG.encode()) + rb"([a-z0-9]{1,24})\0")
 
 Notify = Callable[[str], None]
 
@@ -113,7 +110,8 @@ def sessions(family: PacketFamily, notify: Notify) -> set[str]:
         for name in ("PREROUTING", "OUTPUT"):
             entry = table.first_rule(name)
             while entry:
-                found.update(match.decode() for match in TAGGED.findall(_bytes(entry)))
+                session = comments.session_in(_bytes(entry))
+                found.update({session} if session is not None else ())
                 entry = table.next_rule(entry)
         return False
 
@@ -200,10 +198,9 @@ def _build(iptc: Any, rule: TraceRule) -> Any:
 
 def _tagged(table: Any, chain: str, tag: str) -> Any:
     """Return the first entry (struct ipt_entry) whose comment is `tag`, or None."""
-    needle = tag.encode() + b"\0"
     entry = table.first_rule(chain)
     while entry:
-        if needle in _bytes(entry):
+        if comments.holds(_bytes(entry), tag):
             return entry
         entry = table.next_rule(entry)
     return None

@@ -18,8 +18,7 @@ from ipttrace.netfilter import (
     PacketFamily,
     TableFamily,
 )
-from ipttrace.ruleset import TAG
-from ipttrace.system import commands, nft_netlink
+from ipttrace.system import commands, comments, nft_netlink
 from ipttrace.system.netlink_attributes import attribute, nested, number32, string
 from ipttrace.system.nfnetlink import (
     NFNL_SUBSYS_NFTABLES,
@@ -34,7 +33,7 @@ from ipttrace.system.nft_netlink import NftObject, NftSocket, StaleError
 from ipttrace.system.trace_rule import TraceRule
 
 TABLE = "raw"
-MARK = "ipttrace made this for a while"
+MARK = "made by ipttrace"
 """The comment of a table or chain that exists only because of us (since Linux 5.10)."""
 
 # uapi/linux/netfilter/nf_tables.h
@@ -185,7 +184,7 @@ def _marked(found: NftObject) -> bool:
 
 
 def _is_tagged(rule: NftObject) -> bool:
-    return any(TAG.encode() in value for value in rule.attributes.values())
+    return session_of(rule) is not None
 
 
 def remove_everywhere(is_ours: Callable[[NftObject], bool]) -> list[NftObject]:
@@ -214,7 +213,13 @@ def remove_tables(is_ours: Callable[[NftObject], bool]) -> list[NftObject]:
 
 def bears(rule: NftObject, tag: str) -> bool:
     """Return whether a rule's comment is `tag`."""
-    return any(tag.encode() + b"\0" in value for value in rule.attributes.values())
+    return any(comments.holds(value, tag) for value in rule.attributes.values())
+
+
+def session_of(rule: NftObject) -> str | None:
+    """Return the session whose tag is a rule's comment, None if it is no rule of ours."""
+    found = (comments.session_in(value) for value in rule.attributes.values())
+    return next((name for name in found if name is not None), None)
 
 
 def _ours(

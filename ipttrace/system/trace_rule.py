@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from ipttrace.errors import UsageError
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import TraceRequest
@@ -73,6 +74,8 @@ class TraceRule:
 
     def native(self) -> str:
         """Return the rule as `nft` writes it, after the chain's name."""
+        if self.in_interface is not None and '"' in self.in_interface:
+            raise UsageError(f"cannot name interface {self.in_interface!r} to nft: it has a quote")
         address = "ip" if self.family is PacketFamily.IPV4 else "ip6"
         icmp = "icmp" if self.family is PacketFamily.IPV4 else "icmpv6"
         criteria = {

@@ -166,6 +166,7 @@ def test_rules_and_counters_of_the_user_stay_as_they_were(
         "[3:180] -A OUTPUT -j mine",
         "[3:180] -A mine -j RETURN",
     )
+    send_udp(netns, family, 2)
     before = saved_raw(netns, backend, family)
     wanted = request(backend, tcp_flow(family))
     guardian = guardians.start(netns, wanted.session)
@@ -288,6 +289,22 @@ def test_a_lock_that_is_released_in_time_is_taken(
     assert len(own_rules(netns, Backend.LEGACY, PacketFamily.IPV4)) == 1
 
 
+def test_a_lock_held_at_the_end_is_said_and_outwaited(
+    netns: str, guardians: Guardians, xtables_lock: Path
+) -> None:
+    wanted = request(Backend.LEGACY, tcp_flow(PacketFamily.IPV4))
+    guardian = guardians.start(netns, wanted.session)
+    guardian.arm(wanted)
+    with xtables_lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        disarmed = guardian.disarm()
+        assert not disarmed.clean
+        assert "has held the xtables lock" in disarmed.warnings[0]
+        assert disarmed.warnings[-1].startswith("still trying")
+        assert len(own_rules(netns, Backend.LEGACY, PacketFamily.IPV4)) == 1
+    wait_until(lambda: not own_rules(netns, Backend.LEGACY, PacketFamily.IPV4), what="rule gone")
+
+
 def test_rules_reloaded_meanwhile_are_said_and_left_alone(
     netns: str, guardians: Guardians, backend: Backend, family: PacketFamily
 ) -> None:
@@ -379,7 +396,7 @@ def test_a_session_is_not_started_twice(netns: str, guardians: Guardians) -> Non
         guardians.start(netns, session)
 
 
-@pytest.mark.parametrize("name", ["", "A", "a b", 'a"', "x" * 25])
+@pytest.mark.parametrize("name", ["", "A", "a b", 'a"', "x" * 17])
 def test_names_of_sessions_are_plain(netns: str, guardians: Guardians, name: str) -> None:
     with pytest.raises(UsageError):
         guardians.start(netns, name)
