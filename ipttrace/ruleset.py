@@ -15,6 +15,43 @@ OWN_TABLE = "ipttrace-"
 """The nft tables of ours start so, followed by the session's name."""
 
 
+TRACKING_TARGETS = frozenset(
+    {
+        "CONNMARK",
+        "CONNSECMARK",
+        "CT",
+        "DNAT",
+        "MASQUERADE",
+        "NETMAP",
+        "NOTRACK",
+        "REDIRECT",
+        "SAME",
+        "SNAT",
+        "SYNPROXY",
+    }
+)
+"""Targets whose checkentry calls nf_ct_netns_get(), or that act on conntrack entries."""
+
+TRACKING_MATCHES = frozenset(
+    {
+        "cluster",
+        "connbytes",
+        "connlabel",
+        "connlimit",
+        "connmark",
+        "conntrack",
+        "helper",
+        "state",
+    }
+)
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_XT_WORDS = re.compile(r"(?:^| )-([jm]) (\S+)")
+_NFT_WORDS = re.compile(
+    r"(?:^|[ {(])(?:ct|masquerade|dnat|snat|redirect|notrack|synproxy)(?=[ ;]|$)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Counter:
     """Packets and bytes that a rule or policy has met."""
