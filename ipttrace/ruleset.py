@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ipttrace.event import TraceEvent, TraceKind
 from ipttrace.netfilter import Backend, ChainRef, Hook, RuleRef, Verdict
@@ -122,7 +123,7 @@ class Place:
     rule: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ruleset:
     """All chains of both backends in one namespace."""
 
@@ -151,7 +152,7 @@ class Ruleset:
         if chain is None:
             return None
         if event.backend is Backend.NFT:
-            return _locate_by_handle(chain, event)
+            return self._locate_by_handle(chain, event)
         number = event.number or 0
         if 1 <= number <= len(chain.rules):
             return Place(chain, TraceKind.RULE, chain.rules[number - 1])
@@ -159,14 +160,16 @@ class Ruleset:
             return Place(chain, event.kind)
         return None
 
+    def _locate_by_handle(self, chain: Chain, event: TraceEvent) -> Place | None:
+        if event.handle is None:
+            return Place(chain, event.kind)
+        rule = self._by_handle.get((chain.ref, event.handle))
+        return Place(chain, TraceKind.RULE, rule) if rule else None
 
-def _locate_by_handle(chain: Chain, event: TraceEvent) -> Place | None:
-    if event.handle is None:
-        return Place(chain, event.kind)
-    for rule in chain.rules:
-        if rule.handle == event.handle:
-            return Place(chain, TraceKind.RULE, rule)
-    return None
+    @cached_property
+    def _by_handle(self) -> Mapping[tuple[ChainRef, int], Rule]:
+        handled = (rule for rule in self.rules() if rule.handle is not None)
+        return {(rule.chain, rule.handle or 0): rule for rule in handled}
 
 
 def counter_changes(before: Ruleset, after: Ruleset) -> dict[RuleRef, Counter]:
