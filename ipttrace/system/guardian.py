@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -248,8 +249,10 @@ class Guardian:
         if self._complaints >= 0:
             os.close(self._complaints)
             self._complaints = -1
-        with suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(EXIT_WAIT)
+        except subprocess.TimeoutExpired:  # it is still undoing; its end must be noticed
+            threading.Thread(target=self._process.wait, daemon=True).start()
 
 
 def sweep(namespace: Namespace, notify: Notify | None = None) -> list[str]:
