@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 from ipttrace.errors import UsageError
-from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
-from ipttrace.lab.scenario import Scenario
 from ipttrace.netfilter import Backend, Hook
 from ipttrace.path import TraceResult
 from ipttrace.ports import EventSource, ProbeClient, Trigger
@@ -21,7 +19,6 @@ from ipttrace.system.client import RealClient
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.inject import InjectingClient
-from ipttrace.system.lab_builder import LabBuilder
 from ipttrace.system.namespaces import Namespace, find_namespace
 from ipttrace.system.netlink_queue import LogGroupTakenError, NetlinkQueue
 from ipttrace.system.packets import warm_up
@@ -153,20 +150,3 @@ def _open_queue(traced: Namespace, legacy: bool, clock: SystemClock, note: Note)
                 note(f"{error.message}; waiting up to {LOG_GROUP_WAIT:g} s")
                 told = True
             clock.wait((), 0.05)
-
-
-def run_scenario(
-    scenario: Scenario,
-    backend: Backend,
-    *,
-    tell: Callable[[ProbeRun], None],
-    note: Note,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> LabRun:
-    """Build a lab, trace its probes, take it down; `tell` hears of each probe."""
-    capabilities.require_privilege()
-
-    def trace(spec: ProbeSpec) -> TraceResult:
-        return trace_probe(spec, answer=lambda _: None, note=note, cancelled=cancelled)
-
-    return run_lab(scenario, backend, LabBuilder(), trace, tell)

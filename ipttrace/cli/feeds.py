@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ipttrace.cli.compose import run_scenario, trace_probe
+from ipttrace.cli.compose import trace_probe
+from ipttrace.cli.lab_runs import run_scenario
 from ipttrace.lab.runner import ProbeRun
 from ipttrace.lab.scenario import load_scenario
 from ipttrace.netfilter import Backend

@@ -52,7 +52,7 @@ def run_list(_: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the lab on each backend and print each probe's way; return the exit status."""
-    from ipttrace.cli.compose import run_scenario
+    from ipttrace.cli.lab_runs import run_scenario
     from ipttrace.cli.printing import Printer
     from ipttrace.lab.scenario import load_scenario
 
