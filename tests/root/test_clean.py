@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.system import presence
 from ipttrace.system.guardian import sweep
 from tests.root.kernel import Iptables, Namespaces, in_namespace, run
 from tests.root.sessions import (
@@ -20,6 +23,7 @@ from tests.root.sessions import (
     saved_raw,
     tcp_flow,
 )
+from tests.waiting import wait_until
 
 TAGGED = ("-t", "raw", "-I", "PREROUTING", "-p", "tcp", "-m", "comment", "--comment")
 
@@ -93,6 +97,19 @@ def test_rules_of_a_living_session_stay(
     assert len(clean(netns)) == 1
     assert len(own_rules(netns, backend, family)) == 1
     assert guardian.disarm().warnings == ()
+
+
+def test_all_that_a_killed_guardian_left(
+    netns: str, guardians: Guardians, backend: Backend, family: PacketFamily
+) -> None:
+    wanted = request(backend, tcp_flow(family))
+    guardian = guardians.start(netns, wanted.session)
+    guardian.arm(wanted)
+    os.kill(guardian.pid, signal.SIGKILL)
+    wait_until(lambda: not in_namespace(netns).run(presence.living), what="the session is dead")
+    assert len(clean(netns)) == 1
+    assert own_rules(netns, backend, family) == []
+    assert nft_tables(netns) == []
 
 
 @pytest.mark.parametrize("comment", ["ipttrace: mine", "my ipttrace:dead", "ipttrace", "ipttraced"])
