@@ -189,6 +189,22 @@ def test_echo_to_this_very_host(pair: Pair, family: PacketFamily, connect: Conne
     assert len({flow.icmp_id for flow in client.flows}) == 3
 
 
+def test_own_request_is_no_answer(
+    pair: Pair, family: PacketFamily, connect: Connect, iptables: Iptables
+) -> None:
+    """A raw socket on the same host receives the request as well."""
+    netns, dst = pair.server.netns, pair.server.address(family)
+    reply = ["icmp", "--icmp-type", "0"]
+    if family is PacketFamily.IPV6:
+        reply = ["icmpv6", "--icmpv6-type", "129"]
+    iptables(netns, family, "-A", "OUTPUT", "-p", *reply, "-j", "DROP")
+    client = connect(netns, echo_spec(family, dst))
+    client.send()
+    wait_until(lambda: "[1:" in iptables.save(netns, family).split("-A OUTPUT")[0][-10:])
+    assert select.select([client._attempts[0].socket], [], [], 1.0)[0], "no request seen"
+    assert client.poll() is None
+
+
 def test_headers_are_as_announced(
     pair: Pair, family: PacketFamily, connect: Connect, iptables: Iptables, listen: Listeners
 ) -> None:

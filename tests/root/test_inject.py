@@ -188,7 +188,7 @@ def test_source_is_unused_address_of_the_network(
 TARGETS = {
     "bridge": ["link add t0 type bridge", "link set t0 up"],
     "bridge without address on the port": [
-        "link add br0 type bridge",
+        "link add br0 address 02:00:00:00:05:05 type bridge",
         "link add t0 type veth peer name p0",
         "link set t0 master br0",
         "link set br0 up",

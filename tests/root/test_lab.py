@@ -17,6 +17,7 @@ from ipttrace.lab.scenario import load_scenario, parse_scenario
 from ipttrace.lab.topology import Topology
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.probe import ProbeSpec
+from ipttrace.system import lab_builder
 from ipttrace.system.client import RealClient
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.namespaces import NAMED
@@ -108,6 +109,24 @@ def test_rules_routes_and_settings_are_there(up: Up, backend: Backend) -> None:
     assert "default via 198.51.100.1" in run("ip", "route", netns=client)
     assert "default via 2001:db8::1" in run("ip", "-6", "route", netns=client)
     assert run("sysctl", "-n", "net.ipv4.ip_forward", netns=server) == "1\n"
+
+
+def test_links_are_ready_when_it_is_up(up: Up, backend: Backend) -> None:
+    for netns in up(TWO, backend).namespaces.values():
+        shown = run("ip", "address", "show", "dev", "eth0", netns=netns)
+        assert "state UP" in shown
+        assert "tentative" not in shown
+        assert shown.count("inet6") == 2, "the link-local address as well"
+
+
+def test_links_that_never_come_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Down:
+        def get_links(self) -> list[dict[str, object]]:
+            return [{"index": 2, "operstate": "DOWN"}]
+
+    monkeypatch.setattr(lab_builder, "READY_TIMEOUT", 0.01)
+    with pytest.raises(KernelError, match=r"cannot bring the lab's links up: not within 0\.01 s"):
+        lab_builder._wait_until_ready(Down())
 
 
 def test_up_within_a_second(up: Up, backend: Backend) -> None:
