@@ -9,7 +9,7 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output, what_listens
 from ipttrace.diagnose.unmatched import unmatched
-from ipttrace.diagnose.walk import made_here, name, packet_before
+from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
 from ipttrace.matching import PacketFacts, criteria, judge
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
 from ipttrace.packet import PacketSummary
@@ -170,7 +170,7 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
         Evidence("no rule of nat/OUTPUT matched it", Strength.REPORTED),
         Evidence(f"{rule.ref} matches its destination: {rule.text}", Strength.INFERRED),
     )
-    command = same_in_output(rule.chain, rule.text, path.out_interface == "lo")
+    command = same_in_output(rule.chain, rule.text, stayed_here(path))
     remedy = (f"the same rule for packets made here: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
 
@@ -199,7 +199,9 @@ def _asks_destination_only(text: str) -> bool:
 def _unknown(path: PacketPath, last: ChainHop | None, client: str | None) -> Diagnosis:
     if last is None:
         got = f": the client's call ended with {client}" if client else ""
-        return Diagnosis(Cause.UNKNOWN, f"it never came to a chain of this namespace{got}")
+        summary = f"it never came to a chain of this namespace{got}"
+        remedy = f"to see the route that the sender has: ip route get {path.packet.dst}"
+        return Diagnosis(Cause.UNKNOWN, summary, remedy=(remedy,))
     seen = Evidence(f"{name(last)} is the kernel's last report of it", Strength.REPORTED)
     if path.outcome is Outcome.INCOMPLETE:
         summary = f"its way is not complete: reports were lost; last seen at {name(last)}"

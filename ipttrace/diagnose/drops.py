@@ -102,13 +102,21 @@ def _plain(death: _Death) -> Diagnosis:
         return _policy_drop(death)
     wanted = what_it_wants(hop)
     if hop.verdict is Verdict.REJECT:
-        answer = reject_answer(hop, death.path.packet.family)[0]
-        cause, deed = Cause.RULE_REJECT, f"answers with {answer}"
-        summary = f"{_place(hop)}: the rule for {wanted or 'all packets'} {deed}"
-    else:
-        cause = Cause.RULE_DROP
-        summary = f"{_place(hop)}: the rule drops {wanted or 'every packet that comes to it'}"
-    return Diagnosis(cause, summary, (hop.ref,), remedy=_remedies(death))
+        return _rule_reject(death, wanted or "all packets")
+    summary = f"{_place(hop)}: the rule drops {wanted or 'every packet that comes to it'}"
+    return Diagnosis(Cause.RULE_DROP, summary, (hop.ref,), remedy=_remedies(death))
+
+
+def _rule_reject(death: _Death, wanted: str) -> Diagnosis:
+    hop = death.hop
+    answer = reject_answer(hop, death.path.packet.family)[0]
+    summary = f"{_place(hop)}: the rule for {wanted} answers with {answer}"
+    plain = Diagnosis(Cause.RULE_REJECT, summary, (hop.ref,), remedy=_remedies(death))
+    for matcher, setter, mark in _marks(death):
+        refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))
+        text = f"{name(matcher)} matched {mark}, {_set_words(death, setter)}"
+        return replace(plain, rules=refs, evidence=(Evidence(text, Strength.INFERRED),))
+    return plain
 
 
 def _policy_drop(death: _Death) -> Diagnosis:
@@ -135,11 +143,17 @@ def _delete(hop: ChainHop) -> str:
 
 
 def _mark_drop(death: _Death) -> Diagnosis | None:
+    if death.hop.verdict is not Verdict.DROP:
+        return None
+    return next((_marked(death, *found) for found in _marks(death)), None)
+
+
+def _marks(death: _Death) -> Iterator[tuple[ChainHop, ChainHop, str]]:
+    """Yield the rule that matched a mark, the rule that had set it, and the mark."""
     for hop in death.deciding():
         setter = _set_by(death.path, hop)
         if setter is not None:
-            return _marked(death, hop, *setter)
-    return None
+            yield hop, *setter
 
 
 def _set_by(path: PacketPath, hop: ChainHop) -> tuple[ChainHop, str] | None:
@@ -179,12 +193,15 @@ def _last_before(
 
 def _marked(death: _Death, matcher: ChainHop, setter: ChainHop, mark: str) -> Diagnosis:
     hop = death.hop
-    verb = "restored from the connection" if "--restore-mark" in (setter.rule or "") else "set"
-    again = _again_on_lo(death, setter)
     drops = "it drops" if matcher is hop else f"{name(matcher)} sends it there for"
-    summary = f"{_place(hop)}: {drops} {mark}, which {name(setter)} had {verb}{again}"
+    summary = f"{_place(hop)}: {drops} {mark}, {_set_words(death, setter)}"
     refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))
     return Diagnosis(Cause.MARK_DROP, summary, refs, remedy=_mark_remedies(death, setter))
+
+
+def _set_words(death: _Death, setter: ChainHop) -> str:
+    verb = "restored from the connection" if "--restore-mark" in (setter.rule or "") else "set"
+    return f"which {name(setter)} had {verb}{_again_on_lo(death, setter)}"
 
 
 def _again_on_lo(death: _Death, hop: ChainHop) -> str:

@@ -86,6 +86,12 @@ def made_here(path: PacketPath) -> bool:
     return bool(hops) and hops[0].hook is Hook.OUTPUT
 
 
+def stayed_here(path: PacketPath) -> bool:
+    """Return whether this namespace made the packet for itself: it goes over lo."""
+    back = any(hop.hook in (Hook.PREROUTING, Hook.INPUT) for hop in path.chain_hops)
+    return made_here(path) and (back or path.out_interface == "lo")
+
+
 def name(hop: ChainHop) -> str:
     """Return what a user calls the hop: `filter/INPUT 1`, or `filter/INPUT policy`."""
     if hop.event is TraceKind.RULE:

@@ -169,6 +169,11 @@ def test_a_redirect_that_local_packets_never_meet(backend: Backend) -> None:
     )
 
 
+def test_a_packet_that_came_back_on_lo_went_out_by_it() -> None:
+    diagnosis = why(refused(out_interface=None), nat_rules(b.REDIRECT_RULE))
+    assert "-A OUTPUT -o lo " in diagnosis.remedy[0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -213,6 +218,7 @@ def test_a_packet_that_came_to_no_chain() -> None:
     assert diagnosis.summary == (
         "it never came to a chain of this namespace: the client's call ended with ENETUNREACH"
     )
+    assert diagnosis.remedy == ("to see the route that the sender has: ip route get 198.51.100.1",)
 
 
 def test_a_lost_packet_is_sent_on_to_routing() -> None:

@@ -53,6 +53,15 @@ def test_a_restored_connmark_is_said_to_be_restored() -> None:
     assert diagnosis.summary.endswith("which mangle/PREROUTING 2 had restored from the connection")
 
 
+def test_a_reject_for_a_mark_is_a_rule_reject_that_names_who_set_it() -> None:
+    marker = b.rule_hop("mangle", "PREROUTING", 2, "-j MARK", Change("mark", 0, 1))
+    reject = filter_rule("-m mark --mark 0x1 -j REJECT")
+    diagnosis = dropped(marker, reject, outcome=Outcome.REJECTED)
+    assert diagnosis.cause == "rule-reject"
+    assert "filter/INPUT 1 matched mark 0x1, which mangle/PREROUTING 2 had set" in texts(diagnosis)
+    assert [str(ref) for ref in diagnosis.rules] == ["filter/INPUT 1", "mangle/PREROUTING 2"]
+
+
 def test_a_drop_on_a_connmark_names_who_set_it() -> None:
     setter = b.rule_hop("mangle", "PREROUTING", 2, "-j CONNMARK --set-xmark 0x5/0xffffffff")
     diagnosis = dropped(setter, filter_rule("-m connmark --mark 0x5 -j DROP"))
