@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     runner = commands.add_parser("run", help="build it, send its probes, compare, take it down")
     add_lab_argument(runner)
     runner.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
-    runner.set_defaults(run=run)
+    runner.set_defaults(run=run, changes_host=True)
     lister = commands.add_parser("list", help="the labs that come with ipttrace")
     lister.set_defaults(run=run_list)
 

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.error(error)
         return error.exit_code
     except KeyboardInterrupt:
-        output.note("interrupted; everything was taken back")
+        changes = getattr(args, "changes_host", False)
+        output.note("interrupted; everything was taken back" if changes else "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

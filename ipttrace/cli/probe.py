@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--expect", metavar="WORD", help="exit 1 unless the outcome or the cause is WORD"
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes_host=True)
 
 
 def run(args: argparse.Namespace) -> int:
