@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import signal
 import struct
 import subprocess
@@ -248,6 +249,47 @@ def test_sigkill_leaves_no_device(pair: Pair) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert done.stdout == "sent\n"
     wait_until(lambda: taps(netns) == [])
+
+
+KILLED_WITH_GUARDIAN = """
+import os, signal, sys
+from pathlib import Path
+from ipttrace.netfilter import Hook
+from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.probe import ProbeSpec
+from ipttrace.system.guardian import Guardian
+from ipttrace.system.inject import InjectingClient
+from ipttrace.system.namespaces import Namespace
+
+netns, dst, session = sys.argv[1:]
+namespace = Namespace(netns, Path("/run/netns", netns))
+guardian = Guardian.start(namespace, session=session, legacy=False)
+spec = ProbeSpec("tcp", dst, 8443, in_interface="eth0")
+client = InjectingClient(spec, namespace, session, guardian)
+(flow,) = client.prepare()
+guardian.arm(TraceRequest(session, Hook.PREROUTING, flow, Trigger.OWNER, contain=True))
+client.send()
+print("sent", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_guardian_takes_the_half_open_socket_back(
+    pair: Pair, family: PacketFamily, listen: Listeners, iptables: Iptables
+) -> None:
+    netns, dst, session = pair.server.netns, pair.server.address(family), secrets.token_hex(4)
+    listen(netns, dst, 8443)
+    iptables(netns, family, *TRACKING.split())
+    command = [sys.executable, "-c", KILLED_WITH_GUARDIAN, netns, dst, session]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"sent\n"
+        wait_until(lambda: half_open(netns), what="a half-open socket")
+        victim.kill()
+    wait_until(lambda: taps(netns) == [], what="no device")
+    assert half_open(netns) == ""
+    version = "ipv4" if family is PacketFamily.IPV4 else "ipv6"
+    assert run("conntrack", "-L", "-f", version, netns=netns) == ""
 
 
 class RecordingHeir:
