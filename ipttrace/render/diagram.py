@@ -27,4 +27,7 @@ def flow_picture(
     boxes = flow_boxes.draw(way, width, selected_hop)
     if boxes is not None and (height is None or boxes.height <= height):
         return boxes
-    return flow_lanes.draw(way, width, selected_hop)
+    lanes = flow_lanes.draw(way, width, selected_hop)
+    if height is None or lanes.height <= height:
+        return lanes
+    return flow_lanes.draw(way, width, selected_hop, tight=True)

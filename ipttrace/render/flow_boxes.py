@@ -39,6 +39,7 @@ class Section:
     name: str
     items: Sequence[Item]
     on: bool
+    passed: bool
 
 
 def draw(way: Journey, width: int, selected: int | None) -> Picture | None:
@@ -65,7 +66,7 @@ def _section(way: Journey, hook: Hook, selected: int | None) -> Section:
             here = [_first(items.socket_out(way)), items.route_out(way), *here]
         case Hook.POSTROUTING if not way.loops:
             here = [*here, _finish(items.wire_out(way))]
-    return Section(hook.value, here, lane.met or lane.passed)
+    return Section(hook.value, here, lane.met or lane.passed, lane.passed)
 
 
 def _start(item: Item, way: Journey) -> list[Item]:
@@ -130,8 +131,8 @@ class Painter:
         forward = sections[Hook.FORWARD]
         self.row(0, 0, sections[Hook.PREROUTING], sections[Hook.INPUT], notes=False)
         end = self.row(8, 0, sections[Hook.OUTPUT], notes=False)
-        joined = sections[Hook.OUTPUT].on or forward.on
-        self.line(10, end, merge, on=sections[Hook.OUTPUT].items[-1].reached)
+        joined = sections[Hook.POSTROUTING].on
+        self.line(10, end, merge, on=joined and sections[Hook.OUTPUT].passed)
         self.row(8, merge + 1 + self.gap, sections[Hook.POSTROUTING], notes=False)
         self.line(10, merge + 1, merge + 1 + self.gap, on=sections[Hook.POSTROUTING].on)
         self.through(fork, merge, forward)
@@ -151,7 +152,7 @@ class Painter:
         self.canvas.text(6, fork - len("FORWARD "), "FORWARD", look)
         self.line(6, fork + 1, fork + 1 + self.gap, on=forward.on)
         end = self.boxes(5, fork + 1 + self.gap, forward.items)
-        out = forward.on and not any(item.closed for item in forward.items)
+        out = forward.passed
         self.line(6, end, merge, on=out)
         strokes, look = (HEAVY, Look.LIT) if out else (LIGHT, Look.DIM)
         self.canvas.text(6, merge, strokes.corners[1], look)

@@ -25,16 +25,19 @@ class Item:
     caption: str = ""
     indent: int = 0
     """Columns from the left of the box to where its caption should begin."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether no way leads on."""
-        return self.look is Look.DEAD
+    closed: bool = False
+    """No way leads on."""
 
 
 def station_item(station: Station, selected: int | None) -> Item:
     """Return how a station is drawn."""
-    return Item(station.label, _look(station, selected), station.reached, caption=station.caption)
+    return Item(
+        station.label,
+        _look(station, selected),
+        station.reached,
+        caption=station.caption,
+        closed=station.dead,
+    )
 
 
 def _look(station: Station, selected: int | None) -> Look:
@@ -108,7 +111,7 @@ def _end(
 ) -> Item:
     if way.end is place and way.mark:
         look = Look.DEAD if way.mark == DEAD_MARK else Look.PLAIN
-        return Item(f"{text} {way.mark}", look, reached=True, boxed=boxed)
+        return Item(f"{text} {way.mark}", look, reached=True, boxed=boxed, closed=True)
     return Item(text, Look.LIT if came else Look.DIM, came, boxed, caption)
 
 

@@ -24,15 +24,15 @@ MARGIN = 14
 """Columns of the hook's name."""
 
 
-def draw(way: Journey, width: int, selected: int | None) -> Picture:
-    """Return the picture; `width` in columns."""
+def draw(way: Journey, width: int, selected: int | None, *, tight: bool = False) -> Picture:
+    """Return the picture; `width` in columns, `tight` without spaces between the tables."""
     canvas, row = Canvas(), 0
     for hook in _shown(way):
         lane = way.lanes[hook]
         on = lane.met or lane.passed
         name = hook.value if hook else "hook unknown"
         canvas.text(row, 0, f"{'●' if on else '○'} {name}", Look.LIT if on else Look.DIM)
-        row = _line(canvas, row, _items(way, hook, selected), width)
+        row = _line(canvas, row, _items(way, hook, selected), width, tight=tight)
     return canvas.picture()
 
 
@@ -57,11 +57,11 @@ def _items(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:
     return here
 
 
-def _line(canvas: Canvas, row: int, line: list[Item], width: int) -> int:
+def _line(canvas: Canvas, row: int, line: list[Item], width: int, *, tight: bool) -> int:
     """Draw a lane from `row` on; return the row below it."""
     column, fresh = MARGIN, True
     for index, item in enumerate(line):
-        join = ("━▶ " if item.reached else "┄▷ ") if index == 0 else _join(item)
+        join = ("━▶ " if item.reached else "┄▷ ") if index == 0 else _join(item, tight=tight)
         word, note = _word(item), f" ({item.caption})" if item.caption else ""
         if not fresh and column + len(join) + len(word) + len(note) > width:
             row, column = row + 1, MARGIN
@@ -78,10 +78,9 @@ def _line(canvas: Canvas, row: int, line: list[Item], width: int) -> int:
     return row + 1
 
 
-def _join(item: Item) -> str:
-    if item.reached:
-        return " ━ " if item.boxed else " ━▶ "
-    return " ┄ " if item.boxed else " ┄▷ "
+def _join(item: Item, *, tight: bool) -> str:
+    way = ("━" if item.reached else "┄") if item.boxed else ("━▶" if item.reached else "┄▷")
+    return way if tight else f" {way} "
 
 
 def _word(item: Item) -> str:

@@ -26,6 +26,7 @@ from ipttrace.netfilter import (
 )
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, Role, WireHop
+from ipttrace.render.words import change_words, nat_effects
 
 CONNTRACK = "ct"
 DEAD_MARK = "✗"
@@ -63,7 +64,7 @@ class Station:
     @property
     def caption(self) -> str:
         """What was changed here, in words."""
-        return ", ".join([*map(change_words, self.changes), *([self.nat] if self.nat else [])])
+        return ", ".join([*map(short_change, self.changes), *([self.nat] if self.nat else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +100,17 @@ class Journey:
     def loops(self) -> bool:
         """Whether the packet left by lo and came in again."""
         order = [hook for hook in self.visited if hook in (Hook.POSTROUTING, Hook.PREROUTING)]
-        return order == [Hook.POSTROUTING, Hook.PREROUTING]
+        return order == [Hook.POSTROUTING, Hook.PREROUTING] and Hook.FORWARD not in self.visited
 
 
-def change_words(change: Change) -> str:
-    """Return a change in words: `dport 8445→8443`; marks above 9 in hexadecimal."""
-    return f"{change.field} {_value(change.field, change.old)}→{_value(change.field, change.new)}"
+def short_change(change: Change) -> str:
+    """Return a change in few columns: `dport 8445→8443`."""
+    return change_words(change).replace(" -> ", "→")
 
 
-def _value(name: str, value: str | int | None) -> str:
-    if value is None:
-        return "?"
-    if name == "mark" and isinstance(value, int) and value > 9:
-        return hex(value)
-    return str(value)
+def short_nat(hop: NatHop) -> str:
+    """Return what conntrack rewrote: `src 10.0.0.2:40000→203.0.113.1:40000`."""
+    return ", ".join(nat_effects(hop)).replace(" -> ", "→")
 
 
 NOBODY = PacketPath(0, None, Role.OBSERVED, 0.0, PacketSummary(PacketFamily.IPV4, "", "", ""))
@@ -267,19 +265,13 @@ def _with_nat(path: PacketPath, hook: Hook | None, met: list[Station]) -> list[S
         if isinstance(hop, ChainHop):
             here = hop.hook
         elif isinstance(hop, NatHop) and here is hook:
-            words.append((index, nat_words(hop)))
+            words.append((index, short_nat(hop)))
     if not words or not met:
         return met
     text, indexes = ", ".join(w for _, w in words), tuple(i for i, _ in words)
     place = next((i for i, each in enumerate(met) if "nat" in each.label.split()), len(met) - 1)
     rewritten = replace(met[place], hops=met[place].hops + indexes, nat=text)
     return [*met[:place], rewritten, *met[place + 1 :]]
-
-
-def nat_words(hop: NatHop) -> str:
-    """Return what conntrack rewrote, in words: `src 10.0.0.2:40000→203.0.113.1:40000`."""
-    pairs = (("src", hop.source), ("dst", hop.destination))
-    return ", ".join(f"{name} {pair[0]}→{pair[1]}" for name, pair in pairs if pair)
 
 
 def _with_map(met: list[Station], hook: Hook | None) -> list[Station]:

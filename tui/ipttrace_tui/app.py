@@ -8,7 +8,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import App
@@ -45,6 +45,16 @@ class IptTraceApp(App[IptTraceError | None]):
         self._error: IptTraceError | None = None
         self._tracing = False
         self._leaving = False
+
+    def run(self, *args: Any, **options: Any) -> IptTraceError | None:
+        """Show the screen until the user leaves and the feed has cleaned up.
+
+        Returns the error that ended the last run, if one did.
+        """
+        try:
+            return super().run(*args, **options)
+        finally:
+            self.runner.stop_and_wait()
 
     def get_default_screen(self) -> Screen[None]:
         """Return the one screen."""
@@ -119,15 +129,3 @@ class IptTraceApp(App[IptTraceError | None]):
             self._main.leave()
         else:
             self.exit(self._error)
-
-
-def show(feed: Feed, title: str) -> IptTraceError | None:
-    """Show the screen until the user leaves and the feed has cleaned up.
-
-    Returns the error that ended the last run, if one did.
-    """
-    app = IptTraceApp(feed, title)
-    try:
-        return app.run()
-    finally:
-        app.runner.stop_and_wait()

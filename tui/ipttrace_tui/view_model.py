@@ -10,7 +10,8 @@ from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Hop, NatHop, Outcome, PacketPath, Role, WireHop
-from ipttrace.render.stations import change_words, nat_words
+from ipttrace.render.stations import short_change, short_nat
+from ipttrace.render.words import rule_words, table_name
 
 
 class Tone(StrEnum):
@@ -126,7 +127,7 @@ def _hop_row(hop: Hop, both: bool) -> HopRow:
         case ChainHop():
             return _chain_row(hop, both)
         case NatHop():
-            text = clean_text(nat_words(hop))
+            text = clean_text(short_nat(hop))
             how = f"rewritten by conntrack, {hop.basis.value}"
             return HopRow("nat", "", "", how, "", "", text, "", Tone.CHANGED)
         case WireHop():
@@ -137,26 +138,19 @@ def _hop_row(hop: Hop, both: bool) -> HopRow:
 
 
 def _chain_row(hop: ChainHop, both: bool) -> HopRow:
-    table = f"{table_name(hop)}·{_short(hop.chain.backend)}" if both else table_name(hop)
-    rule = rule_text(hop)
+    name = table_name(hop.chain)
+    table = f"{name}·{_short(hop.chain.backend)}" if both else name
     return HopRow(
         table,
         clean_text(hop.chain.chain),
         _place(hop),
-        rule,
+        rule_words(hop.rule or "", hop.chain.chain),
         clean_text(hop.target or ""),
         verdict_words(hop),
-        clean_text(", ".join(map(change_words, hop.changes))),
+        clean_text(", ".join(map(short_change, hop.changes))),
         f"+{hop.counter.packets}" if hop.counter else "",
         _tone(hop),
     )
-
-
-def table_name(hop: ChainHop) -> str:
-    """Return the table, with its family where that is not the packet's own."""
-    family = hop.chain.table_family.value
-    table = clean_text(hop.chain.table)
-    return table if family in ("ip", "ip6") else f"{family} {table}"
 
 
 def _short(backend: Backend) -> str:
@@ -169,12 +163,6 @@ def _place(hop: ChainHop) -> str:
     if hop.number is not None:
         return str(hop.number)
     return f"#{hop.handle}" if hop.handle is not None else "?"
-
-
-def rule_text(hop: ChainHop) -> str:
-    """Return the rule without the `-A CHAIN` that its place says already."""
-    text = clean_text(hop.rule or "")
-    return text.removeprefix(f"-A {clean_text(hop.chain.chain)} ")
 
 
 def cut_rule(text: str, width: int) -> str:
@@ -192,8 +180,8 @@ def cut_rule(text: str, width: int) -> str:
 
 
 def _whole_words(text: str, width: int) -> str:
-    cut = text[: width + 1].rpartition(" ")[0]
-    return cut if len(text) > width and cut else text[:width]
+    cut = text if len(text) <= width else text[: width + 1].rpartition(" ")[0]
+    return cut if len(cut) > width // 2 else text[:width]
 
 
 def verdict_words(hop: ChainHop) -> str:

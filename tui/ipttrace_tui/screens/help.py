@@ -28,7 +28,7 @@ SIGNS = (
     ("mangle 1", "rule 1 of the chain matched; no number: its policy"),
     ("✗", "here it ended"),
     ("?", "the last that is known of it"),
-    ("0→1", "changed here"),
+    ("0 → 1", "changed here"),
     ("+1", "the rule's counter rose by so much, by all traffic"),
     ("reported", "the kernel said so of this packet"),
     ("inferred", "it follows from the rule and the next hop"),

@@ -60,7 +60,8 @@ class HopList(RowList):
         verdict = f"{row.verdict} ✗" if row.tone is Tone.BAD else row.verdict
         text.append(fitted(verdict, columns.verdict) + " ", tone(self, row.tone))
         if columns.changes:
-            short = "" if columns.text >= LEAST_TEXT else row.target
+            said = columns.text >= LEAST_TEXT or row.target.upper() == row.verdict
+            short = "" if said else row.target
             name = Tone.CHANGED if row.changes else Tone.MUTED
             text.append(fitted(row.changes or short, columns.changes) + " ", tone(self, name))
         text.append(row.counter.rjust(columns.counter), tone(self, Tone.MUTED))

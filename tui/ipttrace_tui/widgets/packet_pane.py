@@ -43,7 +43,7 @@ class PacketPane(TextPane):
     def _append(self, text: Text, field: Field) -> None:
         text.append(f"{field.name:<7}", tone(self, Tone.MUTED))
         if field.before:
-            text.append(f"{field.before} → {field.value}  ◂ changed", tone(self, Tone.CHANGED))
+            text.append(f"{field.before} → {field.value}", tone(self, Tone.CHANGED))
         else:
             text.append(field.value)
         text.append("\n")

@@ -31,7 +31,7 @@ class StatusBar(Bar):
             text = f"⚠ {word} {count:,}" if count else f"{word} 0"
             left.append(text + "   ", tone(self, Tone.WARN if count else Tone.MUTED))
         if totals.packets:
-            whole = f"{totals.complete:,} of {totals.packets:,} traced packets complete"
+            whole = f"{totals.complete:,} of {totals.packets:,} complete"
             missing = totals.complete < totals.packets
             left.append(whole, tone(self, Tone.WARN if missing else Tone.MUTED))
         words = (f"trigger {snapshot.trigger}", "+".join(snapshot.backends))

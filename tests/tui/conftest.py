@@ -1,0 +1,47 @@
+"""SVG pictures of the screen, kept under review in tests/tui/snapshots."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ipttrace_tui.app import IptTraceApp
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+UPDATE = "IPTTRACE_UPDATE_SNAPSHOTS"
+
+Check = Callable[[IptTraceApp, str], None]
+
+
+def normal_svg(svg: str) -> str:
+    """Return the picture without what differs from run to run, and without fetched fonts."""
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = svg.replace("Fira Code", "DejaVu Sans Mono").replace(
+        "<text ", '<text xml:space="preserve" '
+    )
+    svg = re.sub(r"terminal-\d+", "terminal", svg)
+    return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
+
+
+@pytest.fixture
+def same_picture() -> Check:
+    """Compare the screen with its reviewed picture; with IPTTRACE_UPDATE_SNAPSHOTS=1 write it."""
+
+    def check(app: IptTraceApp, name: str) -> None:
+        file = SNAPSHOTS / f"{name}.svg"
+        picture = normal_svg(app.export_screenshot(simplify=True))
+        if os.environ.get(UPDATE) == "1":
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(picture, encoding="utf-8")
+        assert file.exists(), f"no picture {file.name}: look at it after {UPDATE}=1"
+        seen = file.with_suffix(".seen.svg")
+        if picture != file.read_text(encoding="utf-8"):
+            seen.write_text(picture, encoding="utf-8")
+            pytest.fail(f"{seen.name} differs from {file.name}: look at both, then {UPDATE}=1")
+        seen.unlink(missing_ok=True)
+
+    return check
