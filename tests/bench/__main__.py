@@ -45,7 +45,7 @@ def interleaved(
 
 def cpu_per_hop(runs: int, seconds: float) -> Figure:
     """Measure the CPU time of each reader for one reported hop."""
-    with Namespaces() as made, Listeners() as listen:
+    with Namespaces("bench") as made, Listeners() as listen:
         pair = build_pair(made)
         add_rules(pair)
         listen(pair.server.netns, pair.server.ipv4, STREAM_PORT, "udp")
@@ -68,7 +68,7 @@ def cpu_per_hop(runs: int, seconds: float) -> Figure:
 
 def probe_seconds(runs: int) -> Figure:
     """Measure how long a cold probe takes to its answer."""
-    with Namespaces() as made, Listeners() as listen:
+    with Namespaces("bench") as made, Listeners() as listen:
         pair = build_pair(made)
         listen(pair.server.netns, pair.server.ipv4, PORT)
         turns = {

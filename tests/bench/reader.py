@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import select
 import signal
 import subprocess
-import threading
 
 from ipttrace.correlate import Correlator
 from ipttrace.decode.iptables_save import decode_iptables_save
@@ -21,8 +21,8 @@ from ipttrace.ruleset import Ruleset
 from ipttrace.system.namespaces import HERE
 from ipttrace.system.netlink_queue import NetlinkQueue
 
-NAP = 0.02
-"""Seconds in which reports gather before the next look: waking up costs more than reading."""
+NAP = 20
+"""Milliseconds in which reports gather before the next look: waking up costs more than reading."""
 
 
 def read_rules() -> Ruleset:
@@ -33,21 +33,22 @@ def read_rules() -> Ruleset:
     return decode_iptables_save(saved, Backend.NFT, TableFamily.IP)
 
 
-def pump(queue: NetlinkQueue, correlator: Correlator, stop: threading.Event) -> dict[str, int]:
-    """Follow packets until `stop`; return what was counted."""
+def pump(queue: NetlinkQueue, correlator: Correlator, stop: int) -> dict[str, int]:
+    """Follow packets until `stop` can be read; return what was counted."""
     hops = overruns = 0
     ready = select.poll()
     ready.register(queue.fileno(), select.POLLIN)
-    while not stop.is_set():
-        if not ready.poll(100):
-            continue
+    ready.register(stop, select.POLLIN)
+    ending = select.poll()
+    ending.register(stop, select.POLLIN)
+    while all(descriptor != stop for descriptor, _ in ready.poll()):
         datagrams, lost = queue.drain()
         overruns += lost
         for datagram in datagrams:
             for event in decode_datagram(datagram.data, datagram.time):
                 correlator.feed(event)
                 hops += isinstance(event, TraceEvent) and not event.header_only
-        stop.wait(NAP)
+        ending.poll(NAP)
     return {
         "hops": hops,
         "lost": overruns + correlator.tally.lost,
@@ -55,10 +56,18 @@ def pump(queue: NetlinkQueue, correlator: Correlator, stop: threading.Event) -> 
     }
 
 
+def signal_descriptor() -> int:
+    """Return a descriptor that can be read once SIGTERM came: an idle reader spends no CPU."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    return reading
+
+
 def main() -> None:
     """Read until SIGTERM."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = signal_descriptor()
     correlator = Correlator(read_rules(), ids=itertools.count(1))
     queue = NetlinkQueue(HERE)
     print(json.dumps(pump(queue, correlator, stop)))

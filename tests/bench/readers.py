@@ -64,7 +64,8 @@ class Reader:
         pause = threading.Event()
         last = -1.0
         deadline = time.monotonic() + 30
-        while (now := self._cpu()) != last and time.monotonic() < deadline:
+        while (now := self._cpu()) != last:
+            assert time.monotonic() < deadline, f"{self._process.args!r} does not come to rest"
             last = now
             pause.wait(QUIET)
         return now - self._begin

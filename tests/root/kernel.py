@@ -24,9 +24,9 @@ INTERFACE = "eth0"
 """The name of both ends of a pair, each in its own namespace."""
 
 
-def unique_name(part: str) -> str:
+def unique_name(part: str, prefix: str = "t") -> str:
     """Return a name for a namespace that no other test run has."""
-    return f"ipt-t{os.getpid()}-{secrets.token_hex(3)}-{part}"
+    return f"ipt-{prefix}{os.getpid()}-{secrets.token_hex(3)}-{part}"
 
 
 def run(*command: str, netns: str | None = None, stdin: str | None = None) -> str:
@@ -73,8 +73,9 @@ class Endpoint:
 class Namespaces:
     """Makes namespaces, and deletes all of them at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "t") -> None:
         self._stack = ExitStack()
+        self._prefix = prefix
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +85,7 @@ class Namespaces:
 
     def add(self, part: str) -> str:
         """Make a namespace with `lo` up and no duplicate address detection; return its name."""
-        name = unique_name(part)
+        name = unique_name(part, self._prefix)
         run("ip", "netns", "add", name)
         self._stack.callback(run, "ip", "netns", "del", name)
         for scope in ("all", "default"):
