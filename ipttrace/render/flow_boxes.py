@@ -129,11 +129,11 @@ class Painter:
         """Draw the whole map: in, through, out."""
         fork, merge = self.fork_column(sections), self.merge_column(sections)
         forward = sections[Hook.FORWARD]
-        self.row(0, 0, sections[Hook.PREROUTING], sections[Hook.INPUT], notes=False)
-        end = self.row(8, 0, sections[Hook.OUTPUT], notes=False)
+        self.row(0, 0, sections[Hook.PREROUTING], sections[Hook.INPUT])
+        end = self.row(8, 0, sections[Hook.OUTPUT])
         joined = sections[Hook.POSTROUTING].on
         self.line(10, end, merge, on=joined and sections[Hook.OUTPUT].passed)
-        self.row(8, merge + 1 + self.gap, sections[Hook.POSTROUTING], notes=False)
+        self.row(8, merge + 1 + self.gap, sections[Hook.POSTROUTING])
         self.line(10, merge + 1, merge + 1 + self.gap, on=sections[Hook.POSTROUTING].on)
         self.through(fork, merge, forward)
         self.cell(10, merge, "┻" if joined else "┴", on=joined)
@@ -163,6 +163,7 @@ class Painter:
         out = (sections[Hook.OUTPUT], sections[Hook.POSTROUTING])
         into = (sections[Hook.PREROUTING], sections[Hook.INPUT])
         end = self.row(0, 0, *out)
+        self.row(6, 2, *into)
         right = max(end, 2 + self.length(*into)) + self.gap
         self.line(2, end, right, on=True)
         self.canvas.text(2, right, "┓", Look.LIT)
@@ -171,11 +172,11 @@ class Painter:
         self.canvas.text(5, right // 2 - 3, " by lo ", Look.LIT)
         self.canvas.down(0, range(6, 8), "┃", Look.LIT)
         self.canvas.text(8, 0, "┗━", Look.LIT)
-        self.row(6, 2, *into)
+        self.notes(4, 0, *out)
+        self.notes(10, 2, *into)
 
-    def row(self, top: int, column: int, *sections: Section, notes: bool = True) -> int:
-        """Draw hooks' names above, boxes, and what was changed below; return the column after."""
-        start = column
+    def row(self, top: int, column: int, *sections: Section) -> int:
+        """Draw boxes with their hooks' names above; return the column after."""
         for section in sections:
             if section is not sections[0]:
                 self.line(top + 2, column, column + self.gap, on=section.items[0].reached)
@@ -185,8 +186,6 @@ class Painter:
             look = Look.LIT if section.on else Look.DIM
             self.canvas.text(top, column + before, section.name, look)
             column = self.boxes(top + 1, column, section.items)
-        if notes:
-            self.notes(top + 4, start, *sections)
         return column
 
     def notes(self, row: int, column: int, *sections: Section) -> None:

@@ -20,6 +20,7 @@ ORDER = (
     Hook.EGRESS,
     None,
 )
+LOOP = (Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT)
 MARGIN = 14
 """Columns of the hook's name."""
 
@@ -39,8 +40,7 @@ def draw(way: Journey, width: int, selected: int | None, *, tight: bool = False)
 def _shown(way: Journey) -> Iterable[Hook | None]:
     if not way.loops:
         return [hook for hook in ORDER if hook in way.lanes]
-    rest = (hook for hook in (Hook.INPUT,) if hook not in way.visited)
-    return [*way.visited, *rest]
+    return [*LOOP, *(hook for hook in way.visited if hook not in LOOP)]
 
 
 def _items(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:

@@ -83,7 +83,10 @@ class Canvas:
         )
 
     def note(self, row: int, column: int, text: str, look: Look, width: int) -> None:
-        """Write `text` as near to `column` as is free within `width`, cut if it must be."""
+        """Write `text` as near to `column` as is free within `width`, cut if it must be.
+
+        It covers nothing, so all else is drawn before.
+        """
         for length in range(min(len(text), width), 3, -1):
             cut = text if length == len(text) else text[: length - 1] + "…"
             starts = sorted(range(width - length + 1), key=lambda start: abs(start - column))

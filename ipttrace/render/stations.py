@@ -99,8 +99,7 @@ class Journey:
     @property
     def loops(self) -> bool:
         """Whether the packet left by lo and came in again."""
-        order = [hook for hook in self.visited if hook in (Hook.POSTROUTING, Hook.PREROUTING)]
-        return order == [Hook.POSTROUTING, Hook.PREROUTING] and Hook.FORWARD not in self.visited
+        return _loops(self.visited)
 
 
 def short_change(change: Change) -> str:
@@ -127,7 +126,16 @@ def journey(path: PacketPath | None) -> Journey:
     passed = _passed(visited, end, mark)
     hooks = dict.fromkeys([*TABLE_HOOKS["mangle"], *visited])
     met = {hook: _lane(path, hook, both=both, passed=hook in passed) for hook in hooks}
-    return Journey(met, visited, end, mark, _entered(path), _left(path), _contained(path))
+    return Journey(met, visited, end, mark, _entered(path), *_left(path))
+
+
+def _loops(visited: tuple[Hook | None, ...]) -> bool:
+    """A hook without any table reports nothing: one of each side of lo must do."""
+    known = [hook for hook in visited if hook in INET_HOOKS]
+    out_first = bool(known) and known[0] in (Hook.OUTPUT, Hook.POSTROUTING)
+    return (
+        out_first and Hook.FORWARD not in known and bool({Hook.PREROUTING, Hook.INPUT} & {*known})
+    )
 
 
 def _passed(visited: tuple[Hook | None, ...], end: Place, mark: str) -> set[Hook | None]:
@@ -135,6 +143,8 @@ def _passed(visited: tuple[Hook | None, ...], end: Place, mark: str) -> set[Hook
     passed = set(visited[:-1])
     if {Hook.INPUT, Hook.FORWARD} & set(visited):
         passed.add(Hook.PREROUTING)
+    if _loops(visited):
+        passed |= {Hook.OUTPUT, Hook.POSTROUTING}
     if mark != LOST_MARK and end is not Place.STATION:
         passed.update(visited[-1:])
     if not mark and end is Place.WIRE_OUT and visited:
@@ -179,15 +189,13 @@ def _entered(path: PacketPath) -> str:
     return (received[0].interface if received else path.in_interface) or ""
 
 
-def _left(path: PacketPath) -> str:
+def _left(path: PacketPath) -> tuple[str, bool]:
+    """Return by which interface it left, and whether we held it back there."""
     sent = [h for h in path.hops if isinstance(h, WireHop) and h.event != "received"]
     if sent:
-        return sent[-1].interface or ""
-    return (path.out_interface or "") if path.outcome in (Outcome.FORWARDED, Outcome.SENT) else ""
-
-
-def _contained(path: PacketPath) -> bool:
-    return any(isinstance(hop, WireHop) and hop.event == "contained" for hop in path.hops)
+        return sent[-1].interface or "", sent[-1].event == "contained"
+    gone = path.outcome in (Outcome.FORWARDED, Outcome.SENT)
+    return (path.out_interface or "") if gone else "", False
 
 
 def _lane(path: PacketPath, hook: Hook | None, *, both: bool, passed: bool) -> Lane:
@@ -228,8 +236,7 @@ def _station(group: Sequence[tuple[int, ChainHop]], both: bool, final: ChainHop 
 def _priority(hop: ChainHop) -> int:
     if hop.priority is not None:
         return hop.priority
-    known = builtin_priority(hop.chain.table, hop.hook) if hop.hook else None
-    return 0 if known is None else known
+    return (builtin_priority(hop.chain.table, hop.hook) if hop.hook else None) or 0
 
 
 def _table_label(hop: ChainHop, both: bool) -> str:
@@ -237,9 +244,8 @@ def _table_label(hop: ChainHop, both: bool) -> str:
     table = clean_text(chain.table)
     if len(table) > LONGEST_TABLE:
         table = f"{table[: LONGEST_TABLE - 1]}…"
-    other_family = chain.table_family not in (TableFamily.IP, TableFamily.IP6)
-    native = chain.backend is Backend.NFT and chain.table not in TABLE_HOOKS
-    if other_family or native:
+    iptables = chain.table_family in (TableFamily.IP, TableFamily.IP6)
+    if not iptables or (chain.backend is Backend.NFT and chain.table not in TABLE_HOOKS):
         return f"{chain.table_family} {table}"
     return f"{chain.backend} {table}" if both else table
 
@@ -288,7 +294,7 @@ def _with_map(met: list[Station], hook: Hook | None) -> list[Station]:
 def _map(hook: Hook | None) -> list[Station]:
     if hook not in TABLE_HOOKS["mangle"]:
         return []
-    tables = [(builtin_priority(t, hook) or 0, t) for t in traversal(hook) if t in MAP_TABLES]
-    tracked = hook in TABLE_HOOKS["raw"]
-    places = sorted([*tables, *([(CONNTRACK_PRIORITY, CONNTRACK)] if tracked else [])])
-    return [Station(label, priority) for priority, label in places]
+    places = [(builtin_priority(t, hook) or 0, t) for t in traversal(hook) if t in MAP_TABLES]
+    if hook in TABLE_HOOKS["raw"]:
+        places.append((CONNTRACK_PRIORITY, CONNTRACK))
+    return [Station(label, priority) for priority, label in sorted(places)]

@@ -50,11 +50,28 @@ BOTH = path(
     rule_hop("filter", "INPUT", 3, "-j DROP"),
     outcome=Outcome.DROPPED,
 )
+LOCAL_NFT = path(
+    rule_hop("nat", "OUTPUT", 1, "-j REDIRECT", Change("dport", 8445, 8443), backend=Backend.NFT),
+    rule_hop("mangle", "PREROUTING", 1, "-j MARK", Change("mark", 0, 1), backend=Backend.NFT),
+    rule_hop("filter", "INPUT", 1, "-j DROP", backend=Backend.NFT),
+    outcome=Outcome.DROPPED,
+)
 NATIVE = path(
     native(Hook.INGRESS, "early", TableFamily.NETDEV, 0, "in"),
     native(Hook.PREROUTING, "fw", TableFamily.INET, -300, "pre"),
     native(Hook.INPUT, "fw", TableFamily.INET, 0, "in"),
 )
+
+
+def long_local_path() -> PacketPath:
+    """Return a local packet redirected to 127.0.0.1, as REDIRECT in OUTPUT does."""
+    way = local_path()
+    both = (Change("dst", "198.51.100.1", "127.0.0.1"), Change("dport", 8445, 8443))
+    changed = (
+        replace(hop, changes=both) if index == 2 else hop
+        for index, hop in enumerate(way.chain_hops)
+    )
+    return replace(way, hops=tuple(changed))
 
 
 def same(picture: Picture, drawing: str) -> None:
@@ -118,6 +135,46 @@ socket ━┫route┣━┫raw┣━┤ct├━┫mangle┣━┫nat 1┣━┫f
 ┃ ┏━━━┓ ┌──┐ ╔════════╗ ┌───┐ ┏━━━━━┓ ┏━━━━━━┓ ┏━━━━━━━━━━┓ ┌───┐
 ┗━┫raw┣━┤ct├━╣mangle 1╠━┤nat├━┫route┣━┫mangle┣━┫filter 1 ✗┃┄┤nat├┄▷ socket
   ┗━━━┛ └──┘ ╚════════╝ └───┘ ┗━━━━━┛ ┗━━━━━━┛ ┗━━━━━━━━━━┛ └───┘
+             mark 0→1          local
+""",
+    )
+
+
+def test_long_change_keeps_clear_of_the_way_back() -> None:
+    picture = flow_picture(long_local_path(), 80)
+    same(
+        picture,
+        """
+        OUTPUT                                       POSTROUTING
+        ┏━━━━━┓ ┏━━━┓ ┌──┐ ┏━━━━━━┓ ┏━━━━━┓ ┏━━━━━━┓ ┏━━━━━━┓ ┏━━━┓
+socket ━┫route┣━┫raw┣━┤ct├━┫mangle┣━┫nat 1┣━┫filter┣━┫mangle┣━┫nat┣━━━━━━━━┓
+        ┗━━━━━┛ ┗━━━┛ └──┘ ┗━━━━━━┛ ┗━━━━━┛ ┗━━━━━━┛ ┗━━━━━━┛ ┗━━━┛        ┃
+                               dst 198.51.100.1→127.0.0.1, dport 8445→8443 ┃
+┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ by lo ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┛
+┃ PREROUTING                          INPUT
+┃ ┏━━━┓ ┌──┐ ┏━━━━━━━━┓ ┌───┐ ┏━━━━━┓ ┏━━━━━━┓ ┏━━━━━━━━━━┓ ┌───┐
+┗━┫raw┣━┤ct├━┫mangle 1┣━┤nat├━┫route┣━┫mangle┣━┫filter 1 ✗┃┄┤nat├┄▷ socket
+  ┗━━━┛ └──┘ ┗━━━━━━━━┛ └───┘ ┗━━━━━┛ ┗━━━━━━┛ ┗━━━━━━━━━━┛ └───┘
+             mark 0→1          local
+""",
+    )
+
+
+def test_loopback_packet_is_one_also_where_no_chain_stands_in_postrouting() -> None:
+    picture = flow_picture(LOCAL_NFT, 80)
+    same(
+        picture,
+        """
+        OUTPUT                                       POSTROUTING
+        ┏━━━━━┓ ┌───┐ ┌──┐ ┌──────┐ ┏━━━━━┓ ┌──────┐ ┌──────┐ ┌───┐
+socket ━┫route┣━┤raw├━┤ct├━┤mangle├━┫nat 1┣━┤filter├━┤mangle├━┤nat├━━━━━━━━┓
+        ┗━━━━━┛ └───┘ └──┘ └──────┘ ┗━━━━━┛ └──────┘ └──────┘ └───┘        ┃
+                                    dport 8445→8443                        ┃
+┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ by lo ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┛
+┃ PREROUTING                          INPUT
+┃ ┌───┐ ┌──┐ ┏━━━━━━━━┓ ┌───┐ ┏━━━━━┓ ┌──────┐ ┏━━━━━━━━━━┓ ┌───┐
+┗━┤raw├━┤ct├━┫mangle 1┣━┤nat├━┫route┣━┤mangle├━┫filter 1 ✗┃┄┤nat├┄▷ socket
+  └───┘ └──┘ ┗━━━━━━━━┛ └───┘ ┗━━━━━┛ └──────┘ ┗━━━━━━━━━━┛ └───┘
              mark 0→1          local
 """,
     )
