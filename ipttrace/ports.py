@@ -74,6 +74,8 @@ class TraceRequest:
     trigger: Trigger = Trigger.RAW
     any_source: bool = False
     """Leave out the source address (it is not known yet, or is rewritten on the way)."""
+    any_destination: bool = False
+    """Leave out the destination's address and port as well, which NAT may have rewritten."""
     in_interface: str | None = None
     contain: bool = False
     """Drop the flow and its answers at the way out of the namespace."""
@@ -133,8 +135,8 @@ class RulesetReader(Protocol):
         """Return the rules that see packets of `family`, or all."""
         ...
 
-    def backends(self, family: PacketFamily) -> frozenset[Backend]:
-        """Return the backends with tables for `family`: where a raw trigger is to stand."""
+    def backends(self, family: PacketFamily | None) -> frozenset[Backend]:
+        """Return the backends with tables for `family`, or any: where a raw trigger is to stand."""
         ...
 
     def interfaces(self) -> Mapping[int, str]:

@@ -1,37 +1,25 @@
-"""One traced probe in one namespace, from arming to the last rule taken back.
+"""One traced probe, in one namespace or several, from arming to the last rule taken back.
 
-The order of things: read the rules, arm, read them again (now with our own rules in their places),
-send, pump, read the counters, quiet the triggers, give the answer, tidy up what the packets left,
-disarm.  Disarming happens on every way out.
+The order of things: arm everywhere, send, pump, read the counters, quiet the triggers, give the
+answer, tidy up what the packets left, disarm.  Disarming happens on every way out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 
-from ipttrace.correlate import Correlator, Tally
-from ipttrace.decode.netlink import decode_datagram
+from ipttrace.correlate import Tally
 from ipttrace.diagnose.chains import diagnose
 from ipttrace.errors import CancelledError
-from ipttrace.event import Lost
-from ipttrace.netfilter import Backend, Hook, RuleRef
-from ipttrace.packet import Flow
+from ipttrace.netfilter import Hook
+from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
-from ipttrace.ports import (
-    Armed,
-    Clock,
-    Disarmed,
-    EventSource,
-    ProbeClient,
-    RulesetReader,
-    TraceRequest,
-    TraceRules,
-    Trigger,
-)
+from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
 from ipttrace.roles import UNSPECIFIED, Sent, assign_roles
-from ipttrace.ruleset import Counter, Ruleset, conntrack_active, counter_changes
+from ipttrace.tracer import Side, Tracer
 
 QUIET = 0.2
 """Seconds without a report after which nothing more is expected."""
@@ -51,7 +39,6 @@ class Plan:
     """Lower-case letters and digits: the tag of what we put into the namespace."""
     hook: Hook
     """PREROUTING where the packets come in, OUTPUT where they are made."""
-    netns: str | None = None
     trigger: Trigger = Trigger.RAW
     injected: bool = False
     contain: bool = False
@@ -63,12 +50,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The namespace's own side, behind its ports."""
+    """The kernel's side of a session, behind its ports."""
 
-    rules: TraceRules
-    reader: RulesetReader
-    open_source: Callable[[bool], EventSource]
-    """Opens the queue; the argument says whether it must carry legacy reports."""
+    sides: Sequence[Side]
+    """The traced namespaces; the first is where the packets start or come in."""
     client: ProbeClient
     clock: Clock
     cancelled: Callable[[], bool] = lambda: False
@@ -80,41 +65,40 @@ class TraceSession:
 
     def __init__(self, plan: Plan, kernel: Kernel) -> None:
         self._plan = plan
-        self._kernel = kernel
+        self._client = kernel.client
         self._clock = kernel.clock
+        self._cancelled = kernel.cancelled
         self._started = kernel.clock.monotonic()
         self._results: list[str] = []
         self._ids = count(1)
-        self._first = 0
-        self._source: EventSource
-        self._correlator: Correlator
+        self._tracers = [Tracer(side, kernel.clock, self._ids) for side in kernel.sides]
+        self._first = [0] * len(self._tracers)
+        """In each namespace, how many packets were seen before the one just sent."""
 
     def run(self, answer: Callable[[TraceResult], None]) -> TraceResult:
         """Trace the probe; call `answer` as soon as the paths are known, then take all back."""
-        kernel = self._kernel
-        left: tuple[str, ...] = ()
-        try:
-            armed, before = self._arm(tuple(kernel.client.prepare()))
+        disarmed: list[Disarmed] = []
+        left: list[str] = []
+        with ExitStack() as cleaning:
+            for tracer in self._tracers:
+                cleaning.callback(_disarm, tracer, disarmed)
+            cleaning.callback(lambda: left.extend(self._client.finish()))
+            self._arm(tuple(self._client.prepare()))
             self._send_all()
-            paths = self._conclude(before)
-            kernel.rules.quiet()
-            result = self._result(paths, armed)
+            paths = self._conclude()
+            for tracer in self._tracers:
+                tracer.quiet()
+            result = self._result(paths)
             answer(result)
-        finally:
-            try:
-                left = tuple(kernel.client.finish())
-            finally:
-                disarmed = kernel.rules.disarm()
-                if hasattr(self, "_source"):
-                    self._source.close()
         return self._completed(result, disarmed, left)
 
-    def _arm(self, flows: tuple[Flow, ...]) -> tuple[Armed, Ruleset]:
-        """Arm for all `flows`; return what was armed and the rules as they are then."""
-        reader, plan = self._kernel.reader, self._plan
-        self._family = family = flows[0].family
-        found = reader.read(family)
-        request = TraceRequest(
+    def _arm(self, flows: tuple[Flow, ...]) -> None:
+        """Arm for all `flows`: as narrowly as can be where they start, or come in first.
+
+        In later namespaces NAT may have changed all but the source port.
+        """
+        plan = self._plan
+        first = TraceRequest(
             session=plan.session,
             hook=plan.hook,
             flow=_common(flows),
@@ -123,29 +107,24 @@ class TraceSession:
             in_interface=plan.in_interface,
             contain=plan.contain,
             lifetime=60.0 + plan.wait * plan.packets,
-            backends=reader.backends(family),
-            conntrack_active=conntrack_active(found, reader.conntrack_entries()),
         )
-        armed = self._kernel.rules.arm(request)
-        self._source = self._kernel.open_source(Backend.LEGACY in request.backends)
-        ruleset = reader.read(family)
-        self._correlator = Correlator(
-            ruleset,
-            ids=self._ids,
-            netns=plan.netns,
-            interfaces=reader.interfaces(),
-            created=armed.created,
-            own_table=armed.own_table,
+        later = replace(
+            first,
+            hook=Hook.PREROUTING,
+            any_source=True,
+            any_destination=True,
+            in_interface=None,
+            contain=False,
         )
-        return armed, ruleset
+        for number, tracer in enumerate(self._tracers):
+            tracer.arm(later if number else first, flows[0].family)
 
     def _send_all(self) -> None:
-        client = self._kernel.client
         for number in range(1, self._plan.packets + 1):
-            self._first = self._correlator.begun
-            client.send()
+            self._first = [tracer.correlator.begun for tracer in self._tracers]
+            self._client.send()
             self._pump(last=number == self._plan.packets)
-            self._results.append(client.poll() or "TIMEOUT")
+            self._results.append(self._client.poll() or "TIMEOUT")
 
     def _pump(self, *, last: bool) -> None:
         """Take reports until the packet just sent is accounted for, or its time is up.
@@ -155,7 +134,7 @@ class TraceSession:
         now = self._clock.monotonic()
         deadline, quiet_since = now + self._plan.wait, now
         while now < deadline:
-            if self._kernel.cancelled():
+            if self._cancelled():
                 raise CancelledError("cancelled; everything was taken back")
             if self._drain():
                 quiet_since = self._clock.monotonic()
@@ -168,69 +147,85 @@ class TraceSession:
             now = self._clock.monotonic()
 
     def _wait(self, seconds: float, settled: bool) -> None:
-        descriptors = [self._source.fileno()]
-        client = self._kernel.client.fileno()
-        if client is not None and not settled:
-            descriptors.append(client)
+        sources = [tracer.fileno() for tracer in self._tracers]
+        wanted = [*sources, None if settled else self._client.fileno()]
+        descriptors = [each for each in wanted if each is not None]
         self._clock.wait(descriptors, min(seconds, ATTENTION))
 
     def _drain(self) -> bool:
-        datagrams, overruns = self._source.drain()
-        for datagram in datagrams:
-            for event in decode_datagram(datagram.data, datagram.time):
-                self._correlator.feed(event)
-        for _ in range(overruns):
-            self._correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
-        return bool(datagrams or overruns)
+        drained = [tracer.drain() for tracer in self._tracers]
+        return any(drained)
 
     def _is_settled(self) -> bool:
         """Tell whether the client has its result, or the kernel said how the packet ended.
 
         An injected packet has no client: its way and its answers' ways must have ended.
         """
-        plan, client = self._plan, self._kernel.client
+        plan, client = self._plan, self._client
         if not plan.injected and client.poll() is not None:
             return True
-        if self._correlator.pending(self._first):
+        if any(
+            tracer.correlator.pending(first)
+            for tracer, first in zip(self._tracers, self._first, strict=True)
+        ):
             return False
-        sent = Sent((client.identities[len(self._results)],))
-        paths = assign_roles(
-            self._correlator.paths(first=self._first), self._correlator.flows_of(), sent, count()
-        )
+        paths = self._recent(client.identities[len(self._results)])
         seen = [path for path in paths if path.role is not Role.OBSERVED and path.hops]
         probe = next((path for path in seen if path.role is Role.PROBE), None)
         if probe is None:
             return False
         return plan.injected or any(path.outcome in _DEAD for path in seen)
 
-    def _conclude(self, before: Ruleset) -> tuple[PacketPath, ...]:
-        """Return all paths with their roles, counters and diagnoses."""
-        after = self._kernel.reader.read(self._family)
-        self._drain()
-        paths = self._assigned(counter_changes(before, after))
-        return tuple(replace(path, diagnosis=self._diagnose(path, paths)) for path in paths)
+    def _recent(self, identity: PacketSummary) -> tuple[PacketPath, ...]:
+        """Return what was seen since the last packet was sent, with roles towards it."""
+        paths = [
+            path
+            for tracer, first in zip(self._tracers, self._first, strict=True)
+            for path in tracer.correlator.paths(first=first)
+        ]
+        return assign_roles(paths, self._flows(), Sent((identity,)), count())
 
-    def _assigned(self, changes: Mapping[RuleRef, Counter]) -> tuple[PacketPath, ...]:
-        client = self._kernel.client
+    def _flows(self) -> dict[int, tuple[Flow, ...]]:
+        known: dict[int, tuple[Flow, ...]] = {}
+        for tracer in self._tracers:
+            known |= tracer.correlator.flows_of()
+        return known
+
+    def _conclude(self) -> tuple[PacketPath, ...]:
+        """Return all paths with their roles, counters and diagnoses."""
+        changes = [tracer.changes() for tracer in self._tracers]
+        self._drain()
+        paths = [
+            path
+            for tracer, risen in zip(self._tracers, changes, strict=True)
+            for path in tracer.correlator.paths(risen)
+        ]
         sent = Sent(
-            tuple(client.identities),
+            tuple(self._client.identities),
             () if self._plan.injected else tuple(self._results),
-            self._plan.netns,
+            self._tracers[0].netns,
             self._clock.now(),
         )
-        correlator = self._correlator
-        return assign_roles(correlator.paths(changes), correlator.flows_of(), sent, self._ids)
+        named = assign_roles(paths, self._flows(), sent, self._ids)
+        return tuple(replace(path, diagnosis=self._diagnose(path, named)) for path in named)
 
     def _diagnose(self, path: PacketPath, paths: tuple[PacketPath, ...]) -> Diagnosis:
         replies = [other for other in paths if other.request == path.id]
-        probes = [other.id for other in paths if other.role is Role.PROBE]
+        tracer = next(each for each in self._tracers if each.netns == path.netns)
+        journeys = list(dict.fromkeys(each.journey for each in paths if each.role is Role.PROBE))
         client = None
-        if path.id in probes and not self._plan.injected:
-            client = self._results[probes.index(path.id)]
-        return diagnose(path, replies=replies, client=client, ruleset=self._correlator.ruleset)
+        if path.role is Role.PROBE and not self._plan.injected:
+            client = self._results[journeys.index(path.journey)]
+        return diagnose(path, replies=replies, client=client, ruleset=tracer.correlator.ruleset)
 
-    def _result(self, paths: tuple[PacketPath, ...], armed: Armed) -> TraceResult:
-        tally = self._correlator.tally
+    def _tallies(self) -> Tally:
+        tallies = [tracer.correlator.tally for tracer in self._tracers]
+        names = ("lost", "undecoded", "foreign", "orphans")
+        return Tally(*(sum(getattr(each, name) for each in tallies) for name in names))
+
+    def _result(self, paths: tuple[PacketPath, ...]) -> TraceResult:
+        tally = self._tallies()
+        armed = [tracer.armed for tracer in self._tracers if tracer.armed is not None]
         seen = [path for path in paths if path.hops]
         totals = TraceTotals(
             packets=len(seen),
@@ -238,26 +233,32 @@ class TraceSession:
             lost_events=tally.lost,
             undecoded=tally.undecoded,
         )
+        warnings = [warning for each in armed for warning in each.warnings]
         return TraceResult(
             paths=paths,
             totals=totals,
             client=() if self._plan.injected else tuple(self._results),
-            trigger=armed.trigger,
-            backends=tuple(sorted(armed.backends)),
-            warnings=(*armed.warnings, *_remarks(tally)),
+            trigger=armed[0].trigger,
+            backends=tuple(sorted({name for each in armed for name in each.backends})),
+            warnings=(*dict.fromkeys(warnings), *_remarks(tally)),
             seconds=self._clock.monotonic() - self._started,
         )
 
     def _completed(
-        self, result: TraceResult, disarmed: Disarmed, left: tuple[str, ...]
+        self, result: TraceResult, disarmed: Sequence[Disarmed], left: Sequence[str]
     ) -> TraceResult:
+        found = [warning for each in disarmed for warning in each.warnings]
         return replace(
             result,
-            totals=replace(result.totals, hits=disarmed.hits),
-            warnings=(*result.warnings, *left, *disarmed.warnings),
-            clean=disarmed.clean,
+            totals=replace(result.totals, hits=sum(each.hits for each in disarmed)),
+            warnings=(*result.warnings, *left, *found),
+            clean=all(each.clean for each in disarmed),
             seconds=self._clock.monotonic() - self._started,
         )
+
+
+def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:
+    found.append(tracer.disarm())
 
 
 def _common(flows: tuple[Flow, ...]) -> Flow:

@@ -85,7 +85,7 @@ class FixedRules:
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         return self.ruleset
 
-    def backends(self, family: PacketFamily) -> frozenset[Backend]:
+    def backends(self, family: PacketFamily | None) -> frozenset[Backend]:
         return self.ruleset.backends()
 
     def interfaces(self) -> Mapping[int, str]:

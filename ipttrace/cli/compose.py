@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from ipttrace.errors import UsageError
-from ipttrace.netfilter import Backend, Hook
+from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.path import TraceResult
 from ipttrace.ports import EventSource, ProbeClient, Trigger
 from ipttrace.probe import ProbeSpec
@@ -23,6 +24,7 @@ from ipttrace.system.namespaces import Namespace, find_namespace
 from ipttrace.system.netlink_queue import LogGroupTakenError, NetlinkQueue
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
+from ipttrace.tracer import Side
 
 LOG_GROUP_WAIT = 10.0
 """Seconds to wait for another program that holds the log group."""
@@ -44,35 +46,40 @@ def trace_probe(
     `answer` gets the paths as soon as they are known, before all is taken back; `note` hears of
     what takes long or goes wrong, `hint` of what the user may want to know about such a probe.
     """
-    if len(spec.netns) > 1:
-        raise UsageError(
-            f"cannot trace in {len(spec.netns)} namespaces at once: only one --netns is supported",
-            "Repeat the command with each of them.",
-        )
-    traced = find_namespace(spec.netns[0] if spec.netns else None)
+    traced = [find_namespace(name) for name in spec.netns or (None,)]
     capabilities.require_privilege()
-    spec = _placed(spec, traced, hint)
+    spec = _placed(spec, traced[0], hint)
     session = secrets.token_hex(4)
-    reader = NamespaceRules(traced)
-    legacy = Backend.LEGACY in reader.backends(spec.family)
-    guardian = Guardian.start(traced, session=session, legacy=legacy, notify=note)
-    try:
+    clock = SystemClock()
+    with ExitStack() as cleaning:
+        sides: list[Side] = []
+        guardians: list[Guardian] = []
+        for namespace in traced:
+            guardian, side = _side(namespace, session, spec.family, clock, note)
+            cleaning.callback(guardian.disarm)
+            guardians.append(guardian)
+            sides.append(side)
         warming = _warming(spec)
-        client = _client(spec, traced, session, guardian)
-        clock = SystemClock()
-        plan = _plan(spec, session)
-        kernel = Kernel(
-            rules=guardian,
-            reader=reader,
-            open_source=lambda legacy: _open_queue(traced, legacy, clock, note),
-            client=client,
-            clock=clock,
-            cancelled=cancelled,
-        )
+        client = _client(spec, traced[0], session, guardians[0])
+        kernel = Kernel(sides, client, clock, cancelled)
         warming.join()
-        return TraceSession(plan, kernel).run(answer)
-    finally:
-        guardian.disarm()
+        return TraceSession(_plan(spec, session), kernel).run(answer)
+
+
+def _side(
+    namespace: Namespace, session: str, family: PacketFamily, clock: SystemClock, note: Note
+) -> tuple[Guardian, Side]:
+    """Start the namespace's guardian; it warms up while the caller goes on."""
+    reader = NamespaceRules(namespace)
+    legacy = Backend.LEGACY in reader.backends(family)
+    guardian = Guardian.start(namespace, session=session, legacy=legacy, notify=note)
+    side = Side(
+        rules=guardian,
+        reader=reader,
+        open_source=lambda legacy: _open_queue(namespace, legacy, clock, note),
+        netns=namespace.name,
+    )
+    return guardian, side
 
 
 def _placed(spec: ProbeSpec, traced: Namespace, hint: Note) -> ProbeSpec:
@@ -126,7 +133,6 @@ def _plan(spec: ProbeSpec, session: str) -> Plan:
     return Plan(
         session=session,
         hook=Hook.PREROUTING if comes_in else Hook.OUTPUT,
-        netns=spec.netns[0] if spec.netns else None,
         trigger=spec.trigger or Trigger.RAW,
         injected=spec.injected,
         contain=spec.injected and not spec.let_out,

@@ -118,8 +118,10 @@ NOBODY = PacketPath(0, None, Role.OBSERVED, 0.0, PacketSummary(PacketFamily.IPV4
 def journey(path: PacketPath | None) -> Journey:
     """Return where `path` led, hook by hook; without a path the lanes alone."""
     if path is None:
-        lanes = {hook: _lane(NOBODY, hook, both=False, passed=False) for hook in INET_HOOKS}
-        return Journey(dict(lanes), (), Place.STATION, "", "", "", contained=False)
+        lanes: dict[Hook | None, Lane] = {
+            hook: _lane(NOBODY, hook, both=False, passed=False) for hook in INET_HOOKS
+        }
+        return Journey(lanes, (), Place.STATION, "", "", "", contained=False)
     visited = tuple(dict.fromkeys(hop.hook for hop in path.chain_hops))
     end, mark = _end(path)
     both = len({hop.chain.backend for hop in path.chain_hops}) > 1

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ipttrace.errors import KernelError, NotPermittedError
 from ipttrace.ports import Datagram
@@ -44,6 +45,8 @@ NFNLGRP_CONNTRACK_NEW = 1
 NFNLGRP_CONNTRACK_UPDATE = 2
 NFNLGRP_CONNTRACK_DESTROY = 3
 NFNLGRP_NFTRACE = 9
+
+LOG_GROUPS = Path("/proc/thread-self/net/netfilter/nfnetlink_log")
 
 NLM_F_REQUEST = 1
 NLM_F_ACK = 4
@@ -164,14 +167,15 @@ def _attribute(number: int, value: bytes) -> bytes:
 
 
 def _group_owner() -> str:
-    """Say which netlink port holds a log group of this thread's namespace; the port id of a
-    program's first netlink socket is its process id (netlink(7))."""
+    """Say which netlink port holds group 0 of this thread's namespace.
+
+    The port id of a program's first netlink socket is its process id (netlink(7)).
+    """
     try:
-        with open("/proc/thread-self/net/netfilter/nfnetlink_log") as table:
-            for line in table:
-                fields = line.split()
-                if fields and fields[0] == "0":
-                    return f"the program with netlink port {fields[1]} holds it"
+        rows = [line.split() for line in LOG_GROUPS.read_text().splitlines()]
     except OSError:
-        pass
+        rows = []
+    ports = [row[1] for row in rows if len(row) > 1 and row[0] == "0"]
+    if ports:
+        return f"the program with netlink port {ports[0]} holds it"
     return "another program holds it"

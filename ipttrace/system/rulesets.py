@@ -73,14 +73,15 @@ class NamespaceRules:
             {ref: chain for ref, chain in merged.chains.items() if ref.table_family in wanted}
         )
 
-    def backends(self, family: PacketFamily) -> frozenset[Backend]:
-        """Return the backends with tables for `family`: where a raw trigger is to stand.
+    def backends(self, family: PacketFamily | None) -> frozenset[Backend]:
+        """Return the backends with tables for `family`, or any: where a raw trigger is to stand.
 
         nf_tables where neither has any, ip_tables on a kernel without it.
         """
         present = self._namespace.run(_present)
-        found = {Backend.LEGACY} if family in present.legacy else set()
-        if present.nft & (SHARED | {family.table_family}):
+        families = tuple(PacketFamily) if family is None else (family,)
+        found = {Backend.LEGACY} if present.legacy & set(families) else set()
+        if present.nft & (SHARED | {each.table_family for each in families}):
             found.add(Backend.NFT)
         if found:
             return frozenset(found)

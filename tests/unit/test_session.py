@@ -13,6 +13,7 @@ from ipttrace.netfilter import Hook
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Outcome, Role, TraceResult
 from ipttrace.session import QUIET, Kernel, Plan, TraceSession
+from ipttrace.tracer import Side
 from tests import recordings
 from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules, ScriptedClient
 from tests.transcripts import events_of
@@ -64,10 +65,9 @@ class Stage:
             if answer_fails:
                 raise BrokenPipeError
 
+        side = Side(self.rules, FixedRules(RECORDING.ruleset), open_source)
         kernel = Kernel(
-            rules=self.rules,
-            reader=FixedRules(RECORDING.ruleset),
-            open_source=open_source,
+            sides=[side],
             client=self.client,
             clock=self.clock,
             cancelled=lambda: self.cancelled,

@@ -1,0 +1,113 @@
+"""Tracing in one namespace: its rules, its queue and its packets, armed and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ipttrace.correlate import Correlator
+from ipttrace.decode.netlink import decode_datagram
+from ipttrace.event import Lost
+from ipttrace.netfilter import Backend, PacketFamily, RuleRef
+from ipttrace.ports import (
+    Armed,
+    Clock,
+    Disarmed,
+    EventSource,
+    RulesetReader,
+    TraceRequest,
+    TraceRules,
+)
+from ipttrace.ruleset import Counter, Ruleset, conntrack_active, counter_changes
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A namespace's own side, behind its ports."""
+
+    rules: TraceRules
+    reader: RulesetReader
+    open_source: Callable[[bool], EventSource]
+    """Opens the queue; the argument says whether it must carry legacy reports."""
+    netns: str | None = None
+    """As the user named it; None for the one that the tool runs in."""
+
+
+class Tracer:
+    """One namespace of a session.
+
+    The rules are read twice: to know what to arm, and again when armed, with our own rules in
+    their places, as the reports will count them.
+    """
+
+    def __init__(self, side: Side, clock: Clock, ids: Iterator[int]) -> None:
+        self.netns = side.netns
+        self.armed: Armed | None = None
+        self.correlator = Correlator(Ruleset(), ids=ids, netns=side.netns)
+        self._side = side
+        self._clock = clock
+        self._ids = ids
+        self._family: PacketFamily | None = None
+        self._source: EventSource | None = None
+
+    def arm(self, request: TraceRequest, family: PacketFamily | None) -> None:
+        """Arm for `request`, completed by what the namespace has; None means both families."""
+        reader = self._side.reader
+        self._family = family
+        found = reader.read(family)
+        request = replace(
+            request,
+            backends=reader.backends(family),
+            conntrack_active=conntrack_active(found, reader.conntrack_entries()),
+        )
+        self.armed = self._side.rules.arm(request)
+        self._source = self._side.open_source(Backend.LEGACY in request.backends)
+        self.correlator = Correlator(
+            reader.read(family),
+            ids=self._ids,
+            netns=self.netns,
+            interfaces=reader.interfaces(),
+            created=self.armed.created,
+            own_table=self.armed.own_table,
+        )
+
+    def fileno(self) -> int | None:
+        """Return the queue's descriptor; None before it is open."""
+        return self._source.fileno() if self._source is not None else None
+
+    def drain(self) -> bool:
+        """Feed the correlator all that waits; whether there was anything."""
+        if self._source is None:
+            return False
+        datagrams, overruns = self._source.drain()
+        for datagram in datagrams:
+            for event in decode_datagram(datagram.data, datagram.time):
+                self.correlator.feed(event)
+        for _ in range(overruns):
+            self.correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
+        return bool(datagrams or overruns)
+
+    def changes(self) -> Mapping[RuleRef, Counter]:
+        """Return by how much the counters rose since arming."""
+        return counter_changes(self.correlator.ruleset, self._side.reader.read(self._family))
+
+    def refresh(self) -> None:
+        """Read the rules again: somebody changed them."""
+        self.correlator.ruleset = self._side.reader.read(self._family)
+
+    def quiet(self) -> None:
+        """Take the triggers back, but keep what contains."""
+        if self.armed is not None:
+            self._side.rules.quiet()
+
+    def disarm(self) -> Disarmed:
+        """Take everything back, and only then close the queue.
+
+        In that order, because the nf_log settings are put back before somebody else can bind.
+        """
+        try:
+            return self._side.rules.disarm()
+        finally:
+            if self._source is not None:
+                self._source.close()
+                self._source = None
