@@ -91,7 +91,7 @@ class Namespaces:
         for scope in ("all", "default"):
             set_sysctl(name, f"net/ipv6/conf/{scope}/accept_dad", "0")
             set_sysctl(name, f"net/ipv6/conf/{scope}/router_solicitations", "0")
-        run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "link", "set", "lo", "up", netns=name)
         return name
 
 
@@ -111,14 +111,14 @@ def build_pair(namespaces: Namespaces) -> Pair:
     )
     client, server = pair.client.netns, pair.server.netns
     link = f"link add {INTERFACE} type veth peer name {INTERFACE} netns {server}"
-    run("ip", "-n", client, *link.split())
+    run("ip", *link.split(), netns=client)
     for end in (pair.client, pair.server):
         lines = (
             f"address add {end.ipv4}/24 dev {end.interface}",
             f"address add {end.ipv6}/64 dev {end.interface} nodad",
             f"link set {end.interface} up",
         )
-        run("ip", "-n", end.netns, "-batch", "-", stdin="\n".join(lines))
+        end.run("ip", "-batch", "-", stdin="\n".join(lines))
     for end in (pair.client, pair.server):
         wait_for_ipv6(end)
     return pair
