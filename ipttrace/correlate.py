@@ -146,7 +146,7 @@ class Correlator:
         if report is None:
             self._refuse(ForeignLog(event.time, _prefix(event), event.packet))
             return
-        if report.in_own_table and (event.table_family, event.table) != self._own_table:
+        if report.in_own_table and not self._is_ours(event):
             return
         walk = self._find(report)
         if walk is None:
@@ -156,6 +156,9 @@ class Correlator:
             self._pass_observer(walk, report)
         else:
             self._add_hop(walk, report)
+
+    def _is_ours(self, event: TraceEvent) -> bool:
+        return self._own_table is not None and event.table == self._own_table[1]
 
     def _find(self, report: Report) -> Walk | None:
         event = report.event
@@ -297,6 +300,25 @@ class Correlator:
             outcome=outcome,
             ambiguous=walk.ambiguous,
         )
+
+    def take(self, before: float) -> tuple[PacketPath, ...]:
+        """Return and forget the packets of which nothing more is to come.
+
+        These are the ended ones, and those whose last report is older than `before`.
+        """
+        done = [walk for walk in self._walks if walk.ended or walk.last_time < before]
+        if not done:
+            return ()
+        paths = tuple(self._path(walk, {}) for walk in done)
+        gone = set(map(id, done))
+        self._walks = [walk for walk in self._walks if id(walk) not in gone]
+        self._in_flight.clear()
+        for walk in self._walks:
+            self._in_flight[fingerprint(walk.first)].append(walk)
+        self._by_trace_id = {
+            number: walk for number, walk in self._by_trace_id.items() if id(walk) not in gone
+        }
+        return paths
 
     def flows_of(self) -> dict[int, tuple[Flow, ...]]:
         """Return every flow that each packet has had, by path id: NAT gives it new ones."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ipttrace.journeys import JourneyBook
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Outcome, PacketPath, Role
-from ipttrace.report import Fingerprint, fingerprint
 
 UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 UNREACHABLE_TYPES = {"icmp": frozenset({3}), "icmp6": frozenset({1})}
@@ -165,17 +165,8 @@ def _unseen(sent: Sent, index: int, number: int) -> PacketPath:
 
 
 def _number_journeys(paths: Sequence[PacketPath]) -> tuple[PacketPath, ...]:
-    """Join the legs of one packet through several namespaces, in the order of their times."""
-    journeys: dict[Fingerprint, list[tuple[int, set[str | None]]]] = {}
-    numbered: dict[int, PacketPath] = {}
-    count = 0
-    for path in sorted(paths, key=lambda path: (path.time, path.id)):
-        known = journeys.setdefault(fingerprint(path.packet), [])
-        found = next((entry for entry in known if path.netns not in entry[1]), None)
-        if found is None:
-            count += 1
-            found = (count, set())
-            known.append(found)
-        found[1].add(path.netns)
-        numbered[path.id] = replace(path, journey=found[0], leg=len(found[1]))
+    """Join the legs of each packet in the order of their times."""
+    book = JourneyBook()
+    in_time = sorted(paths, key=lambda path: (path.time, path.id))
+    numbered = {path.id: book.join(path) for path in in_time}
     return tuple(numbered[path.id] for path in paths)

@@ -55,7 +55,7 @@ def trace_probe(
         sides: list[Side] = []
         guardians: list[Guardian] = []
         for namespace in traced:
-            guardian, side = _side(namespace, session, spec.family, clock, note)
+            guardian, side = open_side(namespace, session, spec.family, clock, note)
             cleaning.callback(guardian.disarm)
             guardians.append(guardian)
             sides.append(side)
@@ -66,8 +66,8 @@ def trace_probe(
         return TraceSession(_plan(spec, session), kernel).run(answer)
 
 
-def _side(
-    namespace: Namespace, session: str, family: PacketFamily, clock: SystemClock, note: Note
+def open_side(
+    namespace: Namespace, session: str, family: PacketFamily | None, clock: SystemClock, note: Note
 ) -> tuple[Guardian, Side]:
     """Start the namespace's guardian; it warms up while the caller goes on."""
     reader = NamespaceRules(namespace)

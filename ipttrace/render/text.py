@@ -70,6 +70,19 @@ def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list
     return lines[:-1] if lines and not lines[-1] else lines
 
 
+def summary_line(path: PacketPath, *, when: str, color: bool) -> str:
+    """Return one packet in one line: when, who to whom, where it came in, its fate.
+
+    `when` is the time as it is to be shown.
+    """
+    mark = words.MARKS[path.outcome]
+    about = [words.origin(path)]
+    if path.netns is not None:
+        about.append(clean_text(path.netns))
+    head = f"{when} #{path.id} {words.packet_words(path.packet)}  {', '.join(about)}  "
+    return head + paint(f"{mark} {fate_words(path)}", FATE_STYLES[mark], color)
+
+
 def in_order(result: TraceResult) -> Iterator[PacketPath]:
     """Yield every path, answers after the packet that they answer."""
     known = {path.id for path in result.paths}

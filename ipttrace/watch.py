@@ -1,0 +1,160 @@
+"""Watching live traffic: packets are given out one by one as soon as their way has ended.
+
+Memory stays bounded: a packet is forgotten when it is given out, which happens at the latest
+`GRACE` after its last report.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import count
+
+from ipttrace.diagnose.chains import diagnose
+from ipttrace.journeys import JourneyBook
+from ipttrace.path import Outcome, PacketPath, TraceResult, TraceTotals
+from ipttrace.ports import Clock, Disarmed, TraceRequest
+from ipttrace.tracer import Side, Tracer
+
+GRACE = 0.5
+"""Seconds without a report after which a packet's way is over, and in which ways are sorted."""
+
+ATTENTION = 0.25
+"""Seconds after which a wait looks whether it is to end."""
+
+REFRESH = 1.0
+"""Seconds between two readings of rules that somebody seems to change."""
+
+_UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """When a watch ends by itself."""
+
+    seconds: float | None = None
+    packets: int | None = None
+
+
+class WatchSession:
+    """Watches one or several namespaces; use once."""
+
+    def __init__(
+        self,
+        sides: Sequence[Side],
+        clock: Clock,
+        limits: WatchLimits,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._cancelled = cancelled
+        ids = count(1)
+        self._tracers = {side.netns: Tracer(side, clock, ids) for side in sides}
+        self._book = JourneyBook()
+        self._waiting: list[tuple[float, int, PacketPath]] = []
+        self._given = self._complete = 0
+        self._refreshed = 0.0
+        self._strangers = 0
+
+    def run(self, request: TraceRequest, give: Callable[[PacketPath], None]) -> TraceResult:
+        """Arm, call `give` for each packet in the order of their times, take all back.
+
+        Ends at a limit, when cancelled, or by KeyboardInterrupt out of `give` or a wait; the
+        result, without paths, says how much was seen.
+        """
+        started = self._clock.monotonic()
+        disarmed: list[Disarmed] = []
+        with ExitStack() as cleaning:
+            for tracer in self._tracers.values():
+                cleaning.callback(_disarm, tracer, disarmed)
+            for tracer in self._tracers.values():
+                tracer.arm(request, None)
+            try:
+                self._pump(started, give)
+            except KeyboardInterrupt:
+                self._interrupted = True
+            for tracer in self._tracers.values():
+                tracer.quiet()
+            self._drain()
+            self._give_out(float("inf"), give)
+        return self._result(disarmed, self._clock.monotonic() - started)
+
+    _interrupted = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user ended it."""
+        return self._interrupted
+
+    def _pump(self, started: float, give: Callable[[PacketPath], None]) -> None:
+        seconds = self._limits.seconds
+        deadline = started + seconds if seconds is not None else float("inf")
+        while not self._cancelled() and not self._has_enough():
+            now = self._clock.monotonic()
+            if now >= deadline:
+                return
+            descriptors = [tracer.fileno() for tracer in self._tracers.values()]
+            open_ones = [each for each in descriptors if each is not None]
+            self._clock.wait(open_ones, min(deadline - now, ATTENTION))
+            self._drain()
+            self._give_out(self._clock.now() - GRACE, give)
+            self._refresh_rules()
+
+    def _drain(self) -> None:
+        for tracer in self._tracers.values():
+            tracer.drain()
+
+    def _give_out(self, before: float, give: Callable[[PacketPath], None]) -> None:
+        """Give out what began before `before`, in order; what ended later waits for its turn."""
+        for tracer in self._tracers.values():
+            for path in tracer.correlator.take(before):
+                heapq.heappush(self._waiting, (path.time, path.id, path))
+        while self._waiting and self._waiting[0][0] < before and not self._has_enough():
+            path = self._book.join(heapq.heappop(self._waiting)[2])
+            ruleset = self._tracers[path.netns].correlator.ruleset
+            found = diagnose(path, replies=(), client=None, ruleset=ruleset)
+            self._given += 1
+            self._complete += path.outcome not in _UNKNOWN
+            give(replace(path, diagnosis=found))
+
+    def _has_enough(self) -> bool:
+        return self._limits.packets is not None and self._given >= self._limits.packets
+
+    def _refresh_rules(self) -> None:
+        """Read the rules again where reports no longer fit them."""
+        strangers = sum(tracer.correlator.tally.foreign for tracer in self._tracers.values())
+        now = self._clock.monotonic()
+        if strangers == self._strangers or now - self._refreshed < REFRESH:
+            return
+        self._strangers, self._refreshed = strangers, now
+        for tracer in self._tracers.values():
+            tracer.refresh()
+
+    def _result(self, disarmed: Sequence[Disarmed], seconds: float) -> TraceResult:
+        tracers = list(self._tracers.values())
+        armed = [tracer.armed for tracer in tracers if tracer.armed is not None]
+        tallies = [tracer.correlator.tally for tracer in tracers]
+        warnings = [*(each for one in armed for each in one.warnings)]
+        warnings += [warning for each in disarmed for warning in each.warnings]
+        return TraceResult(
+            paths=(),
+            totals=TraceTotals(
+                hits=sum(each.hits for each in disarmed),
+                packets=self._given,
+                complete=self._complete,
+                lost_events=sum(tally.lost for tally in tallies),
+                undecoded=sum(tally.undecoded for tally in tallies),
+            ),
+            trigger=armed[0].trigger,
+            backends=tuple(sorted({name for each in armed for name in each.backends})),
+            warnings=tuple(dict.fromkeys(warnings)),
+            clean=all(each.clean for each in disarmed),
+            seconds=seconds,
+        )
+
+
+def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:
+    found.append(tracer.disarm())
