@@ -68,7 +68,8 @@ def packet_words(packet: PacketSummary) -> str:
         parts.append(_icmp_words(packet.family, packet.icmp))
     if packet.fragment_offset or packet.more_fragments:
         parts.append(f"fragment at {packet.fragment_offset}")
-    parts.append(f"{packet.length} bytes")
+    if packet.length:
+        parts.append(f"{packet.length} bytes")
     if packet.quoted is not None:
         parts.append(f"about {flow_words(packet.quoted)}")
     return "  ".join(parts)
