@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from ipttrace.event import Event
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ruleset import Ruleset
@@ -46,7 +47,12 @@ class Datagram:
 
 
 class EventSource(Protocol):
-    """One namespace's netlink queue: trace reports and conntrack events in kernel order."""
+    """Where one namespace's trace reports and conntrack events come from."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a user must know about the way in which they come."""
+        ...
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -54,6 +60,13 @@ class EventSource(Protocol):
 
     def drain(self) -> tuple[Sequence[Datagram], int]:
         """Return all that waits, and how often the kernel said ENOBUFS; never blocks."""
+        ...
+
+    def decode(self, datagrams: Sequence[Datagram], ruleset: Ruleset) -> Sequence[Event]:
+        """Return the events of one `drain` in the order in which the kernel made them.
+
+        `ruleset` tells it where the kernel does not.
+        """
         ...
 
     def close(self) -> None:

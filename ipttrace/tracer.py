@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ipttrace.correlate import Correlator
-from ipttrace.decode.netlink import decode_datagram
 from ipttrace.event import Lost
 from ipttrace.netfilter import Backend, PacketFamily, RuleRef
 from ipttrace.ports import (
@@ -62,6 +61,8 @@ class Tracer:
         )
         self.armed = self._side.rules.arm(request)
         self._source = self._side.open_source(Backend.LEGACY in request.backends)
+        warnings = (*self.armed.warnings, *self._source.warnings)
+        self.armed = replace(self.armed, warnings=warnings)
         self.correlator = Correlator(
             reader.read(family),
             ids=self._ids,
@@ -80,9 +81,8 @@ class Tracer:
         if self._source is None:
             return False
         datagrams, overruns = self._source.drain()
-        for datagram in datagrams:
-            for event in decode_datagram(datagram.data, datagram.time):
-                self.correlator.feed(event)
+        for event in self._source.decode(datagrams, self.correlator.ruleset):
+            self.correlator.feed(event)
         for _ in range(overruns):
             self.correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
         return bool(datagrams or overruns)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ipttrace.decode.netlink import decode_datagram
+from ipttrace.event import Event
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ports import Armed, Datagram, Disarmed, TraceRequest, Trigger
@@ -32,6 +34,7 @@ class ListSource:
     """An event source that gives one batch a drain, then nothing."""
 
     batches: list[tuple[Sequence[bytes], int]] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
     closed: int = 0
 
     def fileno(self) -> int:
@@ -42,6 +45,9 @@ class ListSource:
             return [], 0
         data, overruns = self.batches.pop(0)
         return [Datagram(1000.0, each) for each in data], overruns
+
+    def decode(self, datagrams: Sequence[Datagram], ruleset: Ruleset) -> Sequence[Event]:
+        return [event for each in datagrams for event in decode_datagram(each.data, each.time)]
 
     def close(self) -> None:
         self.closed += 1

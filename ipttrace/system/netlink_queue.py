@@ -15,8 +15,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ipttrace.decode.netlink import decode_datagram
 from ipttrace.errors import KernelError, NotPermittedError
+from ipttrace.event import Event
 from ipttrace.ports import Datagram
+from ipttrace.ruleset import Ruleset
 from ipttrace.system.namespaces import Namespace
 
 NETLINK_NETFILTER = 12
@@ -60,6 +63,8 @@ class LogGroupTakenError(KernelError):
 class NetlinkQueue:
     """The trace reports of one namespace (an `ports.EventSource`)."""
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, namespace: Namespace, *, legacy: bool = True) -> None:
         """Open the socket inside `namespace`, and join the groups.
 
@@ -94,6 +99,18 @@ class NetlinkQueue:
                 if error.errno != errno.ENOBUFS:
                     raise
                 overruns += 1
+
+    def decode(
+        self,
+        datagrams: Sequence[Datagram],
+        ruleset: Ruleset,  # noqa: ARG002 - other sources need it
+    ) -> Sequence[Event]:
+        """Return the events in order: the socket keeps it, whatever the rules."""
+        return [
+            event
+            for datagram in datagrams
+            for event in decode_datagram(datagram.data, datagram.time)
+        ]
 
     def close(self) -> None:
         """Give the socket, and with it the log group, back to the kernel."""
