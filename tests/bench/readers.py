@@ -30,6 +30,10 @@ PROGRAMS: dict[str, list[str]] = {
 }
 
 
+class ReaderDiedError(Exception):
+    """A program ended while it was measured: xtables-monitor does at its first ENOBUFS."""
+
+
 class Reader:
     """A running program that is a member of the trace group."""
 
@@ -57,6 +61,7 @@ class Reader:
 
     def drops(self) -> int:
         """Return how many messages the kernel threw away because the program was too slow."""
+        self._check()
         return sum(int(row[8]) for row in self._rows())
 
     def cpu(self) -> float:
@@ -68,7 +73,12 @@ class Reader:
             assert time.monotonic() < deadline, f"{self._process.args!r} does not come to rest"
             last = now
             pause.wait(QUIET)
+        self._check()
         return now - self._begin
+
+    def _check(self) -> None:
+        if self._process.poll() is not None:
+            raise ReaderDiedError
 
 
 @contextmanager
