@@ -7,7 +7,7 @@ import argparse
 from ipttrace.ports import Trigger
 from ipttrace.probe import PROTOCOLS, ProbeSpec, parse_endpoint, parse_flags, validate
 
-NAMESPACE = "a name of 'ip netns', a path, or a process id"
+NAMESPACE = "a name of 'ip netns', a path, a process id, or the start of a container's id"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         "--from", dest="from_netns", metavar="NETNS", help="send it by a real client in NETNS"
     )
     where.add_argument(
-        "--netns", action="append", default=[], help=f"trace in NETNS: {NAMESPACE}; default: here"
+        "--netns",
+        action="append",
+        default=[],
+        help=f"trace in NETNS: {NAMESPACE}; default: here. "
+        "Give the next ones on the packet's way by further --netns",
     )
     where.add_argument(
         "--let-out",

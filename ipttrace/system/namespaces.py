@@ -23,6 +23,12 @@ NAMED = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 """uapi/linux/sched.h."""
 
+WORDS = (
+    "a name of 'ip netns list', a path, a process id, "
+    "or the first 4 or more characters of a container's id"
+)
+"""How a namespace can be named."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,6 +58,10 @@ class Namespace:
         """Move the calling thread into this namespace, for good."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"cannot open {self} ({self.path}): {error.strerror}", "Run as root."
+            ) from error
         except OSError as error:
             raise UsageError(
                 f"cannot open {self} ({self.path}): {error.strerror}",
@@ -79,9 +89,10 @@ HERE = Namespace(None, Path("/proc/self/ns/net"))
 
 
 def find_namespace(text: str | None) -> Namespace:
-    """Return the namespace that `text` means: a name of `ip netns`, a path, or a process id.
+    """Return the namespace that `text` means.
 
-    Raises UsageError if there is none.
+    It is a name of `ip netns`, a path, a process id, or the first characters of a container's id,
+    looked for in this order.  Raises UsageError if there is none, or several containers.
     """
     if text is None:
         return HERE
@@ -90,20 +101,37 @@ def find_namespace(text: str | None) -> Namespace:
     named = NAMED / text
     if named.exists():
         return Namespace(text, named)
-    if text.isdecimal() and text.isascii():
-        return _checked(Namespace(text, Path(f"/proc/{text}/ns/net")))
-    raise UsageError(f"no namespace {text!r}: {_known()}", "Give a name, a path or a process id.")
+    of_process = _of_process(text) or _of_container(text)
+    if of_process is not None:
+        return Namespace(text, of_process)
+    raise UsageError(f"no namespace {text!r}: {_known(text)}", f"Give {WORDS}.")
+
+
+def _of_process(text: str) -> Path | None:
+    path = Path(f"/proc/{text}/ns/net")
+    is_number = text.isdecimal() and text.isascii()
+    return path if is_number and path.parent.parent.exists() else None
+
+
+def _of_container(text: str) -> Path | None:
+    from ipttrace.system.containers import find_container, may_be_id
+
+    pid = find_container(text) if may_be_id(text) else None
+    return None if pid is None else Path(f"/proc/{pid}/ns/net")
 
 
 def _checked(namespace: Namespace) -> Namespace:
     if not namespace.path.exists():
         raise UsageError(
             f"no namespace {namespace.name!r}: {namespace.path} does not exist",
-            "Give a name of 'ip netns list', a path or a process id.",
+            f"Give {WORDS}.",
         )
     return namespace
 
 
-def _known() -> str:
+def _known(text: str) -> str:
     names = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
-    return f"there are {', '.join(names)}" if names else "there are no named ones"
+    known = f"there are {', '.join(names)}" if names else "there are no named ones"
+    if text.isdecimal():
+        return f"{known}, and no process has that id"
+    return known
