@@ -78,13 +78,16 @@ def cpu_per_hop(runs: int, seconds: float) -> Figure:
 
 
 def probe_seconds(runs: int) -> Figure:
-    """Measure how long a cold probe takes to its answer."""
+    """Measure how long a cold probe takes to its answer, with rules and without."""
     with Namespaces("bench") as made, Listeners() as listen:
-        pair = build_pair(made)
-        listen(pair.server.netns, pair.server.ipv4, PORT)
+        ruled, bare = build_pair(made), build_pair(made)
+        for pair in (ruled, bare):
+            listen(pair.server.netns, pair.server.ipv4, PORT)
+        add_rules(ruled)
         turns = {
-            OURS: lambda: seconds_to_answer(*probe_command(pair)),
-            "its whole run": lambda: seconds_to_end(*probe_command(pair)),
+            OURS: lambda: seconds_to_answer(*probe_command(ruled)),
+            "its whole run": lambda: seconds_to_end(*probe_command(ruled)),
+            "where no rule is": lambda: seconds_to_answer(*probe_command(bare)),
             "python -c 'import scapy'": lambda: seconds_to_end(
                 sys.executable, "-c", "import scapy.layers.inet"
             ),
