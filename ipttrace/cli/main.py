@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import FrameType
 
 from ipttrace import __version__
-from ipttrace.cli import clean, lab, output, probe, rules, tui
+from ipttrace.cli import clean, doctor, lab, output, probe, rules, tui
 from ipttrace.errors import IptTraceError
 
-SUBCOMMANDS = (probe, rules, lab, tui, clean)
+SUBCOMMANDS = (probe, rules, lab, tui, doctor, clean)
 INTERRUPTED = 130
 
 EPILOG = """\

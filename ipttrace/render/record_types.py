@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import Outcome, Role, Strength
@@ -264,4 +265,22 @@ class RuleRecord(Struct, frozen=True):
     """Since the reading before, with --watch; null in the first."""
 
 
-RECORDS: tuple[type[Struct], ...] = (PathRecord, SummaryRecord, ChainRecord, RuleRecord)
+class FindingRecord(Struct, frozen=True):
+    """One finding of `ipttrace doctor`; advice is null if and only if the state is ok."""
+
+    schema: Literal["ipttrace/1"]
+    record: Literal["finding"]
+    netns: str | None
+    topic: str
+    state: State
+    text: str
+    advice: str | None
+
+
+RECORDS: tuple[type[Struct], ...] = (
+    PathRecord,
+    SummaryRecord,
+    ChainRecord,
+    RuleRecord,
+    FindingRecord,
+)

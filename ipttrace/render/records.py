@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ipttrace.checkup.finding import Finding
 from ipttrace.netfilter import PacketFamily, RuleRef
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
@@ -112,6 +113,21 @@ def rule_record(netns: str | None, rule: Rule, rise: Counter | None = None) -> b
             target=rule.target,
             counter=_counter(rule.counter),
             rise=_counter(rise),
+        )
+    )
+
+
+def finding_record(netns: str | None, finding: Finding) -> bytes:
+    """Return the line of one finding of a check-up."""
+    return _line(
+        types.FindingRecord(
+            schema=types.SCHEMA,
+            record="finding",
+            netns=netns,
+            topic=finding.topic,
+            state=finding.state,
+            text=finding.text,
+            advice=finding.advice,
         )
     )
 

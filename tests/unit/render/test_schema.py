@@ -44,7 +44,7 @@ def test_it_is_a_valid_schema_that_tells_records_apart() -> None:
         schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"]["record"]["enum"]
         for each in schema["oneOf"]
     ]
-    assert words == [["path"], ["summary"], ["chain"], ["rule"]]
+    assert words == [["path"], ["summary"], ["chain"], ["rule"], ["finding"]]
 
 
 @pytest.mark.parametrize("hop", LATER_HOPS, ids=lambda hop: str(hop["kind"]))

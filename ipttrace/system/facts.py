@@ -1,0 +1,157 @@
+"""Reading all that a check-up is about.  Nothing is changed by it.
+
+No module is loaded and no table made: nf_tables is asked only where it is in the kernel already,
+and iptables-legacy only about tables that exist.  What cannot be read becomes an `Unknown`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+
+from ipttrace.checkup.facts import Facts, Interface, Interior, Listener, Presence, Setting, Unknown
+from ipttrace.checkup.settings import SETTINGS
+from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
+from ipttrace.system import commands, leftovers, legacy_rules, nf_log, presence
+from ipttrace.system.machine_facts import read_machine, refusal
+from ipttrace.system.namespaces import HERE, NAMED, Namespace
+from ipttrace.system.port_owner import owner_of_port
+from ipttrace.system.reading import attempt, text_of
+from ipttrace.system.table_facts import TableFacts, read_tables
+
+SYSCTLS = Path("/proc/sys")
+LOG_GROUPS = Path("/proc/thread-self/net/netfilter/nfnetlink_log")
+LOGGERS = Path("/proc/thread-self/net/netfilter/nf_log")
+NETWORK = Path("/proc/thread-self/ns/net")
+NOT_SHOWN = frozenset({"default", "lo"})
+"""Among the interfaces: what only new ones inherit, and the one that no outsider reaches."""
+
+NS_GET_USERNS = 0xB701
+"""uapi/linux/nsfs.h; EPERM if the owner is outside the caller's user namespace (ioctl_nsfs(2))."""
+
+
+def read_facts(namespace: Namespace = HERE) -> Facts:
+    """Return what can be read of the machine and of `namespace`; raises nothing."""
+    machine = read_machine()
+    nf_tables = machine.components["nf_tables"]
+    interior = attempt(lambda: namespace.run(lambda: _interior(nf_tables)))
+    return Facts(machine, interior, namespace.name, _enter(namespace))
+
+
+def _enter(namespace: Namespace) -> tuple[str, ...]:
+    if namespace.name is None:
+        return ()
+    if namespace.path.parent == NAMED:
+        return ("ip", "netns", "exec", namespace.path.name)
+    return ("nsenter", f"--net={namespace.path}")
+
+
+def _interior(nf_tables: Presence | Unknown) -> Interior:
+    """Read the namespace of the calling thread."""
+    sessions = attempt(lambda: tuple(session.name for session in presence.living()))
+    tables = read_tables(nf_tables)
+    return Interior(
+        owned=attempt(_owned),
+        legacy=tables.legacy,
+        nft=tables.nft,
+        loggers=_loggers(),
+        known_loggers=_known_loggers(),
+        listener=attempt(_listener),
+        settings={name: _setting(name) for name in SETTINGS},
+        interfaces=attempt(_interfaces),
+        bridges=attempt(_bridges),
+        sessions=sessions,
+        leftovers=_leftovers(tables, sessions),
+        lock=_lock_refusal(),
+    )
+
+
+def _owned() -> bool:
+    descriptor = os.open(NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.ioctl(descriptor, NS_GET_USERNS))
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _loggers() -> dict[PacketFamily, str] | Unknown:
+    loggers = nf_log.read_loggers()
+    if not loggers:
+        return Unknown("this kernel has no net.netfilter.nf_log")
+    number = {NFPROTO_NUMBER[family.table_family]: family for family in PacketFamily}
+    return {number[n]: logger for n, logger in zip(nf_log.FAMILIES, loggers, strict=True)}
+
+
+def _known_loggers() -> frozenset[str]:
+    """Return the loggers in the kernel; a line is `2 nf_log_ipv4 (nf_log_ipv4,nfnetlink_log)`."""
+    table = attempt(lambda: text_of(LOGGERS))
+    lines = table.splitlines() if isinstance(table, str) else []
+    lists = (line.partition("(")[2].rstrip(")") for line in lines)
+    return frozenset(name for names in lists for name in names.split(","))
+
+
+def _listener() -> Listener | None:
+    """Return who holds group 0; the columns are group, port, ... (seq_show, nfnetlink_log.c)."""
+    rows = (line.split() for line in (text_of(LOG_GROUPS) or "").splitlines())
+    port = next((int(row[1]) for row in rows if row[0] == "0"), None)
+    return None if port is None else owner_of_port(port)
+
+
+def _setting(name: str) -> Setting:
+    text = attempt(lambda: text_of(SYSCTLS / name.replace(".", "/")))
+    return text if text is None or isinstance(text, Unknown) else attempt(lambda: int(text))
+
+
+def _interfaces() -> dict[str, Interface]:
+    directory = SYSCTLS / "net/ipv4/conf"
+    entries = (entry for entry in sorted(directory.iterdir()) if entry.name not in NOT_SHOWN)
+    return {entry.name: _interface(entry) for entry in entries}
+
+
+def _interface(directory: Path) -> Interface:
+    """Read the settings of one interface; one that is gone meanwhile has none."""
+    values = (text_of(directory / name) or "0" for name in ("rp_filter", "route_localnet"))
+    rp_filter, route_localnet = map(int, values)
+    return Interface(rp_filter, bool(route_localnet))
+
+
+def _bridges() -> tuple[str, ...]:
+    listed = commands.run(
+        ["ip", "-j", "link", "show", "type", "bridge"], what="cannot list bridges"
+    )
+    return tuple(link["ifname"] for link in json.loads(listed or "[]") if link)
+
+
+def _leftovers(
+    tables: TableFacts, sessions: tuple[str, ...] | Unknown
+) -> tuple[str, ...] | Unknown:
+    """Return what dead sessions left; what any session may use, only when none is at work."""
+    if isinstance(sessions, Unknown):
+        return sessions
+    if isinstance(tables.own, Unknown):
+        return tables.own
+    dead = [
+        own.what
+        for own in tables.own
+        if (own.session not in sessions if own.session else not sessions)
+    ]
+    if not sessions:
+        names = [name for _, name in socket.if_nameindex()]
+        dead += [f"device {name}" for name in names if name.startswith(leftovers.DEVICE)]
+    return tuple(dead)
+
+
+def _lock_refusal() -> str | None:
+    path = Path(os.environ.get("XTABLES_LOCKFILE") or legacy_rules.LOCK)
+    wanted = (path, os.R_OK) if path.exists() else (path.parent, os.W_OK | os.X_OK)
+    reason = refusal(*wanted)
+    return f"{path}: {reason}" if reason else None
