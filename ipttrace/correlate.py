@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
@@ -44,15 +44,8 @@ from ipttrace.netfilter import (
 )
 from ipttrace.own_table import OBSERVERS
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import ChainHop, Outcome, PacketPath, Role, WireHop
-from ipttrace.report import (
-    Fingerprint,
-    Report,
-    chain_is_hidden,
-    fingerprint,
-    hop_of,
-    resolve,
-)
+from ipttrace.path import Outcome, PacketPath, Role, WireHop
+from ipttrace.report import Fingerprint, Locator, Station, Step, fingerprint
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.walk import Walk
 
@@ -88,7 +81,8 @@ class Correlator:
         `ids` numbers the packets of all namespaces; `created` are base chains that exist only
         because of us, `own_table` is our own nft table.
         """
-        self.ruleset = ruleset
+        self._ruleset = ruleset
+        self._locator = Locator(ruleset, created)
         self.netns = netns
         self.tally = Tally()
         self.foreign: list[ForeignLog] = []
@@ -101,6 +95,17 @@ class Correlator:
         self._in_flight: defaultdict[Fingerprint, list[Walk]] = defaultdict(list)
         self._by_trace_id: dict[int, Walk] = {}
         self._sequence: int | None = None
+        self._last_stage = _last_stages(ruleset)
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """The rules that the reports are looked up in."""
+        return self._ruleset
+
+    @ruleset.setter
+    def ruleset(self, ruleset: Ruleset) -> None:
+        self._ruleset = ruleset
+        self._locator = Locator(ruleset, self._created)
         self._last_stage = _last_stages(ruleset)
 
     def feed(self, event: Event) -> None:
@@ -142,43 +147,43 @@ class Correlator:
         self._sequence = sequence
 
     def _trace(self, event: TraceEvent) -> None:
-        report = resolve(event, self.ruleset)
-        if report is None:
+        station = self._locator.locate(event)
+        if station is None:
             self._refuse(ForeignLog(event.time, _prefix(event), event.packet))
             return
-        if report.in_own_table and not self._is_ours(event):
+        if station.own and not self._is_ours(event):
             return
-        walk = self._find(report)
+        walk = self._find(event, station)
         if walk is None:
             self.tally.orphans += 1
             return
-        if report.in_own_table:
-            self._pass_observer(walk, report)
-        else:
-            self._add_hop(walk, report)
+        before = walk.packet
+        walk.advance(event, station)
+        walk.append(event, station, walk.learn(event, station))
+        if station.own:
+            self._pass_observer(walk, event, station, before)
 
     def _is_ours(self, event: TraceEvent) -> bool:
         return self._own_table is not None and event.table == self._own_table[1]
 
-    def _find(self, report: Report) -> Walk | None:
-        event = report.event
+    def _find(self, event: TraceEvent, station: Station) -> Walk | None:
         if event.packet is None:
             return self._by_trace_id.get(event.trace_id or 0)
         key = fingerprint(event.packet)
-        walk = self._choose(report, self._in_flight[key])
-        if walk is None and not _may_begin(report):
+        walk = self._choose(event, station, self._in_flight[key])
+        if walk is None and not _may_begin(event, station):
             return None
         if walk is None:
-            walk = self._begin(report, key, event.packet)
+            walk = self._begin(event, station, key, event.packet)
         if event.trace_id is not None:
             self._by_trace_id[event.trace_id] = walk
         return walk
 
-    def _choose(self, report: Report, walks: list[Walk]) -> Walk | None:
-        possible = [walk for walk in walks if walk.can_take(report)]
+    def _choose(self, event: TraceEvent, station: Station, walks: list[Walk]) -> Walk | None:
+        possible = [walk for walk in walks if walk.can_take(event, station)]
         if len(possible) < 2:
             return possible[0] if possible else None
-        bound = self._by_trace_id.get(report.event.trace_id or 0)
+        bound = self._by_trace_id.get(event.trace_id or 0)
         if bound in possible:
             return bound
         inner = [walk for walk in possible if walk.parent in possible]
@@ -188,11 +193,12 @@ class Correlator:
             walk.ambiguous = True
         return possible[0]
 
-    def _begin(self, report: Report, key: Fingerprint, packet: PacketSummary) -> Walk:
-        event = report.event
+    def _begin(
+        self, event: TraceEvent, station: Station, key: Fingerprint, packet: PacketSummary
+    ) -> Walk:
         walk = Walk(next(self._ids), packet, event)
         rivals = [other for other in self._in_flight[key] if not self._is_settled(other)]
-        around = [other for other in rivals if other.base_open and other.hook is not report.hook]
+        around = [other for other in rivals if other.base_open and other.hook is not station.hook]
         walk.parent = around[-1] if around else None
         if rivals and walk.parent is None and event.backend is Backend.LEGACY:
             walk.ambiguous = True
@@ -216,31 +222,16 @@ class Correlator:
             return False
         return walk.priority >= self._last_stage.get(walk.hook, walk.priority)
 
-    def _add_hop(self, walk: Walk, report: Report) -> None:
-        hook = report.hook or walk.hook
-        priority = report.priority if report.base else walk.priority
-        hidden = (
-            report.event.header_only
-            or (report.rule is not None and report.rule.own)
-            or chain_is_hidden(report.event.chain_ref, self._created)
-        )
-        hop = None if hidden else hop_of(report, hook, priority, self.ruleset)
-        walk.advance(report)
-        hop = walk.learn(report, hop)
-        walk.append(report, hop)
-
-    def _pass_observer(self, walk: Walk, report: Report) -> None:
-        event = report.event
-        before = walk.packet
-        walk.advance(report)
-        walk.learn(report, None)
-        walk.append(report, None)
+    def _pass_observer(
+        self, walk: Walk, event: TraceEvent, station: Station, before: PacketSummary
+    ) -> None:
+        """Take what our own chain proves: `before` is the packet as it was last seen."""
         if event.chain not in OBSERVERS:
             return
-        if report.hook is Hook.INPUT:
+        if station.hook is Hook.INPUT:
             walk.note_source(before, event.time)
             walk.leave(Outcome.DELIVERED)
-        elif report.hook is Hook.POSTROUTING:
+        elif station.hook is Hook.POSTROUTING:
             walk.note_source(before, event.time)
             self._leave_by_wire(walk, event)
 
@@ -282,8 +273,10 @@ class Correlator:
 
     def _path(self, walk: Walk, changes: Mapping[RuleRef, Counter]) -> PacketPath:
         hops = tuple(
-            replace(hop, counter=changes.get(hop.ref)) if isinstance(hop, ChainHop) else hop
-            for hop in walk.hops
+            step.hop(changes.get(step.station.ref) if changes else None)
+            if isinstance(step, Step)
+            else step
+            for step in walk.hops
         )
         outcome = self.outcome(walk)
         leaves = outcome in (Outcome.FORWARDED, Outcome.SENT)
@@ -325,12 +318,12 @@ class Correlator:
         return {walk.id: tuple(walk.flows) for walk in self._walks}
 
 
-def _may_begin(report: Report) -> bool:
+def _may_begin(event: TraceEvent, station: Station) -> bool:
     """Tell whether a packet can report here first: triggers stand where packets come in.
 
     nft reports come from the kernel alone, so they may begin anywhere (bridges, user triggers).
     """
-    return report.event.backend is Backend.NFT or report.hook in (Hook.PREROUTING, Hook.OUTPUT)
+    return event.backend is Backend.NFT or station.hook in (Hook.PREROUTING, Hook.OUTPUT)
 
 
 def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:

@@ -1,4 +1,7 @@
-"""A trace event with its place: which chain, which rule, at which hook and priority."""
+"""Where a trace event comes from: which chain and rule, at which hook and priority.
+
+All reports of one place are alike but for packet and time, so each is worked out once: `Station`.
+"""
 
 from __future__ import annotations
 
@@ -10,113 +13,213 @@ from ipttrace.netfilter import (
     Basis,
     ChainRef,
     Hook,
+    RuleRef,
     TableFamily,
     Verdict,
     builtin_priority,
 )
 from ipttrace.own_table import OWN_CHAINS
 from ipttrace.packet import PacketSummary
-from ipttrace.path import ChainHop
-from ipttrace.ruleset import OWN_TABLE, Chain, Rule, Ruleset
-from ipttrace.targets import verdict_of
+from ipttrace.path import ChainHop, Change
+from ipttrace.ruleset import OWN_TABLE, Chain, Counter, Place, Rule, Ruleset
+from ipttrace.targets import may_change, verdict_of
 
 Base = tuple[Backend, TableFamily, str, Hook]
 """One walk of a base chain: the table and the hook."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What one trace event means."""
+class Station:
+    """A rule that matched, or the end of a chain: what all its reports have in common."""
 
-    event: TraceEvent
+    chain: ChainRef
     kind: TraceKind
+    verdict: Verdict | None = None
+    basis: Basis = Basis.UNKNOWN
     hook: Hook | None = None
     """None in nft user chains, whose hook is that of the base chain being walked."""
-    priority: int | None = None
+    priority: int = 0
     base: Base | None = None
     """None in nft user chains and in chains that the ruleset does not have."""
-    chain: Chain | None = None
     rule: Rule | None = None
+    handle: int | None = None
+    hidden: bool = False
+    """No hop: it is ours, or only carries headers."""
+    own: bool = False
+    """In a table of ipttrace's."""
+    closes: bool = False
+    """The end of a base chain."""
+    changes: frozenset[str] = frozenset()
+    """The header fields, and `mark`, that the rule may rewrite."""
+    immediate: frozenset[str] = frozenset()
+    """Those of them that the report already shows: an nft rule reports after it was evaluated,
+    but NAT waits for the end of the hook."""
 
     @property
-    def in_own_table(self) -> bool:
-        """Whether a table of ipttrace's reports."""
-        return self.event.table.startswith(OWN_TABLE)
+    def ref(self) -> RuleRef:
+        """The rule's full name, or the chain's."""
+        return RuleRef(self.chain, self.rule.number if self.rule else None, self.handle)
 
 
-def resolve(event: TraceEvent, ruleset: Ruleset) -> Report | None:
-    """Return where `event` belongs, or None if it cannot be a report of these rules.
+class Locator:
+    """Finds the station of each report in one ruleset."""
 
-    A legacy report comes through a log group that others write to as well, so one that does not
-    fit table, chain, number and hook is refused; nft reports come from the kernel alone.
-    """
-    place = ruleset.locate(event)
-    if event.backend is Backend.LEGACY:
-        if place is None or event.hook is None:
+    def __init__(self, ruleset: Ruleset, created: frozenset[ChainRef]) -> None:
+        """`created` are base chains that exist only because of us."""
+        self._ruleset = ruleset
+        self._created = created
+        self._known: dict[tuple[object, ...], Station | None] = {}
+
+    def locate(self, event: TraceEvent) -> Station | None:
+        """Return where `event` belongs, or None if it cannot be a report of these rules."""
+        key = (
+            event.backend,
+            event.table_family,
+            event.table,
+            event.chain,
+            event.kind,
+            event.number,
+            event.handle,
+            event.verdict,
+            event.hook,
+        )
+        try:
+            return self._known[key]
+        except KeyError:
+            return self._known.setdefault(key, self._work_out(event))
+
+    def _work_out(self, event: TraceEvent) -> Station | None:
+        if event.table.startswith(OWN_TABLE):
+            return _own_station(event)
+        place = self._ruleset.locate(event)
+        if event.backend is Backend.LEGACY:
+            return self._legacy_station(event, place) if place else None
+        return self._nft_station(event, place)
+
+    def _legacy_station(self, event: TraceEvent, place: Place) -> Station | None:
+        """Return the station of a legacy report, or None if its hook cannot be right.
+
+        It comes through a log group that others write to as well; nft's come from the kernel alone.
+        """
+        if event.hook is None or place.chain.hook not in (None, event.hook):
             return None
         priority = builtin_priority(event.table, event.hook)
-        if priority is None or place.chain.hook not in (None, event.hook):
+        if priority is None:
             return None
-        base: Base = (event.backend, event.table_family, event.table, event.hook)
-        return Report(event, place.kind, event.hook, priority, base, place.chain, place.rule)
-    if event.table.startswith(OWN_TABLE):
-        return _resolve_own(event)
-    chain = place.chain if place else ruleset.chains.get(event.chain_ref)
-    rule = place.rule if place else None
-    if chain is None or chain.hook is None:
-        return Report(event, event.kind, chain=chain, rule=rule)
-    base = (event.backend, event.table_family, event.table, chain.hook)
-    return Report(event, event.kind, chain.hook, chain.priority, base, chain, rule)
+        verdict = self._legacy_verdict(place)
+        return Station(
+            chain=event.chain_ref,
+            kind=place.kind,
+            verdict=verdict,
+            basis=Basis.INFERRED if verdict else Basis.UNKNOWN,
+            hook=event.hook,
+            priority=priority,
+            base=(event.backend, event.table_family, event.table, event.hook),
+            rule=place.rule,
+            hidden=self._is_hidden(event.chain_ref, place.rule),
+            closes=place.rule is None and place.chain.hook is not None,
+            changes=_changes(place.rule),
+        )
+
+    def _legacy_verdict(self, place: Place) -> Verdict | None:
+        rule = place.rule
+        if rule is None:
+            return Verdict.RETURN if place.kind is TraceKind.RETURN else place.chain.policy
+        if rule.target and replace(rule.chain, chain=rule.target) in self._ruleset.chains:
+            return Verdict.GOTO if rule.goto else Verdict.JUMP
+        return verdict_of(rule.target)
+
+    def _nft_station(self, event: TraceEvent, place: Place | None) -> Station:
+        chain = place.chain if place else self._ruleset.chains.get(event.chain_ref)
+        rule = place.rule if place else None
+        changes = _changes(rule)
+        at_once = changes if _rewrites_headers(rule) else changes & {"mark", "ttl"}
+        return Station(
+            chain=event.chain_ref,
+            kind=event.kind,
+            verdict=_nft_verdict(event.verdict, rule),
+            basis=Basis.REPORTED if event.verdict else Basis.UNKNOWN,
+            hook=chain.hook if chain else None,
+            priority=(chain.priority if chain else None) or 0,
+            base=_nft_base(event, chain),
+            rule=rule,
+            handle=event.handle,
+            hidden=event.header_only or self._is_hidden(event.chain_ref, rule),
+            closes=not event.header_only and event.handle is None and _is_base(chain),
+            changes=changes,
+            immediate=at_once,
+        )
+
+    def _is_hidden(self, chain: ChainRef, rule: Rule | None) -> bool:
+        return chain in self._created or (rule is not None and rule.own)
 
 
-def _resolve_own(event: TraceEvent) -> Report:
+def _own_station(event: TraceEvent) -> Station:
     own = OWN_CHAINS.get(event.chain)
-    if own is None:
-        return Report(event, event.kind)
-    table = f"{event.table} {event.chain}"
-    base: Base = (event.backend, event.table_family, table, own.hook)
-    return Report(event, event.kind, own.hook, own.priority, base)
-
-
-def hop_of(report: Report, hook: Hook | None, priority: int | None, ruleset: Ruleset) -> ChainHop:
-    """Return the hop that a report stands for, without what it changed."""
-    event, rule = report.event, report.rule
-    verdict, basis = _verdict(report, ruleset)
-    return ChainHop(
-        time=event.time,
-        chain=event.chain_ref,
-        hook=hook,
-        priority=priority,
-        event=report.kind,
-        verdict=verdict,
-        basis=basis,
-        number=rule.number if rule else None,
-        handle=event.handle,
-        rule=rule.text if rule else None,
-        target=rule.target if rule else None,
+    station = Station(
+        event.chain_ref, event.kind, event.verdict, Basis.REPORTED, hidden=True, own=True
     )
+    if own is None:
+        return station
+    base = (event.backend, event.table_family, f"{event.table} {event.chain}", own.hook)
+    return replace(station, hook=own.hook, priority=own.priority, base=base)
 
 
-def _verdict(report: Report, ruleset: Ruleset) -> tuple[Verdict | None, Basis]:
-    if report.event.backend is Backend.NFT:
-        reported = report.event.verdict
-        if reported is None:
-            return None, Basis.UNKNOWN
-        refused = report.rule is not None and (report.rule.target or "").upper() == "REJECT"
-        if reported is Verdict.DROP and refused:
-            return Verdict.REJECT, Basis.REPORTED
-        return reported, Basis.REPORTED
-    if report.rule is None:
-        ends = report.kind is TraceKind.RETURN
-        policy = Verdict.RETURN if ends else report.chain.policy if report.chain else None
-        return policy, Basis.INFERRED if policy else Basis.UNKNOWN
-    return _legacy_rule_verdict(report.rule, ruleset), Basis.INFERRED
+def _nft_base(event: TraceEvent, chain: Chain | None) -> Base | None:
+    if chain is None or chain.hook is None:
+        return None
+    return event.backend, event.table_family, f"{event.table} {event.chain}", chain.hook
 
 
-def _legacy_rule_verdict(rule: Rule, ruleset: Ruleset) -> Verdict:
-    if rule.target and replace(rule.chain, chain=rule.target) in ruleset.chains:
-        return Verdict.GOTO if rule.goto else Verdict.JUMP
-    return verdict_of(rule.target)
+def _is_base(chain: Chain | None) -> bool:
+    return chain is not None and chain.hook is not None
+
+
+def _nft_verdict(reported: Verdict | None, rule: Rule | None) -> Verdict | None:
+    """Return REJECT for the drop that the kernel reports of a rule that rejects."""
+    refuses = rule is not None and (rule.target or "").upper() == "REJECT"
+    return Verdict.REJECT if reported is Verdict.DROP and refuses else reported
+
+
+def _changes(rule: Rule | None) -> frozenset[str]:
+    return may_change(rule.target, rule.text) if rule else frozenset()
+
+
+def _rewrites_headers(rule: Rule | None) -> bool:
+    """Tell whether a native nft rule writes into the header itself."""
+    return rule is not None and " set " in rule.text and not rule.text.startswith("-A ")
+
+
+class Step:
+    """A station that a packet met: a hop in the making."""
+
+    __slots__ = ("changes", "hook", "priority", "station", "time")
+
+    def __init__(self, station: Station, time: float, hook: Hook | None, priority: int) -> None:
+        self.station = station
+        self.time = time
+        self.hook = hook
+        self.priority = priority
+        self.changes: tuple[Change, ...] = ()
+
+    def hop(self, counter: Counter | None) -> ChainHop:
+        """Return the hop; `counter` is by how much the rule's counter rose."""
+        station, rule = self.station, self.station.rule
+        return ChainHop(
+            self.time,
+            station.chain,
+            self.hook,
+            self.priority if station.hook or self.hook else None,
+            station.kind,
+            station.verdict,
+            station.basis,
+            rule.number if rule else None,
+            station.handle,
+            rule.text if rule else None,
+            rule.target if rule else None,
+            counter,
+            self.changes,
+        )
 
 
 Fingerprint = tuple[object, ...]
@@ -144,8 +247,3 @@ def fingerprint(packet: PacketSummary) -> Fingerprint:
         packet.length,
         inner,
     )
-
-
-def chain_is_hidden(chain: ChainRef, created: frozenset[ChainRef]) -> bool:
-    """Tell whether a chain exists only because of ipttrace."""
-    return chain in created or chain.table.startswith(OWN_TABLE)

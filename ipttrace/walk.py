@@ -17,11 +17,12 @@ from ipttrace.netfilter import (
     nat_priority,
 )
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import ChainHop, Change, Hop, NatHop, Outcome, WireHop
-from ipttrace.report import Base, Report
-from ipttrace.targets import ADDRESS_FIELDS, may_change
+from ipttrace.path import Change, NatHop, Outcome, WireHop
+from ipttrace.report import Base, Station, Step
+from ipttrace.targets import ADDRESS_FIELDS
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
+_LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
 FIRST_PRIORITY = -(1 << 31)
 
 
@@ -50,7 +51,6 @@ class Walk:
         "last_number",
         "last_time",
         "local",
-        "loopback",
         "mark",
         "mark_from",
         "out_index",
@@ -77,12 +77,11 @@ class Walk:
         self.last_chain = ""
         self.last_number = 0
         self.visited: set[Base] = set()
-        self.hops: list[Hop] = []
+        self.hops: list[Step | NatHop | WireHop] = []
         self.headers_from = self.mark_from = 0
         self.parent: Walk | None = None
         self.fate: Outcome | None = None
         self.ambiguous = False
-        self.loopback = False
         self.local = False
         """The packet was made in this namespace."""
 
@@ -91,22 +90,22 @@ class Walk:
         """Whether the kernel said how it ended."""
         return self.fate is not None
 
-    def can_take(self, report: Report) -> bool:
+    def can_take(self, event: TraceEvent, station: Station) -> bool:
         """Tell whether this packet can be the one that reported."""
-        here, there = self.hook, report.hook
-        if self.ended or here is None or there is None:
-            return not self.ended
-        walked_on = report.base == self.base and there is here and self.base_open
-        if walked_on and not self._is_further(report.event):
+        here, there = self.hook, station.hook
+        if self.fate is not None or here is None or there is None:
+            return self.fate is None
+        if self.base_open and station.base == self.base:
+            if not self._is_further(event):
+                return False
+        elif station.base in self.visited:
             return False
-        if not walked_on:
-            if report.base in self.visited:
+        elif there is here:
+            if station.priority < self.priority:
                 return False
-            if there is here and (report.priority or 0) < self.priority:
-                return False
-            if there is not here and not leads_to(here, there, report.event.in_index):
-                return False
-        return self._same_addresses(report, here, there)
+        elif not leads_to(here, there, event.in_index):
+            return False
+        return self._same_addresses(event, station, here, there)
 
     def _is_further(self, event: TraceEvent) -> bool:
         """Tell whether a report is further down the chain that reported last.
@@ -115,13 +114,18 @@ class Walk:
         """
         return event.chain != self.last_chain or (event.number or 0) > self.last_number
 
-    def _same_addresses(self, report: Report, here: Hook, there: Hook) -> bool:
-        seen = report.event.packet
-        if seen is None or _addresses(seen) == _addresses(self.packet):
+    def _same_addresses(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
+        seen, known = event.packet, self.packet
+        if seen is None or (
+            seen.dport == known.dport
+            and seen.sport == known.sport
+            and seen.dst == known.dst
+            and seen.src == known.src
+        ):
             return True
-        return self._crosses_nat(report, here, there) or self._may_have_changed(ADDRESS_FIELDS)
+        return self._crosses_nat(event, station, here, there) or self._may_have_changed()
 
-    def _crosses_nat(self, report: Report, here: Hook, there: Hook) -> bool:
+    def _crosses_nat(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
         """Tell whether conntrack rewrites addresses somewhere between here and the report."""
         for hook in INET_HOOKS:
             at = nat_priority(hook)
@@ -130,107 +134,90 @@ class Walk:
             ahead = self.priority <= at if hook is here else leads_to(here, hook, LOOPBACK_INDEX)
             if not ahead:
                 continue
-            if hook is there and at <= (report.priority or 0):
+            if hook is there and at <= station.priority:
                 return True
-            if hook is not there and leads_to(hook, there, report.event.in_index):
+            if hook is not there and leads_to(hook, there, event.in_index):
                 return True
         return False
 
-    def _may_have_changed(self, fields: frozenset[str]) -> bool:
+    def _may_have_changed(self) -> bool:
         return any(
-            fields & may_change(hop.target, hop.rule)
-            for hop in self.hops[self.headers_from :]
-            if isinstance(hop, ChainHop)
+            ADDRESS_FIELDS & step.station.changes
+            for step in self.hops[self.headers_from :]
+            if isinstance(step, Step)
         )
 
-    def advance(self, report: Report) -> None:
+    def advance(self, event: TraceEvent, station: Station) -> None:
         """Move to where the report came from."""
-        event = report.event
         self.last_time = event.time
         self.last_chain, self.last_number = event.chain, event.number or 0
-        if report.base is None or report.hook is None:
+        base, hook = station.base, station.hook
+        if base is None or hook is None:
             return
-        if self.hook in (Hook.POSTROUTING, Hook.OUTPUT) and report.hook is Hook.PREROUTING:
-            self.loopback = True
         if self.hook is None:
-            self.local = report.hook is Hook.OUTPUT
-        if report.base != self.base:
-            self.visited.add(report.base)
-        self.hook, self.base = report.hook, report.base
-        self.priority = report.priority or 0
+            self.local = hook is Hook.OUTPUT
+        if base != self.base:
+            self.visited.add(base)
+            self.base = base
+        self.hook = hook
+        self.priority = station.priority
         self.base_open = True
-        if event.out_index and report.hook in (Hook.POSTROUTING, Hook.OUTPUT, Hook.FORWARD):
+        if event.out_index and hook in _LEAVING:
             self.out_index = event.out_index
 
-    def learn(self, report: Report, hop: ChainHop | None) -> ChainHop | None:
-        """Take over the headers and the mark that a report shows, and say which hop changed them.
+    def learn(self, event: TraceEvent, station: Station) -> tuple[Change, ...]:
+        """Take over the headers and the mark that a report shows.
 
-        Returns `hop` with what it changed itself: an nft rule reports after it was evaluated, a
-        legacy rule before.
+        Each change goes to the step whose rule makes such changes; those that the reporting rule
+        made itself are returned.
         """
-        own = hop if report.event.backend is Backend.NFT else None
         changed: list[Change] = []
-        if report.event.packet is not None:
-            changed = _differences(self.packet, report.event.packet)
-            self.packet = report.event.packet
-            if self.packet.flow != self.flows[-1]:
+        if event.packet is not None:
+            changed = _differences(self.packet, event.packet)
+            self.packet = event.packet
+            if changed and self.packet.flow != self.flows[-1]:
                 self.flows.append(self.packet.flow)
-        mark = self._reported_mark(report.event)
-        if mark != self.mark:
+        mark = event.mark
+        if mark is not None and mark != self.mark:
             changed.append(Change("mark", self.mark, mark))
             self.mark = mark
-        own_changes = self._blame(changed, own, report.event.time)
-        if hop is not None and own_changes:
-            hop = replace(hop, changes=own_changes)
-        return hop
+        return self._blame(changed, station, event.time) if changed else ()
 
-    def _reported_mark(self, event: TraceEvent) -> int:
-        if event.mark is None and event.verdict is Verdict.STOLEN:
-            return self.mark
-        return event.mark or 0
-
-    def _blame(
-        self, changes: list[Change], own: ChainHop | None, time: float
-    ) -> tuple[Change, ...]:
-        """Put each change on the hop whose rule makes such changes; return those of `own`.
+    def _blame(self, changes: list[Change], station: Station, time: float) -> tuple[Change, ...]:
+        """Return the changes of `station` itself, and put the others where they belong.
 
         Addresses that no rule here changed were rewritten by conntrack from an existing entry.
         """
-        mine: list[Change] = []
-        unexplained: list[Change] = []
-        for change in changes:
-            field = frozenset({change.field})
-            immediate = field & may_change(own.target, own.rule) if own else frozenset()
-            if own and immediate and (field.isdisjoint(ADDRESS_FIELDS) or _rewrites_now(own)):
-                mine.append(change)
-            elif not self._blame_earlier(change):
-                unexplained.append(change)
+        mine = tuple(change for change in changes if change.field in station.immediate)
+        others = [change for change in changes if change not in mine]
+        unexplained = [change for change in others if not self._blame_earlier(change)]
         translated = [change for change in unexplained if change.field in ADDRESS_FIELDS]
         if translated:
             self.hops.append(_nat_hop(self.packet, translated, time))
-        return tuple(mine)
+        return mine
 
     def _blame_earlier(self, change: Change) -> bool:
         first = self.mark_from if change.field == "mark" else self.headers_from
-        for index in range(len(self.hops) - 1, first - 1, -1):
-            hop = self.hops[index]
-            if isinstance(hop, ChainHop) and change.field in may_change(hop.target, hop.rule):
-                self.hops[index] = replace(hop, changes=(*hop.changes, change))
+        for step in reversed(self.hops[first:]):
+            if isinstance(step, Step) and change.field in step.station.changes:
+                step.changes = (*step.changes, change)
                 return True
         return False
 
-    def append(self, report: Report, hop: ChainHop | None) -> None:
-        """Add a hop (None: a hidden one), and note what can come after it."""
+    def append(self, event: TraceEvent, station: Station, changes: tuple[Change, ...]) -> None:
+        """Add a step unless it is a hidden one, and note what can come after it."""
         self.mark_from = len(self.hops)
-        if report.event.packet is not None:
-            self.headers_from = len(self.hops)
-        if hop is not None:
-            self.hops.append(hop)
-            if report.event.backend is Backend.NFT:
-                self.mark_from = len(self.hops)
-            self._settle(hop.verdict)
-        if report.rule is None and not report.event.header_only and report.base is not None:
-            self.base_open = not (report.chain is not None and report.chain.hook is not None)
+        if event.packet is not None:
+            self.headers_from = self.mark_from
+        if not station.hidden:
+            step = Step(station, event.time, station.hook or self.hook, self.priority)
+            step.changes = changes
+            self.hops.append(step)
+            if event.backend is Backend.NFT:
+                self.mark_from += 1
+            self._settle(station.verdict)
+        if station.closes:
+            self.base_open = False
 
     def _settle(self, verdict: Verdict | None) -> None:
         if verdict in _CLOSING:
@@ -264,19 +251,16 @@ class Walk:
             self.hops.append(wire)
 
 
-def _addresses(packet: PacketSummary) -> tuple[object, ...]:
-    return packet.src, packet.dst, packet.sport, packet.dport
-
-
 def _differences(old: PacketSummary, new: PacketSummary) -> list[Change]:
-    names = ("src", "dst", "sport", "dport", "ttl")
-    pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
-    return [Change(*pair) for pair in pairs if pair[1] != pair[2] and pair[2] is not None]
-
-
-def _rewrites_now(hop: ChainHop) -> bool:
-    """Tell whether an nft rule writes into the header itself; NAT waits for the end of the hook."""
-    return hop.rule is not None and " set " in hop.rule and not hop.rule.startswith("-A ")
+    """Return what two looks at one packet's headers differ in."""
+    pairs = (
+        ("src", old.src, new.src),
+        ("dst", old.dst, new.dst),
+        ("sport", old.sport, new.sport),
+        ("dport", old.dport, new.dport),
+        ("ttl", old.ttl, new.ttl),
+    )
+    return [Change(*each) for each in pairs if each[1] != each[2] and each[2] is not None]
 
 
 def endpoint(packet: PacketSummary, address: str, port: int | None) -> str:

@@ -7,6 +7,7 @@ Written by nft_trace_notify in net/netfilter/nf_tables_trace.c.  Attributes that
 from __future__ import annotations
 
 from functools import lru_cache
+from struct import Struct
 
 from ipttrace.decode.attributes import Attributes, Malformed, number, read_attributes, text
 from ipttrace.event import TraceEvent, TraceKind
@@ -51,7 +52,26 @@ FAMILY_BY_ETHERTYPE = {0x0800: PacketFamily.IPV4, 0x86DD: PacketFamily.IPV6}
 FAMILY_BY_VERSION = {4: PacketFamily.IPV4, 6: PacketFamily.IPV6}
 VLAN_ETHERTYPES = frozenset({0x8100, 0x88A8})
 
+SHORTEST_WITH_HEADERS = 150
+"""Bytes; reports without headers are shorter unless names are very long."""
+
 Ruling = tuple[Verdict | None, str | None]
+Before = tuple[
+    Backend,
+    TableFamily,
+    str,
+    str,
+    TraceKind,
+    None,
+    int | None,
+    Verdict | None,
+    str | None,
+    None,
+]
+After = tuple[PacketSummary | None, int | None, int | None, int | None, bool]
+
+_ID_ATTRIBUTE = Struct("=HH").pack(8, NFTA_TRACE_ID)
+"""Stands third on every kernel known, after NFPROTO and TYPE (nft_trace_notify)."""
 
 
 def decode_nft_trace(data: bytes, family: int, time: float) -> TraceEvent:
@@ -59,7 +79,22 @@ def decode_nft_trace(data: bytes, family: int, time: float) -> TraceEvent:
 
     `family` is the nfgenmsg's: the table's.  Raises Malformed.
     """
+    if len(data) < SHORTEST_WITH_HEADERS and data[16:20] == _ID_ATTRIBUTE:
+        before, after = _static(family, data[:16], data[24:])
+        return TraceEvent(time, *before, int.from_bytes(data[20:24]), *after)
     attributes = read_attributes(data)
+    before, after = _fields(attributes, family)
+    return TraceEvent(time, *before, number(attributes, NFTA_TRACE_ID, 4), *after)
+
+
+@lru_cache(maxsize=4096)
+def _static(family: int, head: bytes, tail: bytes) -> tuple[Before, After]:
+    """Return the fields of a short report: all that one place sends are equal but for the id."""
+    return _fields(read_attributes(head + tail), family)
+
+
+def _fields(attributes: Attributes, family: int) -> tuple[Before, After]:
+    """Return the fields of a TraceEvent before and after its trace id."""
     kind = KINDS.get(number(attributes, NFTA_TRACE_TYPE, 4) or 0)
     table_family = NFPROTO.get(family)
     table, chain = attributes.get(NFTA_TRACE_TABLE), attributes.get(NFTA_TRACE_CHAIN)
@@ -69,8 +104,7 @@ def decode_nft_trace(data: bytes, family: int, time: float) -> TraceEvent:
     handle = None if policy else number(attributes, NFTA_TRACE_RULE_HANDLE, 8)
     verdict, target_chain = _ruling(attributes, policy=policy)
     mark = number(attributes, NFTA_TRACE_MARK, 4)
-    return TraceEvent(
-        time,
+    before = (
         Backend.NFT,
         table_family,
         text(table),
@@ -81,7 +115,8 @@ def decode_nft_trace(data: bytes, family: int, time: float) -> TraceEvent:
         verdict,
         target_chain,
         None,
-        number(attributes, NFTA_TRACE_ID, 4),
+    )
+    after = (
         _packet(attributes, table_family),
         # Left out when it is 0; a stolen packet's cannot be read any more.
         0 if mark is None and verdict is not Verdict.STOLEN else mark,
@@ -89,6 +124,7 @@ def decode_nft_trace(data: bytes, family: int, time: float) -> TraceEvent:
         number(attributes, NFTA_TRACE_OIF, 4),
         handle is None and not policy,
     )
+    return before, after
 
 
 def _ruling(attributes: Attributes, *, policy: bool) -> Ruling:
