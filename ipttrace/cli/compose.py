@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from ipttrace.cli.event_sources import Sources
 from ipttrace.errors import UsageError
 from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.path import TraceResult
-from ipttrace.ports import EventSource, ProbeClient, Trigger
+from ipttrace.ports import ProbeClient, Trigger
 from ipttrace.probe import ProbeSpec
 from ipttrace.session import Kernel, Plan, TraceSession
 from ipttrace.system import addresses, capabilities
@@ -21,13 +22,9 @@ from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.inject import InjectingClient
 from ipttrace.system.namespaces import Namespace, find_namespace
-from ipttrace.system.netlink_queue import LogGroupTakenError, NetlinkQueue
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
 from ipttrace.tracer import Side
-
-LOG_GROUP_WAIT = 10.0
-"""Seconds to wait for another program that holds the log group."""
 
 Answer = Callable[[TraceResult], None]
 Note = Callable[[str], None]
@@ -73,10 +70,11 @@ def open_side(
     reader = NamespaceRules(namespace)
     legacy = Backend.LEGACY in reader.backends(family)
     guardian = Guardian.start(namespace, session=session, legacy=legacy, notify=note)
+    sources = Sources(namespace, session, family, guardian, reader, clock, note)
     side = Side(
         rules=guardian,
         reader=reader,
-        open_source=lambda legacy: _open_queue(namespace, legacy, clock, note),
+        open_source=sources.open,
         netns=namespace.name,
     )
     return guardian, side
@@ -140,19 +138,3 @@ def _plan(spec: ProbeSpec, session: str) -> Plan:
         packets=spec.count,
         wait=spec.wait,
     )
-
-
-def _open_queue(traced: Namespace, legacy: bool, clock: SystemClock, note: Note) -> EventSource:
-    """Open the queue; another tracer that holds the log group is waited for, and named."""
-    deadline = clock.monotonic() + LOG_GROUP_WAIT
-    told = False
-    while True:
-        try:
-            return NetlinkQueue(traced, legacy=legacy)
-        except LogGroupTakenError as error:
-            if clock.monotonic() >= deadline:
-                raise
-            if not told:
-                note(f"{error.message}; waiting up to {LOG_GROUP_WAIT:g} s")
-                told = True
-            clock.wait((), 0.05)

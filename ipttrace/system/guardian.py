@@ -24,12 +24,14 @@ from ipttrace.errors import IptTraceError, KernelError, UsageError
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest
 from ipttrace.system import presence
+from ipttrace.system.borrowed import Borrowed
 from ipttrace.system.comments import SESSION_LENGTH
 from ipttrace.system.guardian_messages import (
     MESSAGE_LIMIT,
     Answer,
     Arm,
     Bequeath,
+    Borrow,
     Command,
     Disarm,
     Done,
@@ -80,6 +82,7 @@ class Guardian:
         self._notify = notify or _to_stderr
         self._number = 0
         self._disarmed: Disarmed | None = None
+        self._borrowed: list[Borrowed] = []
         self._process: subprocess.Popen[bytes]
         self._channel: socket.socket
         self._complaints: int
@@ -152,6 +155,18 @@ class Guardian:
             farewell.write(msgspec.json.encode(Farewell(list(frames), list(flows))))
             self._ask(Bequeath(), Done, fd, memory)
 
+    def borrow(self, borrowed: Borrowed) -> None:
+        """Change a setting, which is put back after all else; it was noted before."""
+        self._borrowed.append(borrowed)
+        setting = borrowed.setting
+        namespace = os.open(borrowed.namespace.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with self._surviving():
+                command = Borrow(setting.name, setting.value, borrowed.name)
+                self._ask(command, Done, namespace, borrowed.holder.fileno())
+        finally:
+            os.close(namespace)
+
     def release(self) -> None:
         """Forget what was bequeathed: we did it ourselves."""
         with self._surviving():
@@ -185,12 +200,18 @@ class Guardian:
             raise KernelError(message, "Try again; ipttrace clean looks for leftovers.") from error
 
     def _clean_up_after(self, reason: str) -> Disarmed:
-        try:
-            removed = self._sweep(Sweep(self._session))
-        except IptTraceError as error:
-            return Disarmed(clean=False, warnings=(KILLED.format(reason=reason, what=error),))
-        what = f"removed what it left: {', '.join(removed) or 'nothing'}"
-        return Disarmed(clean=True, warnings=(KILLED.format(reason=reason, what=what),))
+        removed: list[str] = []
+        problems: list[str] = []
+        steps = [lambda: removed.extend(self._sweep(Sweep(self._session)))]
+        for step in [*steps, *(borrowed.put_back for borrowed in self._borrowed)]:
+            try:
+                step()
+            except (IptTraceError, OSError) as error:
+                problems.append(str(error))
+        removed += [f"{each.setting.name} as set" for each in self._borrowed if each.changed]
+        done = f"removed what it left: {', '.join(removed) or 'nothing'}"
+        warning = KILLED.format(reason=reason, what="; ".join(problems) or done)
+        return Disarmed(clean=not problems, warnings=(warning,))
 
     def _sweep(self, command: Sweep) -> list[str]:
         """Have a second process look for what a dead one left."""
@@ -246,6 +267,8 @@ class Guardian:
     def _close(self) -> None:
         """Let the process go: the channel's end is its order to undo what is left."""
         self._channel.close()
+        for borrowed in self._borrowed:
+            borrowed.close()
         if self._complaints >= 0:
             os.close(self._complaints)
             self._complaints = -1

@@ -51,6 +51,15 @@ class Farewell(msgspec.Struct, frozen=True):
     flows: list[Flow]
 
 
+class Borrow(msgspec.Struct, frozen=True, tag=True):
+    """Change a setting of a namespace and put it back at last; comes with both descriptors."""
+
+    setting: str
+    value: str
+    held: str
+    """The name that says what the setting was; see `borrowed`."""
+
+
 class Release(msgspec.Struct, frozen=True, tag=True):
     """Forget what was bequeathed."""
 
@@ -69,7 +78,7 @@ class Sweep(msgspec.Struct, frozen=True, tag=True):
     session: str | None = None
 
 
-Command = Arm | Bequeath | Release | Quiet | Disarm | Sweep
+Command = Arm | Bequeath | Borrow | Release | Quiet | Disarm | Sweep
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -24,11 +24,13 @@ from ipttrace.errors import IptTraceError, KernelError
 from ipttrace.ports import Disarmed
 from ipttrace.system import legacy_rules, nf_log, presence
 from ipttrace.system.arming import Arming, Bequest
+from ipttrace.system.borrowed import Setting, inherited
 from ipttrace.system.guardian_messages import (
     MESSAGE_LIMIT,
     Answer,
     Arm,
     Bequeath,
+    Borrow,
     Command,
     Disarm,
     Done,
@@ -110,6 +112,8 @@ class GuardianProcess:
                 return IsArmed(self._arming.arm(request))
             case Bequeath():
                 self._arming.bequeath(_bequest(*descriptors))
+            case Borrow(name, value, held):
+                self._borrow(Setting(name, value), held, *descriptors)
             case Release():
                 self._arming.release()
             case Quiet():
@@ -121,6 +125,11 @@ class GuardianProcess:
 
                 return Swept(leftovers.sweep(session, self._notify))
         return Done()
+
+    def _borrow(self, setting: Setting, held: str, namespace: int, holder: int) -> None:
+        borrowed = inherited(setting, held, (namespace, holder))
+        self._arming.undo_last(borrowed.put_back)
+        borrowed.apply()
 
     def _disarm(self) -> Disarmed:
         disarmed = self._arming.take_back()

@@ -15,12 +15,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ipttrace.checkup.facts import Listener
 from ipttrace.decode.netlink import decode_datagram
-from ipttrace.errors import KernelError, NotPermittedError
+from ipttrace.decode.text import clean_text
+from ipttrace.errors import KernelError, NotPermittedError, NotSupportedError
 from ipttrace.event import Event
 from ipttrace.ports import Datagram
 from ipttrace.ruleset import Ruleset
 from ipttrace.system.namespaces import Namespace
+from ipttrace.system.port_owner import owner_of_port
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
@@ -56,8 +59,28 @@ NLM_F_ACK = 4
 NLMSG_ERROR = 2
 
 
+class LogGroupAbsentError(NotSupportedError):
+    """The kernel has no nfnetlink_log."""
+
+
 class LogGroupTakenError(KernelError):
     """Another program listens to NFLOG group 0 of the namespace."""
+
+    def __init__(self, namespace: Namespace, owner: Listener | None) -> None:
+        self.owner = owner
+        super().__init__(
+            f"cannot listen to NFLOG group 0 in {namespace}: {owner_text(owner)} holds it",
+            "Stop the other listener (ulogd2, another tracer) and try again.",
+        )
+
+
+def owner_text(owner: Listener | None) -> str:
+    """Return the words for who holds the group."""
+    if owner is None:
+        return "another program"
+    if owner.pid is None:
+        return f"the program with netlink port {owner.port}"
+    return f"pid {owner.pid} ({clean_text(owner.name or 'unknown')})"
 
 
 class NetlinkQueue:
@@ -69,7 +92,8 @@ class NetlinkQueue:
         """Open the socket inside `namespace`, and join the groups.
 
         Only with `legacy` the log group is bound: one program alone can hold it.
-        LogGroupTakenError if another one does.
+        LogGroupTakenError if another one does, LogGroupAbsentError if the kernel has none; the
+        loggers are then as they were.
         """
         self._namespace = namespace
         self._socket = namespace.run(_open_socket)
@@ -117,10 +141,10 @@ class NetlinkQueue:
         self._socket.close()
 
     def _bind_log_group(self) -> None:
+        self._configure(0, (NFULA_CFG_CMD, struct.pack("Bxxx", NFULNL_CFG_CMD_BIND)))
         for family in (socket.AF_INET, socket.AF_INET6):
             command = struct.pack("Bxxx", NFULNL_CFG_CMD_PF_BIND)
             self._configure(family, (NFULA_CFG_CMD, command))
-        self._configure(0, (NFULA_CFG_CMD, struct.pack("Bxxx", NFULNL_CFG_CMD_BIND)))
         self._configure(
             0,
             (NFULA_CFG_MODE, struct.pack(">IBx", COPY_BYTES, NFULNL_COPY_PACKET)),
@@ -154,10 +178,11 @@ class NetlinkQueue:
         if number == 0:
             return
         if number == errno.EPERM and os.geteuid() == 0:
-            owner = self._namespace.run(_group_owner)
-            raise LogGroupTakenError(
-                f"cannot listen to NFLOG group 0 in {self._namespace}: {owner}",
-                "Stop the other listener (ulogd2, another tracer) and try again.",
+            raise LogGroupTakenError(self._namespace, self._namespace.run(_group_owner))
+        if number == errno.EINVAL:  # nfnetlink_rcv_msg: no such subsystem
+            raise LogGroupAbsentError(
+                f"cannot listen to trace reports in {self._namespace}: no nfnetlink_log",
+                "Load it: modprobe nfnetlink_log.",
             )
         reason = os.strerror(number)
         kind_of = NotPermittedError if number == errno.EPERM else KernelError
@@ -183,16 +208,11 @@ def _attribute(number: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
 
 
-def _group_owner() -> str:
-    """Say which netlink port holds group 0 of this thread's namespace.
-
-    The port id of a program's first netlink socket is its process id (netlink(7)).
-    """
+def _group_owner() -> Listener | None:
+    """Return who holds group 0 of this thread's namespace."""
     try:
         rows = [line.split() for line in LOG_GROUPS.read_text().splitlines()]
-    except OSError:
-        rows = []
-    ports = [row[1] for row in rows if len(row) > 1 and row[0] == "0"]
-    if ports:
-        return f"the program with netlink port {ports[0]} holds it"
-    return "another program holds it"
+        ports = [int(row[1]) for row in rows if len(row) > 1 and row[0] == "0"]
+        return owner_of_port(ports[0]) if ports else None
+    except (OSError, ValueError):
+        return None

@@ -34,6 +34,17 @@ class Session:
     name: str
     loggers: Loggers
     """The nf_log settings as they were before the first of the sessions came."""
+    pid: int = 0
+    """The main process; 0 if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds an abstract name of ours, or the one that it got it from."""
+
+    name: str
+    pid: int
+    """Of the process that took the name; 0 if it is not known."""
 
 
 def claim(session: str) -> tuple[socket.socket, Loggers]:
@@ -44,21 +55,36 @@ def claim(session: str) -> tuple[socket.socket, Loggers]:
     with only_one():
         others = living()
         loggers = others[0].loggers if others else read_loggers()
-        holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            holder.bind(f"\0{PREFIX}{session}/{','.join(loggers)}")
-            holder.listen(BACKLOG)
+            holder = take_name(f"{PREFIX}{session}/{','.join(loggers)}")
         except OSError as error:
-            holder.close()
             raise KernelError(
                 f"cannot start session {session}: {error.strerror}", "Is it running already?"
             ) from error
     return holder, loggers
 
 
+def take_name(name: str) -> socket.socket:
+    """Hold an abstract name in the calling thread's namespace; OSError if it is taken."""
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        holder.bind(f"\0{name}")
+        holder.listen(BACKLOG)
+    except OSError:
+        holder.close()
+        raise
+    return holder
+
+
 def living() -> list[Session]:
     """Return the sessions at work in the calling thread's namespace."""
-    return [_parse(name) for name in sorted(_names()) if _is_ours(name)]
+    return [_parse(holder) for holder in holders(PREFIX)]
+
+
+def holders(prefix: str) -> list[Holder]:
+    """Return who of our user holds a name that starts so, in the calling thread's namespace."""
+    found = [(name, _owner(name)) for name in sorted(_names(prefix))]
+    return [Holder(name, pid) for name, pid in found if pid is not None]
 
 
 @contextmanager
@@ -75,27 +101,28 @@ def only_one() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _names() -> Iterator[str]:
+def _names(prefix: str) -> Iterator[str]:
     """Yield the abstract names of ours; /proc/net/unix writes their first byte as @."""
     for line in SOCKETS.read_text(errors="replace").splitlines():
-        _, found, name = line.rpartition(f" @{PREFIX}")
+        _, found, name = line.rpartition(f" @{prefix}")
         if found:
-            yield PREFIX + name
+            yield prefix + name
 
 
-def _is_ours(name: str) -> bool:
+def _owner(name: str) -> int | None:
+    """Return the process that listens by that name (unix(7), SO_PEERCRED); None if not ours."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(f"\0{name}")
             credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except BlockingIOError:
-            return True
+        except BlockingIOError:  # it lives, but many ask it
+            return 0
         except OSError:
-            return False
-    _, uid, _ = struct.unpack("iII", credentials)
-    return bool(uid == os.geteuid())
+            return None
+    pid, uid, _ = struct.unpack("iII", credentials)
+    return pid if uid == os.geteuid() else None
 
 
-def _parse(name: str) -> Session:
-    session, _, loggers = name.removeprefix(PREFIX).partition("/")
-    return Session(session, tuple(loggers.split(",")) if loggers else ())
+def _parse(holder: Holder) -> Session:
+    session, _, loggers = holder.name.removeprefix(PREFIX).partition("/")
+    return Session(session, tuple(loggers.split(",")) if loggers else (), holder.pid)

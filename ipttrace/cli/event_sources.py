@@ -1,0 +1,87 @@
+"""Where a namespace's trace reports are read from: NFLOG group 0, else the kernel log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ipttrace.checkup.facts import Listener
+from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.ports import Clock, EventSource, RulesetReader
+from ipttrace.system import kernel_log, presence
+from ipttrace.system.kernel_log import Borrower, Fallback, open_kernel_log
+from ipttrace.system.namespaces import Namespace
+from ipttrace.system.netlink_queue import (
+    LogGroupAbsentError,
+    LogGroupTakenError,
+    NetlinkQueue,
+    owner_text,
+)
+
+LOG_GROUP_WAIT = 10.0
+"""Seconds to wait for another session of ipttrace that holds the log group."""
+
+POLL = 0.05
+"""Seconds between two tries."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Opens the source of one session in one namespace."""
+
+    namespace: Namespace
+    session: str
+    family: PacketFamily | None
+    """None: packets of both."""
+    guardian: Borrower
+    rules: RulesetReader
+    clock: Clock
+    note: Note
+
+    def open(self, legacy: bool) -> EventSource:
+        """Open the source; without `legacy` reports the log group is not needed."""
+        if not legacy:
+            return NetlinkQueue(self.namespace, legacy=False)
+        if kernel_log.is_in_use(self.namespace, self._families):
+            return self._fall_back("another session of ipttrace reads the kernel log here", None)
+        deadline = self.clock.monotonic() + LOG_GROUP_WAIT
+        told = False
+        while True:
+            try:
+                return NetlinkQueue(self.namespace)
+            except LogGroupAbsentError:
+                return self._fall_back("the kernel has no nfnetlink_log", None)
+            except LogGroupTakenError as error:
+                late = self.clock.monotonic() >= deadline
+                if late if error.owner is None else not self._is_session(error.owner):
+                    who = owner_text(error.owner)
+                    return self._fall_back(f"NFLOG group 0 is held by {who}", who)
+                if late:
+                    raise
+                if not told:
+                    self.note(f"{error.message}; waiting up to {LOG_GROUP_WAIT:g} s")
+                    told = True
+            self.clock.wait((), POLL)
+
+    @property
+    def _families(self) -> tuple[PacketFamily, ...]:
+        return tuple(PacketFamily) if self.family is None else (self.family,)
+
+    def _is_session(self, owner: Listener) -> bool:
+        """Tell whether another session of ours holds the group: it would be left without reports.
+
+        Where the process of its port is not to be seen, any other session here counts as it.
+        """
+        sessions = self.namespace.run(presence.living)
+        if owner.pid is None:
+            return any(each.name != self.session for each in sessions)
+        return any(each.pid == owner.pid for each in sessions)
+
+    def _fall_back(self, reason: str, listener: str | None) -> EventSource:
+        both = Backend.NFT in self.rules.backends(self.family)
+        wanted = Fallback(
+            self.namespace, self.session, self._families, reason, listener, ambiguous=both
+        )
+        return open_kernel_log(wanted, self.guardian, self.rules)
