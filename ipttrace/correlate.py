@@ -95,6 +95,8 @@ class Correlator:
         self._in_flight: defaultdict[Fingerprint, list[Walk]] = defaultdict(list)
         self._by_trace_id: dict[int, Walk] = {}
         self._sequence: int | None = None
+        self._last_packet: PacketSummary | None = None
+        self._last_key: Fingerprint = ()
         self._last_stage = _last_stages(ruleset)
 
     @property
@@ -169,7 +171,9 @@ class Correlator:
     def _find(self, event: TraceEvent, station: Station) -> Walk | None:
         if event.packet is None:
             return self._by_trace_id.get(event.trace_id or 0)
-        key = fingerprint(event.packet)
+        if event.packet is not self._last_packet:
+            self._last_packet, self._last_key = event.packet, fingerprint(event.packet)
+        key = self._last_key
         walk = self._choose(event, station, self._in_flight[key])
         if walk is None and not _may_begin(event, station):
             return None
@@ -238,8 +242,7 @@ class Correlator:
     def _leave_by_wire(self, walk: Walk, event: TraceEvent) -> None:
         outcome = Outcome.SENT if walk.local else Outcome.FORWARDED
         if event.verdict is Verdict.DROP:
-            name = self._interfaces.get(walk.out_index or 0)
-            walk.leave(outcome, WireHop(event.time, "contained", name))
+            walk.leave(outcome, WireHop(event.time, "contained", self._name(walk.out_index)))
         elif walk.out_index != LOOPBACK_INDEX:
             walk.leave(outcome)
 
@@ -286,13 +289,18 @@ class Correlator:
             role=Role.OBSERVED,
             time=walk.time,
             packet=walk.first,
-            in_interface=self._interfaces.get(walk.first_in or 0),
-            out_interface=self._interfaces.get(walk.out_index or 0) if leaves else None,
+            in_interface=self._name(walk.first_in),
+            out_interface=self._name(walk.out_index) if leaves else None,
             mark=walk.first_mark,
             hops=hops,
             outcome=outcome,
             ambiguous=walk.ambiguous,
+            last_packet=walk.packet,
         )
+
+    def _name(self, index: int | None) -> str | None:
+        """Return an interface's name; one that came after arming has only its number."""
+        return self._interfaces.get(index, f"if{index}") if index else None
 
     def take(self, before: float) -> tuple[PacketPath, ...]:
         """Return and forget the packets of which nothing more is to come.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from struct import Struct
 
 from ipttrace.headers import (
@@ -24,6 +25,10 @@ ICMP_ERRORS = {ICMP: frozenset({3, 4, 5, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4
 """Types whose body, 8 bytes in, is the packet they speak of (RFC 792, RFC 4443 section 2.4)."""
 
 _WORDS = Struct("!HH")
+
+
+SAME_PACKETS = 1024
+"""How many packets' headers are remembered: each rule that a packet meets reports them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class PacketSummary:
         )
 
 
+@lru_cache(maxsize=SAME_PACKETS)
 def parse_packet(data: bytes, family: PacketFamily) -> PacketSummary | None:
     """Return what the headers in `data` say, None if not even the network header is there.
 
@@ -105,6 +111,7 @@ def parse_packet(data: bytes, family: PacketFamily) -> PacketSummary | None:
     return _parse(data, family, quoted=False)
 
 
+@lru_cache(maxsize=SAME_PACKETS)
 def parse_headers(network: bytes, transport: bytes, family: PacketFamily) -> PacketSummary | None:
     """Return what two separate headers say, None if the network header is not there.
 

@@ -116,7 +116,9 @@ class Walk:
 
     def _same_addresses(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
         seen, known = event.packet, self.packet
-        if seen is None or (
+        if seen is known or seen is None:
+            return True
+        if (
             seen.dport == known.dport
             and seen.sport == known.sport
             and seen.dst == known.dst
@@ -172,7 +174,7 @@ class Walk:
         made itself are returned.
         """
         changed: list[Change] = []
-        if event.packet is not None:
+        if event.packet is not None and event.packet is not self.packet:
             changed = _differences(self.packet, event.packet)
             self.packet = event.packet
             if changed and self.packet.flow != self.flows[-1]:

@@ -42,7 +42,8 @@ def decode_datagram(data: bytes, time: float) -> list[Event]:
         if length < _HEADER.size or stop > end:
             events.append(Undecoded(time, "a message reaches past its datagram", data[at:]))
             break
-        event = _decode_message(data[at:stop], kind, flags, time)
+        message = data if stop - at == end else data[at:stop]
+        event = _decode_message(message, kind, flags, time)
         if event is not None:
             events.append(event)
         at = (stop + 3) & ~3

@@ -5,6 +5,7 @@ Runs in the namespace that it was started in until SIGTERM; then prints what it 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import select
 import signal
 import subprocess
 
+from ipttrace.cli.main import GC_THRESHOLD
 from ipttrace.correlate import Correlator
 from ipttrace.decode.iptables_save import decode_iptables_save
 from ipttrace.decode.netlink import decode_datagram
@@ -67,6 +69,7 @@ def signal_descriptor() -> int:
 
 def main() -> None:
     """Read until SIGTERM."""
+    gc.set_threshold(GC_THRESHOLD)
     stop = signal_descriptor()
     correlator = Correlator(read_rules(), ids=itertools.count(1))
     queue = NetlinkQueue(HERE)
