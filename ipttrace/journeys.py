@@ -1,49 +1,112 @@
-"""Joins the ways of one packet through several namespaces, or twice through one, to a journey."""
+"""Joins the ways of one packet through several namespaces, or twice through one, to a journey.
+
+Theory of operation
+===================
+
+A packet keeps its fingerprint from namespace to namespace; NAT changes no part of it.  Namespaces
+are read one after the other, so times order the ways in one namespace, but not the legs of a
+journey: the packet itself does.  Each router takes one from its TTL, so a way that begins with a
+higher TTL came first.  Of those that begin with the same one, the way on which the packet was made
+is the first, and one on which it keeps its TTL (a bridge) is before one on which it does not.
+
+Paths with one fingerprint in one namespace are copies of their own (a retransmission, a clone),
+unless the later one can be the same packet that left and came back, soon enough.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ipttrace.path import PacketPath
+from ipttrace.path import LEFT, PacketPath
 from ipttrace.report import Fingerprint, fingerprint
 
 REMEMBERED = 4096
 """Packets; the oldest are forgotten, so that a long watch stays small."""
 
+LONGEST = 10.0
+"""Seconds between two legs; longer ago it was another packet with the same fingerprint."""
+
 
 @dataclass(slots=True)
 class _Journey:
     number: int
+    time: float
+    """When its last leg began."""
     legs: int = 0
-    ttl: dict[str | None, int] = field(default_factory=dict)
-    """The packet's TTL when it came to each namespace last."""
+    seen: dict[str | None, tuple[int, bool]] = field(default_factory=dict)
+    """Of the last leg in each namespace: the TTL at its beginning, and whether it began there."""
 
     def goes_on(self, path: PacketPath) -> bool:
-        """Tell whether `path` can be the next leg: elsewhere, or here again after a router."""
-        before = self.ttl.get(path.netns)
-        return before is None or path.packet.ttl < before
+        """Tell whether `path` can be a leg: elsewhere, or here again after it left."""
+        before = self.seen.get(path.netns)
+        if before is None:
+            return True
+        ttl, made_here = before
+        if is_made_here(path):
+            return False
+        return path.packet.ttl < ttl or (made_here and path.packet.ttl == ttl)
+
+    def add(self, path: PacketPath) -> None:
+        """Note a leg."""
+        self.time = path.time
+        self.seen[path.netns] = path.packet.ttl, is_made_here(path)
 
 
 class JourneyBook:
-    """Numbers journeys and their legs; paths come in the order of their times."""
+    """Numbers journeys and their legs."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Fingerprint, list[_Journey]] = OrderedDict()
         self._count = 0
 
-    def join(self, path: PacketPath) -> PacketPath:
-        """Return `path` with its journey and leg."""
+    def join(self, paths: Iterable[PacketPath]) -> tuple[PacketPath, ...]:
+        """Return `paths` with journey and leg: journeys in the order of time, legs as they went.
+
+        Legs of one packet that come in different calls are numbered in the order of the calls.
+        """
+        legs: dict[int, tuple[_Journey, list[PacketPath]]] = {}
+        for path in sorted(paths, key=lambda path: (path.time, path.id)):
+            journey = self._journey_of(path)
+            legs.setdefault(journey.number, (journey, []))[1].append(path)
+        joined = tuple(leg for journey, found in legs.values() for leg in _numbered(journey, found))
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return joined
+
+    def _journey_of(self, path: PacketPath) -> _Journey:
         key = fingerprint(path.packet)
-        journeys = self._known.setdefault(key, [])
+        known = self._known.get(key, ())
+        journeys = [each for each in known if path.time - each.time < LONGEST]
+        self._known[key] = journeys
         self._known.move_to_end(key)
         found = next((each for each in journeys if each.goes_on(path)), None)
         if found is None:
             self._count += 1
-            found = _Journey(self._count)
+            found = _Journey(self._count, path.time)
             journeys.append(found)
-        found.legs += 1
-        found.ttl[path.netns] = path.packet.ttl
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return replace(path, journey=found.number, leg=found.legs)
+        found.add(path)
+        return found
+
+
+def is_made_here(path: PacketPath) -> bool:
+    """Tell whether the packet began in the path's namespace."""
+    return path.in_interface is None
+
+
+def _numbered(journey: _Journey, paths: Sequence[PacketPath]) -> Iterable[PacketPath]:
+    for path in sorted(paths, key=_place):
+        journey.legs += 1
+        yield replace(path, journey=journey.number, leg=journey.legs)
+
+
+def _place(path: PacketPath) -> tuple[int, int, float, int]:
+    return -path.packet.ttl, _rank(path), path.time, path.id
+
+
+def _rank(path: PacketPath) -> int:
+    if is_made_here(path):
+        return 0
+    last = path.last_packet or path.packet
+    return 1 if path.outcome in LEFT and last.ttl == path.packet.ttl else 2

@@ -25,6 +25,10 @@ class Outcome(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+LEFT = frozenset({Outcome.FORWARDED, Outcome.SENT})
+"""The packet went on, by an interface."""
+
+
 class Role(StrEnum):
     """What a packet is to the command that traced it."""
 
@@ -153,6 +157,8 @@ class PacketPath:
     leg: int = 1
     request: int | None = None
     """In a reply: the id of the path it answers."""
+    last_packet: PacketSummary | None = None
+    """As it was when last seen; None where nobody saw it."""
     diagnosis: Diagnosis | None = None
 
     @property

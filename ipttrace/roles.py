@@ -37,26 +37,26 @@ def assign_roles(
 ) -> tuple[PacketPath, ...]:
     """Return `paths` with role, request, journey and leg, and an empty path for an unseen probe.
 
-    `flows` are all the flows that each path's packet has had.
+    `flows` are all the flows that each path's packet has had.  The n-th packet sent is journey n,
+    and paths come in the order of their journeys and legs.
     """
-    probes = _find_probes(paths, sent.packets)
-    named = [_with_role(path, probes, flows, paths) for path in paths]
+    joined = JourneyBook().join(paths)
+    probes = _find_probes(joined, sent.packets)
+    named = _refuse([_with_role(path, probes, flows, joined) for path in joined], probes, sent)
     missing = [index for index in range(len(sent.packets)) if index not in probes.values()]
-    unseen = [_unseen(sent, index, next(ids)) for index in missing]
-    return _number_journeys([*_refuse(named, probes, sent.results), *unseen])
+    unseen = {index: _unseen(sent, index, next(ids)) for index in missing}
+    return _numbered(named, probes, unseen, len(sent.packets))
 
 
 def _find_probes(paths: Sequence[PacketPath], sent: Sequence[PacketSummary]) -> dict[int, int]:
-    """Return path id to index in `sent`: in each namespace the first that fits."""
-    probes: dict[int, int] = {}
-    for netns in dict.fromkeys(path.netns for path in paths):
-        here = [path for path in paths if path.netns == netns]
-        for index, expected in enumerate(sent):
-            for path in here:
-                if path.id not in probes and fits(expected, path.packet):
-                    probes[path.id] = index
-                    break
-    return probes
+    """Return path id to index in `sent`: the first packet that fits, on all legs of its journey."""
+    journeys: dict[int, int] = {}
+    for index, expected in enumerate(sent):
+        for path in paths:
+            if path.journey not in journeys and fits(expected, path.packet):
+                journeys[path.journey] = index
+                break
+    return {path.id: journeys[path.journey] for path in paths if path.journey in journeys}
 
 
 def fits(expected: PacketSummary, seen: PacketSummary) -> bool:
@@ -99,16 +99,18 @@ def _with_role(
     if path.id in probes:
         return replace(path, role=Role.PROBE)
     asked = [
-        other.id
+        other
         for other in paths
         if other.id in probes
         and other.netns == path.netns
         and other.time <= path.time
         and answers(path.packet, flows.get(other.id, (other.packet.flow,)))
     ]
-    if asked:
-        return replace(path, role=Role.REPLY, request=asked[-1])
-    return path
+    if not asked:
+        return path
+    # A packet that came through twice is answered where its answer comes through.
+    mirrored = [other for other in asked if other.out_interface == path.in_interface]
+    return replace(path, role=Role.REPLY, request=(mirrored or asked)[-1].id)
 
 
 def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
@@ -123,16 +125,14 @@ def _is_echo_request(packet: PacketSummary) -> bool:
     return packet.icmp is not None and packet.icmp.type in (8, 128)
 
 
-def _refuse(
-    paths: Sequence[PacketPath], probes: Mapping[int, int], results: Sequence[str]
-) -> list[PacketPath]:
+def _refuse(paths: Sequence[PacketPath], probes: Mapping[int, int], sent: Sent) -> list[PacketPath]:
     """Call delivered probes refused that this host answered with a reset or an ICMP error."""
     refused = {path.request for path in paths if path.role is Role.REPLY and is_refusal(path)}
     return [
         replace(path, outcome=Outcome.REFUSED)
         if path.outcome is Outcome.DELIVERED
         and path.role is Role.PROBE
-        and (path.id in refused or _client_refused(probes[path.id], results))
+        and (path.id in refused or _client_refused(probes[path.id], sent.results))
         else path
         for path in paths
     ]
@@ -164,9 +164,18 @@ def _unseen(sent: Sent, index: int, number: int) -> PacketPath:
     )
 
 
-def _number_journeys(paths: Sequence[PacketPath]) -> tuple[PacketPath, ...]:
-    """Join the legs of each packet in the order of their times."""
-    book = JourneyBook()
-    in_time = sorted(paths, key=lambda path: (path.time, path.id))
-    numbered = {path.id: book.join(path) for path in in_time}
-    return tuple(numbered[path.id] for path in paths)
+def _numbered(
+    paths: Sequence[PacketPath],
+    probes: Mapping[int, int],
+    unseen: Mapping[int, PacketPath],
+    sent: int,
+) -> tuple[PacketPath, ...]:
+    """Number the journeys: those of the probes as they were sent, then the others."""
+    others = [path.journey for path in paths if path.id not in probes]
+    numbers = {journey: sent + place for place, journey in enumerate(dict.fromkeys(others), 1)}
+    known = [
+        replace(path, journey=probes[path.id] + 1 if path.id in probes else numbers[path.journey])
+        for path in paths
+    ]
+    known += [replace(path, journey=index + 1) for index, path in unseen.items()]
+    return tuple(sorted(known, key=lambda path: (path.journey, path.leg)))

@@ -112,8 +112,12 @@ class WatchSession:
         for tracer in self._tracers.values():
             for path in tracer.correlator.take(before):
                 heapq.heappush(self._waiting, (path.time, path.id, path))
-        while self._waiting and self._waiting[0][0] < before and not self._has_enough():
-            path = self._book.join(heapq.heappop(self._waiting)[2])
+        ready: list[PacketPath] = []
+        while self._waiting and self._waiting[0][0] < before:
+            ready.append(heapq.heappop(self._waiting)[2])
+        for path in self._book.join(ready):
+            if self._has_enough():
+                return
             ruleset = self._tracers[path.netns].correlator.ruleset
             found = diagnose(path, replies=(), client=None, ruleset=ruleset)
             self._given += 1

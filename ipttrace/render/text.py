@@ -63,7 +63,8 @@ def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list
     clients = _clients(result)
     lines: list[str] = []
     for path in shown:
-        word = clients.get(path.journey) if path.role is Role.PROBE else None
+        begins = path.role is Role.PROBE and path.leg == 1
+        word = clients.get(path.journey) if begins else None
         lines += path_lines(path, width=width, color=color, client=word, numbered=numbered)
         lines.append("")
     lines += _observed(result, width)
@@ -84,12 +85,22 @@ def summary_line(path: PacketPath, *, when: str, color: bool) -> str:
 
 
 def in_order(result: TraceResult) -> Iterator[PacketPath]:
-    """Yield every path, answers after the packet that they answer."""
-    known = {path.id for path in result.paths}
+    """Yield every path by journeys, answers' journeys after the one that they answer."""
+    journeys: dict[int, list[PacketPath]] = {}
     for path in result.paths:
-        if path.request not in known:
-            yield path
-            yield from (each for each in result.paths if each.request == path.id)
+        journeys.setdefault(path.journey, []).append(path)
+    journey_of = {path.id: path.journey for path in result.paths}
+    asked = {
+        number: journey_of[path.request]
+        for number, legs in journeys.items()
+        for path in legs
+        if path.request in journey_of and journey_of[path.request] != number
+    }
+    for number, legs in journeys.items():
+        if number not in asked:
+            yield from legs
+            for answer, question in asked.items():
+                yield from journeys[answer] if question == number else ()
 
 
 def _clients(result: TraceResult) -> Mapping[int, str]:
@@ -105,6 +116,8 @@ def _header(path: PacketPath, width: int | None, color: bool, numbered: bool) ->
         about.append(f"namespace {clean_text(path.netns)}")
     if path.request is not None:
         about.insert(0, f"answer to #{path.request}")
+    if path.leg > 1:
+        about.insert(0, f"leg {path.leg}")
     right = ", ".join(about)
     if width is None or len(left) + len(right) + 3 <= width:
         return [f"{paint(left, Style.HEAD, color)}   {right}"]

@@ -71,7 +71,7 @@ def test_two_probes_of_one_flow_are_told_apart_by_their_sequence_numbers() -> No
 
 
 def test_a_packet_of_somebody_else_is_no_probe() -> None:
-    observed, unseen = assigned(path(1, replace(SYN, sport=41000)))
+    unseen, observed = assigned(path(1, replace(SYN, sport=41000)))
     assert (observed.role, unseen.role) == (Role.OBSERVED, Role.PROBE)
     assert (unseen.id, unseen.hops, unseen.outcome) == (100, (), Outcome.LOST)
 
