@@ -37,8 +37,8 @@ class Plan:
 
     session: str
     """Lower-case letters and digits: the tag of what we put into the namespace."""
-    hook: Hook
-    """PREROUTING where the packets come in, OUTPUT where they are made."""
+    made_in: int | None = None
+    """Which of the traced namespaces makes the packets; None if they come in from outside."""
     trigger: Trigger = Trigger.RAW
     injected: bool = False
     contain: bool = False
@@ -93,31 +93,34 @@ class TraceSession:
         return self._completed(result, disarmed, left)
 
     def _arm(self, flows: tuple[Flow, ...]) -> None:
-        """Arm for all `flows`: as narrowly as can be where they start, or come in first.
+        for number, tracer in enumerate(self._tracers):
+            tracer.arm(self._request(flows, number), flows[0].family)
 
-        In later namespaces NAT may have changed all but the source port.
+    def _request(self, flows: tuple[Flow, ...], number: int) -> TraceRequest:
+        """Return what to arm in a namespace: as narrow as can be where the packets are made.
+
+        The first namespace that they come in by may see another source already, and in later ones
+        NAT may have changed all but the source port.
         """
         plan = self._plan
-        first = TraceRequest(
+        request = TraceRequest(
             session=plan.session,
-            hook=plan.hook,
+            hook=Hook.OUTPUT if number == plan.made_in else Hook.PREROUTING,
             flow=_common(flows),
             trigger=plan.trigger,
             any_source=flows[0].src in UNSPECIFIED,
-            in_interface=plan.in_interface,
-            contain=plan.contain,
             lifetime=60.0 + plan.wait * plan.packets,
         )
-        later = replace(
-            first,
-            hook=Hook.PREROUTING,
-            any_source=True,
-            any_destination=True,
-            in_interface=None,
-            contain=False,
-        )
-        for number, tracer in enumerate(self._tracers):
-            tracer.arm(later if number else first, flows[0].family)
+        if number == plan.made_in:
+            return request
+        if number == 0:
+            return replace(
+                request,
+                any_source=not plan.injected,
+                in_interface=plan.in_interface,
+                contain=plan.contain,
+            )
+        return replace(request, any_source=True, any_destination=True)
 
     def _send_all(self) -> None:
         for number in range(1, self._plan.packets + 1):
@@ -169,21 +172,23 @@ class TraceSession:
             for tracer, first in zip(self._tracers, self._first, strict=True)
         ):
             return False
-        paths = self._recent(client.identities[len(self._results)])
-        seen = [path for path in paths if path.role is not Role.OBSERVED and path.hops]
-        probe = next((path for path in seen if path.role is Role.PROBE), None)
-        if probe is None:
+        seen = self._recent(client.identities[len(self._results)])
+        if all(path.role is not Role.PROBE for path in seen):
             return False
         return plan.injected or any(path.outcome in _DEAD for path in seen)
 
     def _recent(self, identity: PacketSummary) -> tuple[PacketPath, ...]:
-        """Return what was seen since the last packet was sent, with roles towards it."""
+        """Return the probe and its answers, as far as they were seen since it was sent."""
         paths = [
             path
             for tracer, first in zip(self._tracers, self._first, strict=True)
             for path in tracer.correlator.paths(first=first)
         ]
-        return assign_roles(paths, self._flows(), Sent((identity,)), count())
+        known = {path.id for path in paths}
+        named = assign_roles(
+            paths, self._flows(), Sent((identity,)), count(max(known, default=0) + 1)
+        )
+        return tuple(path for path in named if path.id in known and path.role is not Role.OBSERVED)
 
     def _flows(self) -> dict[int, tuple[Flow, ...]]:
         known: dict[int, tuple[Flow, ...]] = {}
@@ -212,10 +217,9 @@ class TraceSession:
     def _diagnose(self, path: PacketPath, paths: tuple[PacketPath, ...]) -> Diagnosis:
         replies = [other for other in paths if other.request == path.id]
         tracer = next(each for each in self._tracers if each.netns == path.netns)
-        journeys = list(dict.fromkeys(each.journey for each in paths if each.role is Role.PROBE))
         client = None
         if path.role is Role.PROBE and not self._plan.injected:
-            client = self._results[journeys.index(path.journey)]
+            client = self._results[path.journey - 1]
         return diagnose(path, replies=replies, client=client, ruleset=tracer.correlator.ruleset)
 
     def _tallies(self) -> Tally:
@@ -226,7 +230,8 @@ class TraceSession:
     def _result(self, paths: tuple[PacketPath, ...]) -> TraceResult:
         tally = self._tallies()
         armed = [tracer.armed for tracer in self._tracers if tracer.armed is not None]
-        seen = [path for path in paths if path.hops]
+        known = self._flows().keys()
+        seen = [path for path in paths if path.id in known]
         totals = TraceTotals(
             packets=len(seen),
             complete=sum(path.outcome not in _UNKNOWN for path in seen),

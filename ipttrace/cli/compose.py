@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from ipttrace.cli.event_sources import Sources
 from ipttrace.errors import UsageError
-from ipttrace.netfilter import Backend, Hook, PacketFamily
+from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import TraceResult
 from ipttrace.ports import ProbeClient, Trigger
 from ipttrace.probe import ProbeSpec
@@ -45,7 +45,6 @@ def trace_probe(
     """
     traced = [find_namespace(name) for name in spec.netns or (None,)]
     capabilities.require_privilege()
-    spec = _placed(spec, traced[0], hint)
     session = secrets.token_hex(4)
     clock = SystemClock()
     with ExitStack() as cleaning:
@@ -56,11 +55,12 @@ def trace_probe(
             cleaning.callback(guardian.disarm)
             guardians.append(guardian)
             sides.append(side)
+        spec = _placed(spec, traced[0], hint)
         warming = _warming(spec)
         client = _client(spec, traced[0], session, guardians[0])
         kernel = Kernel(sides, client, clock, cancelled)
         warming.join()
-        return TraceSession(_plan(spec, session), kernel).run(answer)
+        return TraceSession(_plan(spec, session, traced), kernel).run(answer)
 
 
 def open_side(
@@ -126,11 +126,10 @@ def _client(spec: ProbeSpec, traced: Namespace, session: str, guardian: Guardian
     return RealClient(spec, find_namespace(spec.from_netns) if spec.from_netns else traced)
 
 
-def _plan(spec: ProbeSpec, session: str) -> Plan:
-    comes_in = spec.injected or spec.from_netns is not None
+def _plan(spec: ProbeSpec, session: str, traced: Sequence[Namespace]) -> Plan:
     return Plan(
         session=session,
-        hook=Hook.PREROUTING if comes_in else Hook.OUTPUT,
+        made_in=_made_in(spec, traced),
         trigger=spec.trigger or Trigger.RAW,
         injected=spec.injected,
         contain=spec.injected and not spec.let_out,
@@ -138,3 +137,14 @@ def _plan(spec: ProbeSpec, session: str) -> Plan:
         packets=spec.count,
         wait=spec.wait,
     )
+
+
+def _made_in(spec: ProbeSpec, traced: Sequence[Namespace]) -> int | None:
+    """Return which of the traced namespaces makes the packets, by the file that stands for it."""
+    if spec.injected:
+        return None
+    if spec.from_netns is None:
+        return 0
+    client = find_namespace(spec.from_netns).path
+    same = (number for number, each in enumerate(traced) if each.path.samefile(client))
+    return next(same, None)

@@ -9,7 +9,6 @@ import pytest
 
 from ipttrace.errors import CancelledError, KernelError
 from ipttrace.event import TraceEvent
-from ipttrace.netfilter import Hook
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Outcome, Role, TraceResult
 from ipttrace.session import QUIET, Kernel, Plan, TraceSession
@@ -75,8 +74,8 @@ class Stage:
         return TraceSession(plan, kernel).run(answer)
 
 
-INJECTED = Plan("s1", Hook.PREROUTING, injected=True, contain=True, in_interface="eth0")
-REAL = Plan("s1", Hook.OUTPUT)
+INJECTED = Plan("s1", injected=True, contain=True, in_interface="eth0")
+REAL = Plan("s1", made_in=0)
 
 
 def test_the_order_of_things() -> None:
@@ -120,7 +119,9 @@ def test_several_packets_are_sent_one_after_another() -> None:
     result = stage.run(replace(REAL, packets=2))
     assert stage.log.count("send") == 2
     assert result.client == ("CONNECTED", "CONNECTED")
-    assert stage.rules.requests[0].flow.sport is None
+    flow = stage.rules.requests[0].flow
+    assert flow is not None
+    assert flow.sport is None
     assert [path.role for path in result.paths] == [Role.PROBE, Role.PROBE]
 
 
