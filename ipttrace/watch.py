@@ -24,6 +24,9 @@ GRACE = 0.5
 ATTENTION = 0.25
 """Seconds after which a wait looks whether it is to end."""
 
+GATHER = 0.02
+"""Seconds in which reports gather: waking up costs more than reading."""
+
 REFRESH = 1.0
 """Seconds between two readings of rules that somebody seems to change."""
 
@@ -99,6 +102,7 @@ class WatchSession:
             descriptors = [tracer.fileno() for tracer in self._tracers.values()]
             open_ones = [each for each in descriptors if each is not None]
             self._clock.wait(open_ones, min(deadline - now, ATTENTION))
+            self._clock.wait((), GATHER)
             self._drain()
             self._give_out(self._clock.now() - GRACE, give)
             self._refresh_rules()

@@ -97,15 +97,10 @@ def _placed(spec: ProbeSpec, traced: Namespace, hint: Note) -> ProbeSpec:
             )
         hint(f"{spec.src} is not local: injecting on {interface}, where the route to it leads")
         return replace(spec, in_interface=interface)
-    if addresses.is_local(traced, spec.dst, spec.family):
-        hint(_outside_hint(traced, spec))
+    interface = addresses.interface_with(traced, spec.dst, spec.family)
+    if interface not in (None, "lo"):
+        hint(f"outside clients take another way to {spec.dst}: repeat with --in {interface}")
     return spec
-
-
-def _outside_hint(traced: Namespace, spec: ProbeSpec) -> str:
-    names = [name for name in NamespaceRules(traced).interfaces().values() if name != "lo"]
-    example = names[0] if names else "IFACE"
-    return f"outside clients take another way to {spec.dst}: repeat with --in {example}"
 
 
 def _warming(spec: ProbeSpec) -> threading.Thread:

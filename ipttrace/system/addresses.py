@@ -211,6 +211,19 @@ def interface_towards(namespace: Namespace, address: str, family: PacketFamily) 
     return route.interface if route else None
 
 
+def interface_with(namespace: Namespace, address: str, family: PacketFamily) -> str | None:
+    """Return the interface that has `address`; None if none has."""
+
+    def look() -> str | None:
+        with rtnetlink() as ipr:
+            for each in addresses(ipr, family):
+                if str(each.own.ip) == address:
+                    return interface_at(ipr, each.index).name
+        return None
+
+    return namespace.run(look)
+
+
 def _route(address: str, family: PacketFamily) -> Route | None:
     with rtnetlink() as ipr:
         return route_to(ipr, address, family)

@@ -7,6 +7,7 @@ non-persistent: the kernel removes it when its last descriptor closes, SIGKILL i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -153,7 +154,9 @@ def _translated(namespace: Namespace, error: Exception) -> Exception:
 
 def _refused(namespace: Namespace, number: int | None, reason: str | None) -> IptTraceError:
     tried = f"cannot make a device to inject through in {namespace}: {reason}"
-    if number in (1, 13):
+    if number == errno.EACCES:
+        return NotPermittedError(tried, "Run as root, allow /dev/net/tun, or use --from.")
+    if number == errno.EPERM:
         return NotPermittedError(tried, "Run as root, or grant CAP_NET_ADMIN.")
     return NotSupportedError(
         tried, "Load the modules tun, sch_ingress, cls_u32 and act_mirred, or use --from."
