@@ -74,15 +74,30 @@ class EventSource(Protocol):
         ...
 
 
+Instruction = tuple[int, int, int, int]
+"""One instruction of classic BPF: code, jt, jf, k (struct sock_filter, uapi/linux/filter.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketFilter:
+    """A pcap filter, compiled for packets that begin with their IP header."""
+
+    text: str
+    """As the user wrote it."""
+    program: tuple[Instruction, ...]
+    both_ways: tuple[Instruction, ...] = ()
+    """For packets of the other direction, too; empty if that is too long for the kernel."""
+
+
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """Which packets of one namespace to trace, and how."""
+    """Which packets of one namespace to trace, and how: those of a flow, or those of a filter."""
 
     session: str
     """Lower-case letters and digits; the tag of every rule and table."""
-    hook: Hook
-    """PREROUTING for packets that come in, OUTPUT for packets made here."""
-    flow: Flow
+    hook: Hook = Hook.PREROUTING
+    """PREROUTING for packets that come in, OUTPUT for packets made here; of a flow."""
+    flow: Flow | None = None
     """Only packets of this flow; ports None match any."""
     trigger: Trigger = Trigger.RAW
     any_source: bool = False
@@ -99,6 +114,18 @@ class TraceRequest:
     """Where a raw trigger is to stand."""
     conntrack_active: bool = False
     """Whether the namespace tracks connections already: only then may rules of ours use `ct`."""
+    filter: PacketFilter | None = None
+    """Only packets, of either family, that the filter matches; then there is no flow.
+
+    With `replies` also the other packets of their connections, where connections are tracked, or
+    those that match with source and destination swapped, where they are not.
+    """
+    hooks: tuple[Hook, ...] = (Hook.PREROUTING, Hook.OUTPUT)
+    """Where a filter looks at packets."""
+    limit: int | None = None
+    """Packets a second that each trigger of a filter traces at most; None for all."""
+    untracked: frozenset[PacketFamily] = frozenset()
+    """Families whose connections are not tracked though `conntrack_active`; of a filter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,21 @@ ND_REDIRECT = 137
 
 
 class FlowSelectors:
-    """The selectors of one flow; with `any_source` its source address is left out of them all."""
+    """The selectors of one flow.
 
-    def __init__(self, flow: Flow, *, any_source: bool = False) -> None:
+    With `any_source` its source address is left out of them all, with `any_destination` its
+    destination address and port.
+    """
+
+    def __init__(
+        self, flow: Flow, *, any_source: bool = False, any_destination: bool = False
+    ) -> None:
         self._ipv6 = flow.family == "ipv6"
         self._protocol = protocol_number(flow.protocol)
         self._source = None if any_source else packed_address(flow.src)
-        self._destination = packed_address(flow.dst)
+        self._destination = None if any_destination else packed_address(flow.dst)
         self._source_port = _word(flow.sport)
-        self._destination_port = _word(flow.dport)
+        self._destination_port = None if any_destination else _word(flow.dport)
         self._echo = ECHO.get(flow.protocol, (0, 0))
         self._echo_id = _word(flow.icmp_id)
 

@@ -180,11 +180,11 @@ def _keep_policy_counters(table: Any) -> None:
 
 def _build(iptc: Any, rule: TraceRule) -> Any:
     built = _rule_type(iptc, rule.family)()
-    built.protocol = NUMBERS.get(rule.protocol, rule.protocol)
     for field, value in (
+        ("protocol", rule.protocol and NUMBERS.get(rule.protocol, rule.protocol)),
         ("src", rule.source),
         ("dst", rule.destination),
-        ("in_interface", rule.in_interface),
+        ("in_interface", rule.interface),
     ):
         if value is not None:
             setattr(built, field, value)

@@ -43,6 +43,11 @@ def number32(kind: int, value: int) -> bytes:
     return attribute(kind, (value & 0xFFFFFFFF).to_bytes(4, "big"))
 
 
+def number64(kind: int, value: int) -> bytes:
+    """Return a big-endian attribute of eight bytes."""
+    return attribute(kind, value.to_bytes(8, "big"))
+
+
 def parse(data: bytes) -> dict[int, bytes]:
     """Return the attributes of `data` by type, flags taken off; stops where the bytes end."""
     found: dict[int, bytes] = {}

@@ -57,6 +57,7 @@ NFTA_CT_KEY = 2
 NFTA_CT_DIRECTION = 3
 NFT_CT_STATE = 0
 NFT_CT_DIRECTION = 1
+NFT_CT_STATUS = 2
 NFT_CT_PROTOCOL = 10
 NFT_CT_PROTO_SRC = 11
 NFT_CT_PROTO_DST = 12
@@ -64,10 +65,12 @@ NFT_CT_SRC_IP = 19
 NFT_CT_DST_IP = 20
 NFT_CT_SRC_IP6 = 21
 NFT_CT_DST_IP6 = 22
+NFT_CT_ID = 23
 IP_CT_DIR_ORIGINAL = 0
 IP_CT_DIR_REPLY = 1
 """uapi/linux/netfilter/nf_conntrack_tuple_common.h."""
 NF_CT_STATE_UNTRACKED_BIT = 1 << 6
+IPS_NAT_MASK = 1 << 4 | 1 << 5
 """uapi/linux/netfilter/nf_conntrack_common.h."""
 
 NFTA_IMMEDIATE_DREG = 1
@@ -91,7 +94,7 @@ _NATIVE32 = struct.Struct("=I")
 
 def meta_is(key: int, value: bytes, operation: int = NFT_CMP_EQ) -> bytes:
     """Compare what the kernel knows of the packet; integers are in this machine's byte order."""
-    load = _expression("meta", number32(NFTA_META_DREG, NFT_REG_1), number32(NFTA_META_KEY, key))
+    load = expression("meta", number32(NFTA_META_DREG, NFT_REG_1), number32(NFTA_META_KEY, key))
     return load + _compare(operation, value)
 
 
@@ -113,8 +116,17 @@ def ct_is(key: int, value: bytes, direction: int | None = None) -> bytes:
 
 def ct_untracked() -> bytes:
     """Hold for packets that conntrack was told to leave alone (NOTRACK, TEE's clones)."""
-    mask = NF_CT_STATE_UNTRACKED_BIT
-    return _ct(NFT_CT_STATE, None) + _masked(mask) + _compare(NFT_CMP_NEQ, _NATIVE32.pack(0))
+    return _ct_has(NFT_CT_STATE, NF_CT_STATE_UNTRACKED_BIT)
+
+
+def ct_translated() -> bytes:
+    """Hold for packets of connections whose addresses or ports are rewritten."""
+    return _ct_has(NFT_CT_STATUS, IPS_NAT_MASK)
+
+
+def ct_id() -> bytes:
+    """Load the number of the packet's connection into register 1; hold only if it has one."""
+    return _ct(NFT_CT_ID, None)
 
 
 def interface_name(name: str) -> bytes:
@@ -128,6 +140,11 @@ def interface_name(name: str) -> bytes:
 def not_received_on_loopback() -> bytes:
     """Hold unless the packet came in over `lo`."""
     return meta_is(NFT_META_IIF, _NATIVE32.pack(LOOPBACK_IFINDEX), NFT_CMP_NEQ)
+
+
+def received_on_loopback() -> bytes:
+    """Hold if the packet came in over `lo`."""
+    return meta_is(NFT_META_IIF, _NATIVE32.pack(LOOPBACK_IFINDEX))
 
 
 def leaves_over_loopback() -> bytes:
@@ -144,17 +161,20 @@ def trace() -> bytes:
     """Set the packet's trace bit."""
     value = nested(NFTA_IMMEDIATE_DATA, attribute(NFTA_DATA_VALUE, b"\1"))
     key = number32(NFTA_META_KEY, NFT_META_NFTRACE)
-    return _expression("immediate", number32(NFTA_IMMEDIATE_DREG, NFT_REG_1), value) + _expression(
+    return expression("immediate", number32(NFTA_IMMEDIATE_DREG, NFT_REG_1), value) + expression(
         "meta", key, number32(NFTA_META_SREG, NFT_REG_1)
     )
 
 
 def count(name: str) -> bytes:
     """Count the packet in the table's named counter."""
-    return _expression(
-        "objref",
-        number32(NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER),
-        string(NFTA_OBJREF_IMM_NAME, name),
+    return object_of(NFT_OBJECT_COUNTER, name)
+
+
+def object_of(kind: int, name: str) -> bytes:
+    """Show the packet to a named object of the table."""
+    return expression(
+        "objref", number32(NFTA_OBJREF_IMM_TYPE, kind), string(NFTA_OBJREF_IMM_NAME, name)
     )
 
 
@@ -174,7 +194,8 @@ def comment(text: str) -> bytes:
     return bytes((NFTNL_UDATA_RULE_COMMENT, len(data))) + data
 
 
-def _expression(name: str, *attributes: bytes) -> bytes:
+def expression(name: str, *attributes: bytes) -> bytes:
+    """Return one expression by its kernel name, with its own attributes."""
     return nested(NFTA_LIST_ELEM, string(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, *attributes))
 
 
@@ -183,7 +204,7 @@ def _value(kind: int, value: bytes) -> bytes:
 
 
 def _compare(operation: int, value: bytes) -> bytes:
-    return _expression(
+    return expression(
         "cmp",
         number32(NFTA_CMP_SREG, NFT_REG_1),
         number32(NFTA_CMP_OP, operation),
@@ -192,7 +213,7 @@ def _compare(operation: int, value: bytes) -> bytes:
 
 
 def _payload(base: int, offset: int, length: int) -> bytes:
-    return _expression(
+    return expression(
         "payload",
         number32(NFTA_PAYLOAD_DREG, NFT_REG_1),
         number32(NFTA_PAYLOAD_BASE, base),
@@ -203,11 +224,15 @@ def _payload(base: int, offset: int, length: int) -> bytes:
 
 def _ct(key: int, direction: int | None) -> bytes:
     way = b"" if direction is None else number8(NFTA_CT_DIRECTION, direction)
-    return _expression("ct", number32(NFTA_CT_DREG, NFT_REG_1), number32(NFTA_CT_KEY, key), way)
+    return expression("ct", number32(NFTA_CT_DREG, NFT_REG_1), number32(NFTA_CT_KEY, key), way)
+
+
+def _ct_has(key: int, mask: int) -> bytes:
+    return _ct(key, None) + _masked(mask) + _compare(NFT_CMP_NEQ, _NATIVE32.pack(0))
 
 
 def _masked(mask: int) -> bytes:
-    return _expression(
+    return expression(
         "bitwise",
         number32(NFTA_BITWISE_SREG, NFT_REG_1),
         number32(NFTA_BITWISE_DREG, NFT_REG_1),
@@ -219,7 +244,7 @@ def _masked(mask: int) -> bytes:
 
 def _verdict(code: int) -> bytes:
     verdict = nested(NFTA_DATA_VERDICT, number32(NFTA_VERDICT_CODE, code))
-    return _expression(
+    return expression(
         "immediate",
         number32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT),
         nested(NFTA_IMMEDIATE_DATA, verdict),

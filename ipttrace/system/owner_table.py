@@ -15,10 +15,13 @@ Rules count in the named counters `probe`, `reply` and `contained`, each packet 
 
 from __future__ import annotations
 
-from ipttrace.netfilter import INET_HOOKS
-from ipttrace.own_table import CONTAINMENT, OWN_CHAINS, REPLIES, TRIGGERS
+from ipttrace.errors import NotSupportedError
+from ipttrace.netfilter import INET_HOOKS, NFPROTO_NUMBER
+from ipttrace.own_table import OWN_CHAINS, REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
-from ipttrace.system.flow_selectors import FlowSelectors
+from ipttrace.system import nft_filtering
+from ipttrace.system.filter_rules import FilterRules
+from ipttrace.system.flow_rules import FlowRules, Rule
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
 from ipttrace.system.nfnetlink import (
     NFNL_SUBSYS_NFTABLES,
@@ -32,7 +35,7 @@ from ipttrace.system.nfnetlink import (
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from ipttrace.netfilter import TableFamily
+    from ipttrace.netfilter import PacketFamily, TableFamily
     from ipttrace.ports import TraceRequest
 
 # uapi/linux/netfilter/nf_tables.h
@@ -41,6 +44,7 @@ NFT_MSG_DELTABLE = 2
 NFT_MSG_NEWCHAIN = 3
 NFT_MSG_NEWRULE = 6
 NFT_MSG_DELRULE = 8
+NFT_MSG_NEWSET = 9
 NFT_MSG_NEWOBJ = 18
 NFT_MSG_GETOBJ = 19
 NFTA_TABLE_NAME = 1
@@ -68,23 +72,22 @@ COUNTERS = ("probe", "reply", "contained")
 class OwnerTable:
     """One session's nft table in the namespace of the calling thread."""
 
-    def __init__(self, request: TraceRequest, *, conntrack_active: bool) -> None:
-        from ipttrace.netfilter import NFPROTO_NUMBER
+    def __init__(
+        self, request: TraceRequest, *, conntrack_active: bool, family: PacketFamily | None = None
+    ) -> None:
+        """Describe the table; `family` is that of the packets where a filter does not say it."""
         from ipttrace.ruleset import OWN_TABLE, TAG
 
-        self._request = request
-        self._conntrack = conntrack_active
-        self._select = FlowSelectors(request.flow, any_source=request.any_source)
+        self._contents, self._family = _contents(request, family, tracked=conntrack_active)
         self._name = OWN_TABLE + request.session
         self._comment = nft.comment(TAG + request.session)
-        self._family = NFPROTO_NUMBER[request.flow.family.table_family]
         self._socket: NfnetlinkSocket | None = None
         self._counts = dict.fromkeys(COUNTERS, 0)
 
     @property
     def table(self) -> tuple[TableFamily, str]:
         """The table's family and name."""
-        return self._request.flow.family.table_family, self._name
+        return self._family, self._name
 
     def create(self) -> None:
         """Make the table with all chains and rules in one transaction; on an error, nothing."""
@@ -92,10 +95,20 @@ class OwnerTable:
             opened = NfnetlinkSocket()
             try:
                 opened.transact(self._creation())
-            except BaseException:
+            except BaseException as error:
                 opened.close()
+                self._explain_absence(error)
                 raise
         self._socket = opened
+
+    def _explain_absence(self, error: BaseException) -> None:
+        """Say what an unknown expression means in the rules of a filter, which need modules."""
+        if isinstance(error, FileNotFoundError) and isinstance(self._contents, FilterRules):
+            raise NotSupportedError(
+                f"cannot match a packet filter in nft table {self}: "
+                "the kernel lacks nft_compat, xt_bpf or nft_limit",
+                "Load them: modprobe -a nft_compat xt_bpf nft_limit; or use --trigger raw.",
+            ) from error
 
     def hits(self) -> int:
         """Return how many packets the trigger rules met, probes and replies; last known if closed.
@@ -130,7 +143,7 @@ class OwnerTable:
             self._socket = None
 
     def __str__(self) -> str:
-        return f"{self._request.flow.family.table_family} {self._name}"
+        return f"{self._family} {self._name}"
 
     # -- what the table is made of
 
@@ -140,83 +153,28 @@ class OwnerTable:
         return [
             self._message(NFT_MSG_NEWTABLE, table, NLM_F_CREATE | NLM_F_EXCL),
             *(self._counter(name) for name in COUNTERS),
+            *(self._limit(name, rate) for name, rate in self._contents.limits.items()),
+            *([self._set()] if self._contents.remembers else []),
             *(self._chain(name) for name in self._chains()),
-            *self._rules(),
+            *(self._rule(chain, expressions) for chain, expressions in self._rules()),
         ]
 
     def _chains(self) -> list[str]:
-        return [name for name in OWN_CHAINS if name not in REPLIES or self._traces_tracked]
+        return [n for n in OWN_CHAINS if n not in REPLIES or self._contents.traces_tracked]
 
     def _trigger_chains(self) -> list[str]:
         return [name for name in self._chains() if name in TRIGGERS + REPLIES]
 
-    @property
-    def _traces_tracked(self) -> bool:
-        return self._conntrack and self._request.replies
-
-    def _rules(self) -> list[Message]:
-        rules = self._probe_rules() + self._reply_rules() + self._tracked_reply_rules()
-        if not rules:
-            # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
-            rules = [self._rule(TRIGGERS[1], nft.never() + nft.trace())]
-        return rules + self._containment_rules()
-
-    def _probe_rules(self) -> list[Message]:
-        from ipttrace.ports import Trigger
-
-        if self._request.trigger is not Trigger.OWNER:
-            return []
-        chain = f"trigger-{self._request.hook.lower()}"
-        selector = self._select.flow()
-        if self._request.in_interface is not None and chain == TRIGGERS[0]:
-            name = nft.interface_name(self._request.in_interface)
-            selector = nft.meta_is(nft.NFT_META_IIFNAME, name) + selector
-        return [self._traced(chain, selector, "probe")]
-
-    def _reply_rules(self) -> list[Message]:
-        if not self._request.replies:
-            return []
-        return [
-            self._traced(chain, selector, "reply")
-            for chain in TRIGGERS
-            for selector in self._untranslated()
-        ]
-
-    def _tracked_reply_rules(self) -> list[Message]:
-        """Trace what NAT hid from the headers; what the headers showed was counted before."""
-        if not self._traces_tracked:
-            return []
-        rules = []
-        for chain in REPLIES:
-            rules += [self._rule(chain, known + nft.accept()) for known in self._untranslated()]
-            rules.append(self._traced(chain, self._select.tracked_answers(), "reply"))
-        return rules
-
-    def _untranslated(self) -> list[bytes]:
-        return [self._select.answers(), *self._select.errors()]
-
-    def _containment_rules(self) -> list[Message]:
-        if not self._request.contain:
-            return []
-        select = self._select
-        selectors = [select.flow(), *self._untranslated()]
-        selectors += select.errors_about_answers() + select.redirects()
-        if self._conntrack:
-            selectors += [select.tracked(), *select.untracked_copies()]
-        stay = self._rule(CONTAINMENT, nft.leaves_over_loopback() + nft.accept())
-        end = nft.count("contained") + nft.drop()
-        return [stay, *(self._rule(CONTAINMENT, selector + end) for selector in selectors)]
-
-    def _traced(self, chain: str, selector: bytes, counter: str) -> Message:
-        """Return the rule that traces every packet, and counts it unless OUTPUT had done so."""
-        once = nft.not_received_on_loopback() if chain.endswith("-prerouting") else b""
-        rest = once + nft.count(counter) + nft.accept()
-        return self._rule(chain, selector + nft.trace() + rest)
+    def _rules(self) -> list[Rule]:
+        # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
+        triggers = self._contents.triggers() or [(TRIGGERS[1], nft.never() + nft.trace())]
+        return triggers + self._contents.containment()
 
     # -- messages
 
     def _message(self, number: int, attributes: bytes, flags: int = 0) -> Message:
-        return Message(NFNL_SUBSYS_NFTABLES, number, self._family, attributes, flags)
+        family = NFPROTO_NUMBER[self._family]
+        return Message(NFNL_SUBSYS_NFTABLES, number, family, attributes, flags)
 
     def _chain(self, name: str) -> Message:
         hook = nested(
@@ -241,19 +199,39 @@ class OwnerTable:
     def _deletion(self) -> Message:
         return self._message(NFT_MSG_DELTABLE, string(NFTA_TABLE_NAME, self._name))
 
-    def _counter_names(self, name: str) -> bytes:
-        kind = number32(NFTA_OBJ_TYPE, nft.NFT_OBJECT_COUNTER)
-        return string(NFTA_OBJ_TABLE, self._name) + string(NFTA_OBJ_NAME, name) + kind
+    def _object_names(self, name: str, kind: int) -> bytes:
+        names = string(NFTA_OBJ_TABLE, self._name) + string(NFTA_OBJ_NAME, name)
+        return names + number32(NFTA_OBJ_TYPE, kind)
 
     def _counter(self, name: str) -> Message:
-        empty = nested(NFTA_OBJ_DATA)
-        return self._message(NFT_MSG_NEWOBJ, self._counter_names(name) + empty, NLM_F_CREATE)
+        names = self._object_names(name, nft.NFT_OBJECT_COUNTER)
+        return self._message(NFT_MSG_NEWOBJ, names + nested(NFTA_OBJ_DATA), NLM_F_CREATE)
+
+    def _limit(self, name: str, rate: int) -> Message:
+        names = self._object_names(name, nft_filtering.NFT_OBJECT_LIMIT)
+        data = nested(NFTA_OBJ_DATA, nft_filtering.limit_data(rate))
+        return self._message(NFT_MSG_NEWOBJ, names + data, NLM_F_CREATE)
+
+    def _set(self) -> Message:
+        return self._message(NFT_MSG_NEWSET, nft_filtering.connections(self._name), NLM_F_CREATE)
 
     def _read_counters(self) -> None:
         if self._socket is None:
             return
         with explaining(f"read the counters of nft table {self}"):
             for name in COUNTERS:
-                found = self._socket.get(self._message(NFT_MSG_GETOBJ, self._counter_names(name)))
+                names = self._object_names(name, nft.NFT_OBJECT_COUNTER)
+                found = self._socket.get(self._message(NFT_MSG_GETOBJ, names))
                 data = parse(parse(found)[NFTA_OBJ_DATA])
                 self._counts[name] = int.from_bytes(data[NFTA_COUNTER_PACKETS], "big")
+
+
+def _contents(
+    request: TraceRequest, family: PacketFamily | None, *, tracked: bool
+) -> tuple[FlowRules | FilterRules, TableFamily]:
+    if request.flow is not None:
+        rules = FlowRules(request, request.flow, tracked=tracked)
+        return rules, request.flow.family.table_family
+    assert request.filter is not None
+    assert family is not None
+    return FilterRules(request, request.filter, tracked=tracked), family.table_family

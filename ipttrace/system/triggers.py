@@ -1,8 +1,8 @@
-"""Raw triggers: a TRACE rule of ours in the raw table of one backend, and how it goes again."""
+"""Raw triggers: TRACE rules of ours in the raw table of one backend, and how they go again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ GONE = (
     "somebody reloaded the rules meanwhile"
 )
 NO_TIME = "a forgotten TRACE rule of ours would go on matching ({backend}): no `time` match here"
+NO_U32 = "echoes of other clients are traced, too ({backend}): no `u32` match here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class RawTrigger(Protocol):
         """Insert the rule; return the base chains that exist only because of it."""
         ...
 
-    def without_limit(self) -> RawTrigger:
-        """Return the same without the date at which it stops matching."""
+    def weaker(self) -> Iterator[tuple[RawTrigger, str]]:
+        """Yield what can be had without some match module, and what is lost by it."""
         ...
 
     def remove(self) -> Removed:
@@ -78,9 +79,10 @@ class LegacyTrigger:
             raise
         return frozenset() if existed else legacy_rules.base_chains(family)
 
-    def without_limit(self) -> LegacyTrigger:
-        """Return the same without the date at which it stops matching."""
-        return LegacyTrigger([replace(rule, stop=None) for rule in self._rules], self._notify)
+    def weaker(self) -> Iterator[tuple[RawTrigger, str]]:
+        """Yield the same with fewer criteria."""
+        for rules, lost in _weaker(self._rules):
+            yield LegacyTrigger(rules, self._notify), lost.format(backend=self.backend)
 
     def remove(self) -> Removed:
         """Delete the rules, by their tag."""
@@ -92,36 +94,58 @@ class LegacyTrigger:
 
 
 class NftTrigger:
-    """A rule in the raw table of nf_tables."""
+    """Rules in the raw table of nf_tables."""
 
     backend = Backend.NFT
 
-    def __init__(self, rule: TraceRule) -> None:
-        self._rule = rule
+    def __init__(self, rules: Sequence[TraceRule]) -> None:
+        self._rules = tuple(rules)
 
     def set(self) -> frozenset[ChainRef]:
-        """Insert the rule; make the chain for it where there is none."""
-        rule = self._rule
+        """Insert the rules, or none; make the chain for each where there is none."""
         with presence.only_one():
-            nft_rules.make_chain(rule.family, rule.hook)
-            nft_rules.insert(rule)
-            if not nft_rules.is_made_by_us(rule.family, rule.hook):
-                return frozenset()
-        family = rule.family.table_family
-        return frozenset({ChainRef(self.backend, family, nft_rules.TABLE, rule.hook)})
+            try:
+                return frozenset(ref for rule in self._rules for ref in self._insert(rule))
+            except IptTraceError:
+                self._delete()
+                raise
 
-    def without_limit(self) -> NftTrigger:
-        """Return the same without the date at which it stops matching."""
-        return NftTrigger(replace(self._rule, stop=None))
+    def _insert(self, rule: TraceRule) -> Iterator[ChainRef]:
+        """Insert one rule; yield its chain if that exists only because of it."""
+        nft_rules.make_chain(rule.family, rule.hook)
+        nft_rules.insert(rule)
+        if nft_rules.is_made_by_us(rule.family, rule.hook):
+            family = rule.family.table_family
+            yield ChainRef(self.backend, family, nft_rules.TABLE, rule.hook)
+
+    def weaker(self) -> Iterator[tuple[RawTrigger, str]]:
+        """Yield the same with fewer criteria."""
+        for rules, lost in _weaker(self._rules):
+            yield NftTrigger(rules), lost.format(backend=self.backend)
 
     def remove(self) -> Removed:
-        """Delete the rule by its tag, then our chain and table if nobody else uses them."""
+        """Delete the rules by their tag, then our chains and table if nobody else uses them."""
         with presence.only_one():
-            hits = nft_rules.remove(self._rule.family, self._rule.tag)
-        return Removed(sum(hits), _missing([self._rule], hits, self.backend))
+            hits = self._delete()
+        return Removed(sum(hits), _missing(self._rules, hits, self.backend))
+
+    def _delete(self) -> list[int]:
+        rule = self._rules[0]
+        return nft_rules.remove(rule.family, rule.tag)
+
+
+def _weaker(rules: Sequence[TraceRule]) -> Iterator[tuple[list[TraceRule], str]]:
+    """Yield the rules without the matches that a kernel may lack, one alone before both."""
+    without_id = [replace(rule, echo_id=None) for rule in rules]
+    if without_id != list(rules):
+        yield without_id, NO_U32
+    yield [replace(rule, stop=None) for rule in rules], NO_TIME
+    if without_id != list(rules):
+        yield [replace(rule, stop=None) for rule in without_id], f"{NO_U32}; {NO_TIME}"
 
 
 def _missing(rules: Sequence[TraceRule], hits: list[int], backend: Backend) -> tuple[str, ...]:
     if len(hits) >= len(rules):
         return ()
-    return (GONE.format(chain=rules[0].hook, backend=backend),)
+    hooks = "+".join(dict.fromkeys(rule.hook for rule in rules))
+    return (GONE.format(chain=hooks, backend=backend),)

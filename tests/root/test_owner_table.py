@@ -424,7 +424,7 @@ def test_echo_reply_behind_dnat_is_caught(
 
 
 def to_second_address(pair: Pair, family: PacketFamily, iptables: Iptables) -> None:
-    pair.server.run("ip", "address", "add", SECOND[family], "dev", INTERFACE)
+    pair.server.run("ip", "address", "add", SECOND[family], "dev", INTERFACE, "nodad")
     dnat = ("-d", pair.server.address(family), "-j", "DNAT", "--to-destination", SECOND[family])
     iptables(pair.server.netns, family, "-t", "nat", "-A", "PREROUTING", *dnat)
 

@@ -1,0 +1,208 @@
+"""What stands in a namespace for one request and one IP version: our table, and raw triggers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ipttrace.errors import NotSupportedError
+from ipttrace.netfilter import Backend, ChainRef, PacketFamily
+from ipttrace.ports import Armed, TraceRequest, Trigger
+from ipttrace.system import legacy_rules
+from ipttrace.system.owner_table import OwnerTable
+from ipttrace.system.trace_rule import filter_rules, reply_rules, trace_rule
+from ipttrace.system.triggers import LegacyTrigger, NftTrigger, Notify, RawTrigger
+
+Undo = Callable[[], None]
+
+ONE_WAY = "the filter swapped is too long for the kernel: packets of the other direction"
+NOT_TRACED = "answers that the filter does not match are not traced ({family}): {reason}"
+
+
+class FamilyArming:
+    """One IP version of a request; each step is noted for its undoing before it is done."""
+
+    def __init__(
+        self,
+        request: TraceRequest,
+        family: PacketFamily,
+        *,
+        has_nft: bool,
+        notify: Notify,
+        undo: list[Undo],
+    ) -> None:
+        self._request, self._warnings = _narrowed(request, family, has_nft=has_nft)
+        self._family = family
+        self._has_nft = has_nft
+        self._notify = notify
+        self._undo = undo
+        self._triggers: list[RawTrigger] = []
+        self._owner: OwnerTable | None = None
+        self._own_hits = 0
+        self._raw_hits: dict[Backend, int] = {}
+        self.complaints: list[str] = []
+        """What was found wrong when the triggers were taken back."""
+
+    @property
+    def hits(self) -> int:
+        """How many packets the triggers met; one that met those of both backends counts once."""
+        return self._own_hits + max(self._raw_hits.values(), default=0)
+
+    def arm(self) -> Armed:
+        """Do all that the request asks for in this family."""
+        if self._request.trigger is Trigger.OWNER:
+            return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+        own_table = self._own_table() if self._has_nft else None
+        created, problems = self._raw_triggers()
+        self._warnings += map(str, problems)
+        backends = frozenset(trigger.backend for trigger in self._triggers)
+        if backends:
+            return self._armed(Trigger.RAW, own_table, backends, created)
+        if not self._has_nft:
+            raise problems[0]
+        self.close_owner()
+        self._request = replace(self._request, trigger=Trigger.OWNER)
+        self._warnings.append("tracing with a table of our own instead of raw")
+        return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+
+    def _armed(
+        self,
+        trigger: Trigger,
+        own_table: OwnerTable | None,
+        backends: frozenset[Backend],
+        created: frozenset[ChainRef],
+    ) -> Armed:
+        if own_table is None and self._request.replies:
+            no_nat = "replies are traced by address: not through NAT (no nf_tables)"
+            self._warnings.append(no_nat)
+        standing = frozenset({Backend.NFT}) if trigger is Trigger.OWNER else backends
+        table = own_table.table if own_table else None
+        return Armed(trigger, standing, created, table, tuple(self._warnings))
+
+    def _own_table(self) -> OwnerTable:
+        """Make our table; without what follows connections, if the kernel cannot do that."""
+        self._undo.append(self.close_owner)
+        request = self._request
+        try:
+            return self._made(request)
+        except NotSupportedError as error:
+            if request.filter is None or not request.replies or not request.conntrack_active:
+                raise
+            made = self._made(replace(request, replies=False))
+            self._warnings.append(NOT_TRACED.format(family=self._family, reason=error))
+            return made
+
+    def _made(self, request: TraceRequest) -> OwnerTable:
+        self._owner = OwnerTable(
+            request, conntrack_active=request.conntrack_active, family=self._family
+        )
+        self._owner.create()
+        return self._owner
+
+    def close_owner(self) -> None:
+        """Take our table back, and keep its counts."""
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        try:
+            self._own_hits += owner.hits()
+        finally:
+            owner.close()
+
+    def _raw_triggers(self) -> tuple[frozenset[ChainRef], list[NotSupportedError]]:
+        """Set a trigger in each backend asked for; return the chains made, and what is not had."""
+        created: frozenset[ChainRef] = frozenset()
+        problems: list[NotSupportedError] = []
+        self._undo.append(self.remove_triggers)
+        for trigger in self._wanted():
+            try:
+                created |= self._set(trigger)
+            except NotSupportedError as error:
+                problems.append(error)
+        return created, problems
+
+    def _wanted(self) -> Iterator[RawTrigger]:
+        request, now = self._request, time.time()
+        if request.filter is not None:
+            rules = filter_rules(request, self._family, now)
+        else:
+            rules = (trace_rule(request, now),)
+        backends = self._backends()
+        if Backend.LEGACY in backends:
+            by_address = request.replies and not self._has_nft and request.filter is None
+            yield LegacyTrigger(
+                [*rules, *(reply_rules(rules[0]) if by_address else ())], self._notify
+            )
+        if Backend.NFT in backends:
+            yield NftTrigger(rules)
+
+    def _backends(self) -> frozenset[Backend]:
+        """Return where the triggers are to stand.
+
+        A filter's request names the backends of both families; a legacy table that is in use for
+        one of them only is not made for the other, because it could not be deleted.
+        """
+        if not self._has_nft:
+            return frozenset({Backend.LEGACY})
+        wanted = self._request.backends
+        if self._request.filter is not None and not legacy_rules.tables(self._family):
+            wanted -= {Backend.LEGACY}
+        return wanted or frozenset({Backend.NFT})
+
+    def _set(self, trigger: RawTrigger) -> frozenset[ChainRef]:
+        """Set one trigger, if need be without a match whose module is absent."""
+        try:
+            return self._try(trigger)
+        except NotSupportedError as first:
+            for weaker, lost in trigger.weaker():
+                try:
+                    created = self._try(weaker)
+                except NotSupportedError:
+                    continue
+                self._notify(lost)
+                return created
+            raise first from None
+
+    def _try(self, trigger: RawTrigger) -> frozenset[ChainRef]:
+        """Set a trigger; one that is refused as a whole is not noted for removal."""
+        self._triggers.append(trigger)
+        try:
+            return trigger.set()
+        except NotSupportedError:
+            self._triggers.remove(trigger)
+            raise
+
+    def quiet(self) -> None:
+        """Take the triggers back; what contains stays."""
+        self.remove_triggers()
+        if self._owner is not None:
+            self._owner.quiet()
+
+    def remove_triggers(self) -> None:
+        """Take the raw triggers back, and keep their counts."""
+        while self._triggers:
+            trigger = self._triggers[-1]
+            removed = trigger.remove()
+            self._triggers.pop()
+            self._raw_hits[trigger.backend] = removed.hits
+            self.complaints += removed.warnings
+
+
+def _narrowed(
+    request: TraceRequest, family: PacketFamily, *, has_nft: bool
+) -> tuple[TraceRequest, list[str]]:
+    """Return what a request comes to for one family, and what cannot be had.
+
+    Where connections are not tracked, or cannot be asked for, answers are what the filter matches
+    the other way round.
+    """
+    if request.filter is None:
+        return request, []
+    tracked = has_nft and request.conntrack_active and family not in request.untracked
+    if tracked or not request.replies:
+        return replace(request, conntrack_active=tracked), []
+    program = request.filter.both_ways
+    warnings = [] if program else [NOT_TRACED.format(family=family, reason=ONE_WAY)]
+    both = replace(request.filter, program=program or request.filter.program)
+    return replace(request, conntrack_active=False, filter=both), warnings

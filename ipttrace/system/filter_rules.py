@@ -1,0 +1,90 @@
+"""What our nft table does for a packet filter: trace what matches, and what belongs to it.
+
+Where connections are tracked, a packet that matches makes its connection known for a while, and
+the other packets of known connections are traced as well, whatever NAT did to them:
+
+    trigger-*  (before raw, owner trigger only)  matches -> trace
+    reply-*    (after conntrack)                 matches -> remember its connection
+                                                 else of a known connection -> trace
+
+Over `lo` a packet comes by twice.  In OUTPUT it is judged by the headers that it was made with;
+coming in it is judged again only if NAT has rewritten it, and its connection is not known.  The
+trace bit stays with it, so it is traced and counted once.
+
+Limits are token buckets: `matching` is one for all rules that trace what matches, `others` one for
+the rest of the connections.  How many connections are learned is limited as well, in each chain,
+so that the set stays small on a busy host.
+"""
+
+from __future__ import annotations
+
+from ipttrace.netfilter import Hook
+from ipttrace.own_table import REPLIES, TRIGGERS
+from ipttrace.system import nft_expressions as nft
+from ipttrace.system import nft_filtering
+from ipttrace.system.flow_rules import Rule
+
+TYPE_CHECKING = False  # typing's own costs 5 ms to import
+if TYPE_CHECKING:
+    from ipttrace.ports import PacketFilter, TraceRequest
+
+MATCHING = "matching"
+OTHERS = "others"
+
+
+class FilterRules:
+    """The rules of a request for a filter."""
+
+    def __init__(
+        self, request: TraceRequest, packet_filter: PacketFilter, *, tracked: bool
+    ) -> None:
+        self._request = request
+        self.traces_tracked = self.remembers = tracked and request.replies
+        self.limits = dict.fromkeys((MATCHING, OTHERS), request.limit or 0)
+        if request.limit is None:
+            self.limits = {}
+        self._matches = nft_filtering.matches(packet_filter.program)
+
+    def triggers(self) -> list[Rule]:
+        """Return the rules that set the trace bit."""
+        return self._matching_rules() + (self._connection_rules() if self.remembers else [])
+
+    def containment(self) -> list[Rule]:
+        """Return nothing: live traffic is never kept from leaving."""
+        return []
+
+    def _matching_rules(self) -> list[Rule]:
+        from ipttrace.ports import Trigger
+
+        if self._request.trigger is not Trigger.OWNER:
+            return []
+        rules: list[Rule] = []
+        if Hook.OUTPUT in self._request.hooks:
+            rules.append((TRIGGERS[0], nft.received_on_loopback() + nft.accept()))
+        trace = self._matches + self._traced(MATCHING, "probe") + nft.accept()
+        return rules + [(f"trigger-{hook.lower()}", trace) for hook in self._request.hooks]
+
+    def _connection_rules(self) -> list[Rule]:
+        known = nft_filtering.remembered()
+        comes_again = nft.received_on_loopback()
+        rewritten = comes_again + nft.ct_translated() + self._matches
+        rules = [
+            (REPLIES[0], comes_again + known + nft.accept()),
+            (REPLIES[0], rewritten + self._traced(MATCHING, "probe")),
+        ]
+        for chain in REPLIES:
+            rules += [
+                (chain, self._matches + self._learned() + nft.accept()),
+                (chain, self._matches + nft.accept()),
+                (chain, known + self._traced(OTHERS, "reply") + nft.accept()),
+            ]
+        return rules
+
+    def _learned(self) -> bytes:
+        limit = self._request.limit
+        slowly = b"" if limit is None else nft_filtering.limit(limit)
+        return slowly + nft_filtering.remember()
+
+    def _traced(self, limit: str, counter: str) -> bytes:
+        allowed = nft_filtering.limited(limit) if limit in self.limits else b""
+        return allowed + nft.trace() + nft.count(counter)
