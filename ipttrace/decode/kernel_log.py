@@ -57,7 +57,9 @@ _WAYS = {
 def decode_line(line: str, time: float, interfaces: Mapping[str, int]) -> Event | None:
     """Return what one line says: None if it is no trace report, or not of this namespace.
 
-    `interfaces` are this namespace's, name to index.  The hook is that of a base chain only.
+    `interfaces` are this namespace's, name to index.  The hook is that of a base chain only.  A LOG
+    rule can imitate a report, but none of a hook where such interfaces cannot be, and of TCP only
+    with --log-tcp-sequence: ip_tables reports with all flags (trace_loginfo).
     """
     head = _HEAD.match(line)
     if head is None:
@@ -69,6 +71,11 @@ def decode_line(line: str, time: float, interfaces: Mapping[str, int]) -> Event 
         packet = read_logged_packet(line, head.end())
     except Malformed as error:
         return Undecoded(time, str(error), line.encode("utf-8", "surrogateescape"))
+    hook = next((hook for hook in TABLE_HOOKS.get(table, ()) if hook == chain), None)
+    if hook is not None and hook not in _WAYS[bool(in_name), bool(out_name)]:
+        return None
+    if packet.protocol == "tcp" and packet.sport is not None and packet.tcp_seq is None:
+        return None
     mark = _MARK.search(line)
     return TraceEvent(
         time,
@@ -78,7 +85,7 @@ def decode_line(line: str, time: float, interfaces: Mapping[str, int]) -> Event 
         chain,
         TraceKind(kind),
         int(number),
-        hook=next((hook for hook in TABLE_HOOKS.get(table, ()) if hook == chain), None),
+        hook=hook,
         packet=packet,
         mark=int(mark[1], 16) if mark else 0,
         in_index=interfaces.get(in_name),

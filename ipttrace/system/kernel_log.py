@@ -24,7 +24,7 @@ from typing import Protocol
 
 from ipttrace.decode.kernel_log import OVERWRITTEN, KernelLog
 from ipttrace.decode.netlink import decode_datagram
-from ipttrace.errors import NotPermittedError, NotSupportedError
+from ipttrace.errors import IptTraceError, NotPermittedError, NotSupportedError
 from ipttrace.event import Event
 from ipttrace.interleave import interleave
 from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
@@ -49,6 +49,7 @@ LOGGERS = {PacketFamily.IPV4: "nf_log_ipv4", PacketFamily.IPV6: "nf_log_ipv6"}
 ALL_NAMESPACES = Setting("net.netfilter.nf_log_all_netns", "1")
 """It is there in the first namespace only (netfilter_log_sysctl_init, net/netfilter/nf_log.c)."""
 
+STARTED = Namespace("that the tool runs in", HERE.path)
 INIT = Namespace("of process 1", Path("/proc/1/ns/net"))
 
 INSTEAD = (
@@ -226,7 +227,7 @@ def is_in_use(namespace: Namespace, families: Sequence[PacketFamily]) -> bool:
 def _let_print(wanted: Fallback, guardian: Borrower) -> list[str]:
     """Change what keeps the kernel from printing; return what that does to others."""
     warnings: list[str] = []
-    everywhere = None if _prints(wanted.namespace) else _first_namespace(wanted.namespace)
+    everywhere = None if _prints(wanted.namespace) else first_namespace(wanted.namespace)
     for family in wanted.families:
         setting = _logger(family)
         borrowed = borrow(setting, wanted.namespace, wanted.session)
@@ -250,13 +251,16 @@ def _logger(family: PacketFamily) -> Setting:
 
 def _prints(namespace: Namespace) -> bool:
     """Return whether it is the first namespace, which may always print."""
-    return namespace.run(ALL_NAMESPACES.path.exists)
+    try:
+        return namespace.run(ALL_NAMESPACES.path.exists)
+    except IptTraceError:
+        return False
 
 
-def _first_namespace(traced: Namespace) -> Namespace:
-    started = Namespace("that the tool runs in", HERE.path)
-    for candidate in (started, INIT):
-        if candidate.path.exists() and _prints(candidate):
+def first_namespace(traced: Namespace) -> Namespace:
+    """Return the host's first namespace, to let `traced` print; NotSupportedError if not here."""
+    for candidate in (STARTED, INIT):
+        if _prints(candidate):
             return candidate
     raise NotSupportedError(
         f"cannot have trace reports of {traced} in the kernel log: "
