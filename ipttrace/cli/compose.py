@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from ipttrace.cli.event_sources import Sources
+from ipttrace.diagnose.onward import tell_onward
 from ipttrace.errors import UsageError
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import TraceResult
@@ -22,6 +23,7 @@ from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.inject import InjectingClient
 from ipttrace.system.namespaces import Namespace, find_namespace
+from ipttrace.system.neighbour_namespaces import find_onward
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
 from ipttrace.tracer import Side
@@ -60,7 +62,16 @@ def trace_probe(
         client = _client(spec, traced[0], session, guardians[0])
         kernel = Kernel(sides, client, clock, cancelled)
         warming.join()
-        return TraceSession(_plan(spec, session, traced), kernel).run(answer)
+        told = _onward_teller(traced)
+        session_run = TraceSession(_plan(spec, session, traced), kernel)
+        return told(session_run.run(lambda result: answer(told(result))))
+
+
+def _onward_teller(traced: Sequence[Namespace]) -> Callable[[TraceResult], TraceResult]:
+    """Return what adds to a result where its probes went on; each is looked for once."""
+    names = [namespace.name for namespace in traced]
+    find = cache(partial(find_onward, traced))
+    return lambda result: tell_onward(result, names, find)
 
 
 def open_side(
