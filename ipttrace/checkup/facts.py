@@ -142,10 +142,13 @@ class Interior:
     interfaces: Mapping[str, Interface] | Unknown
     """With `all`, without `lo`."""
     bridges: tuple[str, ...] | Unknown
-    sessions: tuple[str, ...] | Unknown
+    sessions: Mapping[str, int] | Unknown
+    """Name to main process of the sessions at work; 0 for one that is not known."""
     leftovers: tuple[str, ...] | Unknown
     lock: str | None = None
     """Why the xtables lock cannot be opened."""
+    no_way_out: str | None = None
+    """Why the kernel log cannot stand in for an NFLOG group 0 that is held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,13 +50,12 @@ PARTS = (
     Part("xt_TRACE", "iptables-legacy has no target TRACE", "use --trigger owner"),
     Part(
         "nfnetlink_log",
-        "reports of legacy tables come by the kernel log at best",
+        "reports of legacy tables are read from the kernel log, which is small and shared",
         "trace chains of nf_tables",
-        State.PROBLEM,
     ),
     Part(
         "nf_log_syslog",
-        "the kernel log is no way out when another program holds NFLOG group 0",
+        "the kernel log cannot stand in where another program holds NFLOG group 0",
         "keep group 0 free",
     ),
     Part("xt_bpf", "a TRACE rule cannot hold a pcap filter", "use --trigger owner"),
@@ -164,8 +163,8 @@ def _privileges(facts: Facts) -> Iterator[Finding]:
         alone = f", or trace in a namespace of your own: {SPELL}" if rights.may_unshare else ""
         yield problem(
             "privileges",
-            f"this process lacks {', '.join(rights.missing)}: probe, rules, lab run, tui and clean"
-            " need all of them; doctor and lab list need none",
+            f"this process lacks {', '.join(rights.missing)}: without them nothing but doctor and"
+            " lab list works",
             f"Run as root: sudo ipttrace ...{alone}",
         )
         return
@@ -205,4 +204,5 @@ def _tracefs(tracefs: Tracefs | Unknown, advise: Adviser) -> Finding:
     if tracefs.refusal is None:
         return ok("tracefs", f"mounted at {tracefs.path}, can be used")
     text = f"tracefs at {tracefs.path} is closed ({tracefs.refusal}): {lost}"
-    return note("tracefs", text, "Run as the host's root to have them")
+    who = "root" if advise.privileges.first_user_namespace else "the host's root"
+    return note("tracefs", text, f"Run as {who} to have them")

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 from ipttrace.checkup.facts import Facts, Interior, Listener, Unknown
 from ipttrace.checkup.finding import Adviser, Finding, note, ok, problem
-from ipttrace.checkup.settings import ALL_LOGS
 from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
 
 NETLINK_LOGGER = "nfnetlink_log"
 NOBODY = "NONE"
-OURS = "ipttrace"
-"""The name of our own process."""
-
+BY_KERNEL_LOG = "are read from the kernel log instead, which is small and shared"
+STOP_IT = "Stop it while you trace legacy tables"
 KERNEL_LOGGERS = {PacketFamily.IPV4: "nf_log_ipv4", PacketFamily.IPV6: "nf_log_ipv6"}
 """The loggers that write to the kernel log (net/netfilter/nf_log_syslog.c)."""
 
@@ -23,8 +21,6 @@ def report_findings(facts: Facts, inside: Interior) -> Iterator[Finding]:
     advise = Adviser(facts)
     yield _log_group(inside, advise)
     yield from _loggers(inside, advise)
-    if isinstance(inside.listener, Listener):
-        yield from _fallback(inside)
     yield _sessions(inside, advise)
     yield from _leftovers(inside, advise)
 
@@ -35,13 +31,20 @@ def _log_group(inside: Interior, advise: Adviser) -> Finding:
         return advise.unreadable("nflog-group", "who holds NFLOG group 0", held)
     if held is None:
         return ok("nflog-group", "NFLOG group 0 is free; reports of legacy tables arrive there")
-    text = f"NFLOG group 0 is held by {_holder(held)}: reports of legacy tables go there"
-    if held.name == OURS and inside.sessions:
-        return note("nflog-group", text, "Wait until that trace ends: one program alone can listen")
-    advice = _stop(held, advise)
+    text = f"NFLOG group 0 is held by {_holder(held)}"
+    if _is_ours(held, inside):
+        return note("nflog-group", f"{text}, a trace of yours", "A second one waits until it ends")
     if inside.legacy == ():
-        return note("nflog-group", f"{text}; there are none here", advice)
-    return problem("nflog-group", text, advice)
+        return note("nflog-group", f"{text}; there are no legacy tables to need it", _stop(held))
+    if inside.no_way_out is not None:
+        text = f"{text}, and the kernel log cannot stand in: {inside.no_way_out}"
+        return problem("nflog-group", text, _stop(held))
+    return note("nflog-group", f"{text}: reports of legacy tables {BY_KERNEL_LOG}", _stop(held))
+
+
+def _is_ours(held: Listener, inside: Interior) -> bool:
+    sessions = inside.sessions
+    return not isinstance(sessions, Unknown) and held.pid in sessions.values()
 
 
 def _holder(held: Listener) -> str:
@@ -50,11 +53,10 @@ def _holder(held: Listener) -> str:
     return f"{held.name or 'a program'} (pid {held.pid})"
 
 
-def _stop(held: Listener, advise: Adviser) -> str:
+def _stop(held: Listener) -> str:
     if held.pid is None:
-        return "Find it with: sudo ss --netlink --processes; stop it while you trace legacy tables"
-    stop = advise.host("kill", str(held.pid))
-    return f"Stop it while you trace legacy tables ({stop}); chains of nf_tables need no group"
+        return f"{STOP_IT}; its process can be seen on the host only"
+    return f"{STOP_IT} (kill {held.pid}); chains of nf_tables need no group"
 
 
 def _loggers(inside: Interior, advise: Adviser) -> Iterator[Finding]:
@@ -88,18 +90,6 @@ def _kernel_logger(family: PacketFamily, inside: Interior) -> str:
 
 def _logger(logger: str) -> str:
     return "none" if logger == NOBODY else logger
-
-
-def _fallback(inside: Interior) -> Iterator[Finding]:
-    """Say where the kernel log is silent; the setting is there in the first namespace only."""
-    everywhere = inside.settings.get(ALL_LOGS)
-    if everywhere is None:
-        yield note(
-            "nf_log",
-            f"the kernel log has no reports of this namespace, unless {ALL_LOGS} is 1 in the host's"
-            " first one",
-            f"As the host's root, in the first namespace: sysctl -w {ALL_LOGS}=1",
-        )
 
 
 def _sessions(inside: Interior, advise: Adviser) -> Finding:

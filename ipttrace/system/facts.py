@@ -11,12 +11,16 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ipttrace.checkup.facts import Facts, Interface, Interior, Listener, Presence, Setting, Unknown
 from ipttrace.checkup.settings import SETTINGS
+from ipttrace.errors import IptTraceError
 from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
 from ipttrace.system import commands, leftovers, legacy_rules, nf_log, presence
+from ipttrace.system.kernel_log import LogReader, first_namespace
 from ipttrace.system.machine_facts import read_machine, refusal
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
 from ipttrace.system.port_owner import owner_of_port
@@ -39,7 +43,19 @@ def read_facts(namespace: Namespace = HERE) -> Facts:
     machine = read_machine()
     nf_tables = machine.components["nf_tables"]
     interior = attempt(lambda: namespace.run(lambda: _interior(nf_tables)))
+    if isinstance(interior, Interior) and isinstance(interior.listener, Listener):
+        interior = replace(interior, no_way_out=_no_way_out(namespace))
     return Facts(machine, interior, namespace.name, _enter(namespace))
+
+
+def _no_way_out(namespace: Namespace) -> str | None:
+    """Return why the kernel log cannot be read, or would not hold what is reported there."""
+    try:
+        LogReader().close()
+        first_namespace(namespace)
+    except IptTraceError as error:
+        return error.message
+    return None
 
 
 def _enter(namespace: Namespace) -> tuple[str, ...]:
@@ -52,7 +68,7 @@ def _enter(namespace: Namespace) -> tuple[str, ...]:
 
 def _interior(nf_tables: Presence | Unknown) -> Interior:
     """Read the namespace of the calling thread."""
-    sessions = attempt(lambda: tuple(session.name for session in presence.living()))
+    sessions = attempt(lambda: {session.name: session.pid for session in presence.living()})
     tables = read_tables(nf_tables)
     return Interior(
         owned=attempt(_owned),
@@ -132,7 +148,7 @@ def _bridges() -> tuple[str, ...]:
 
 
 def _leftovers(
-    tables: TableFacts, sessions: tuple[str, ...] | Unknown
+    tables: TableFacts, sessions: Mapping[str, int] | Unknown
 ) -> tuple[str, ...] | Unknown:
     """Return what dead sessions left; what any session may use, only when none is at work."""
     if isinstance(sessions, Unknown):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -49,14 +50,22 @@ NEVER = re.compile(r"^install .*/(?:false|true)\b", re.MULTILINE)
 
 def read_parts(release: str) -> dict[str, Presence | Unknown]:
     """Return where each part of the running kernel `release` is."""
-    loaded = text_of(LOADED)
+    loaded = _shown(LOADED)
     config = _config(release)
     builtin = _builtin(release)
     parts: dict[str, Presence | Unknown] = {}
     for name in OPTIONS:
         present = _present(name, loaded or "", config, builtin)
-        parts[name] = present or _elsewhere(name, release, config, modules=loaded is not None)
+        parts[name] = present or _elsewhere(name, release, config, modules=LOADED.exists())
     return parts
+
+
+def _shown(path: Path) -> str | None:
+    """Return what a file says, None if it is absent or closed."""
+    try:
+        return text_of(path)
+    except OSError:
+        return None
 
 
 def _present(
@@ -73,10 +82,7 @@ def _shows(name: str) -> bool:
     if name not in EVIDENCE:
         return False
     path, word = EVIDENCE[name]
-    try:
-        return word in (text_of(path) or "")
-    except OSError:
-        return False
+    return word in (_shown(path) or "")
 
 
 def _elsewhere(
@@ -87,7 +93,7 @@ def _elsewhere(
         return Presence.ABSENT
     if not modules:
         return Unknown("this kernel loads no modules and does not show its configuration")
-    if (text_of(MODULES_DISABLED) or "0").strip() == "1":
+    if (_shown(MODULES_DISABLED) or "0").strip() == "1":
         return Presence.BLOCKED
     if not (LIBRARY / release).is_dir():
         return Unknown(f"it is not loaded, and {LIBRARY / release} is not here")
@@ -119,19 +125,13 @@ def _config(release: str) -> dict[str, str] | None:
 def _config_texts(release: str) -> Iterator[str | None]:
     try:
         yield gzip.decompress(CONFIG.read_bytes()).decode(errors="replace")
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         yield None
-    for path in (BOOT / f"config-{release}", LIBRARY / release / "config"):
-        try:
-            yield text_of(path)
-        except OSError:
-            yield None
+    yield _shown(BOOT / f"config-{release}")
+    yield _shown(LIBRARY / release / "config")
 
 
 def _builtin(release: str) -> frozenset[str]:
     """Return the modules that depmod lists as part of the kernel, with `_` for `-`."""
-    try:
-        text = text_of(LIBRARY / release / "modules.builtin") or ""
-    except OSError:
-        text = ""
+    text = _shown(LIBRARY / release / "modules.builtin") or ""
     return frozenset(Path(line).stem.replace("-", "_") for line in text.splitlines())
