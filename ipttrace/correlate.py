@@ -73,13 +73,14 @@ class Correlator:
         ids: Iterator[int],
         netns: str | None = None,
         interfaces: Mapping[int, str] | None = None,
+        bridges: Mapping[int, int] | None = None,
         created: frozenset[ChainRef] = frozenset(),
         own_table: tuple[TableFamily, str] | None = None,
     ) -> None:
         """Start with the rules as they are while the triggers are armed.
 
-        `ids` numbers the packets of all namespaces; `created` are base chains that exist only
-        because of us, `own_table` is our own nft table.
+        `ids` numbers the packets of all namespaces; `bridges` is the bridge of each of its ports;
+        `created` are base chains that exist only because of us, `own_table` is our own nft table.
         """
         self._ruleset = ruleset
         self._locator = Locator(ruleset, created)
@@ -89,6 +90,7 @@ class Correlator:
         self.last_time = 0.0
         self._ids = ids
         self._interfaces = dict(interfaces or {})
+        self._bridge_of = dict(bridges or {})
         self._created = created
         self._own_table = own_table
         self._walks: list[Walk] = []
@@ -98,6 +100,7 @@ class Correlator:
         self._last_packet: PacketSummary | None = None
         self._last_key: Fingerprint = ()
         self._last_stage = _last_stages(ruleset)
+        self._egress = _has_egress(ruleset)
 
     @property
     def ruleset(self) -> Ruleset:
@@ -109,6 +112,7 @@ class Correlator:
         self._ruleset = ruleset
         self._locator = Locator(ruleset, self._created)
         self._last_stage = _last_stages(ruleset)
+        self._egress = _has_egress(ruleset)
 
     def feed(self, event: Event) -> None:
         """Take one event, in the order in which the kernel gave it."""
@@ -214,7 +218,7 @@ class Correlator:
 
     def _is_settled(self, walk: Walk) -> bool:
         """Tell whether nothing more can be reported of a packet."""
-        return walk.ended or self._at_the_end(walk)
+        return walk.fate is not None or self._at_the_end(walk)
 
     def _at_the_end(self, walk: Walk) -> bool:
         """Tell whether no later chain can report a packet, wherever it goes from here."""
@@ -236,15 +240,27 @@ class Correlator:
             walk.note_source(before, event.time)
             walk.leave(Outcome.DELIVERED)
         elif station.hook is Hook.POSTROUTING:
-            walk.note_source(before, event.time)
-            self._leave_by_wire(walk, event)
+            if not station.bridged:
+                walk.note_source(before, event.time)
+            self._leave_by_wire(walk, event, station)
 
-    def _leave_by_wire(self, walk: Walk, event: TraceEvent) -> None:
+    def _leave_by_wire(self, walk: Walk, event: TraceEvent, station: Station) -> None:
         outcome = Outcome.SENT if walk.local else Outcome.FORWARDED
+        index = event.out_index if station.bridged else walk.out_index
         if event.verdict is Verdict.DROP:
-            walk.leave(outcome, WireHop(event.time, "contained", self._name(walk.out_index)))
-        elif walk.out_index != LOOPBACK_INDEX:
-            walk.leave(outcome)
+            walk.leave(outcome, WireHop(event.time, "contained", self._name(index)))
+        elif index != LOOPBACK_INDEX:
+            walk.leave(outcome, open_end=self._egress or self._goes_on(walk, station))
+
+    def _goes_on(self, walk: Walk, station: Station) -> bool:
+        """Tell whether a packet that leaves here may meet a bridge's chains yet, or IP's in it.
+
+        One that is sent by a bridge meets the bridge's POSTROUTING after its own; a frame that is
+        bridged meets its own, if at all, inside the bridge's (br_nf_post_routing).
+        """
+        if not station.bridged:
+            return walk.out_index in self._bridge_of.values()
+        return (Hook.POSTROUTING, False) not in walk.reached
 
     def outcome(self, walk: Walk) -> Outcome:
         """Return a packet's fate as far as it is known now."""
@@ -289,14 +305,19 @@ class Correlator:
             role=Role.OBSERVED,
             time=walk.time,
             packet=walk.first,
-            in_interface=self._name(walk.first_in),
-            out_interface=self._name(walk.out_index) if leaves else None,
+            in_interface=self._name(walk.first_in or self._bridge_of.get(walk.physical_in or 0)),
+            out_interface=self._name(self._way_out(walk)) if leaves else None,
+            physical_in=self._name(walk.physical_in),
+            physical_out=self._name(walk.physical_out) if leaves else None,
             mark=walk.first_mark,
             hops=hops,
             outcome=outcome,
             ambiguous=walk.ambiguous,
             last_packet=walk.packet,
         )
+
+    def _way_out(self, walk: Walk) -> int | None:
+        return walk.out_index or self._bridge_of.get(walk.physical_out or 0)
 
     def _name(self, index: int | None) -> str | None:
         """Return an interface's name; one that came after arming has only its number."""
@@ -337,13 +358,19 @@ def _may_begin(event: TraceEvent, station: Station) -> bool:
 def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:
     """Return the priority of the last base chain at each hook that meets every packet.
 
-    A nat table meets only the first one of a connection.
+    A nat table meets only the first one of a connection, a bridge's chains only its frames.
     """
     stages: dict[Hook, int] = {}
     for chain in ruleset.chains.values():
-        if chain.hook is not None and chain.priority is not None and chain.ref.table != "nat":
+        partial = chain.ref.table == "nat" or chain.ref.table_family is TableFamily.BRIDGE
+        if chain.hook is not None and chain.priority is not None and not partial:
             stages[chain.hook] = max(chain.priority, stages.get(chain.hook, chain.priority))
     return stages
+
+
+def _has_egress(ruleset: Ruleset) -> bool:
+    """Tell whether a packet may be reported after it left IP: netdev's chains come later."""
+    return any(chain.hook is Hook.EGRESS for chain in ruleset.chains.values())
 
 
 def _prefix(event: TraceEvent) -> str:

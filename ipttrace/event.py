@@ -54,6 +54,9 @@ class TraceEvent:
     """nft only: a report without a rule that is no policy; it carries headers or closes a walk."""
     sequence: int | None = None
     """Legacy only: NFULA_SEQ of the listener's group."""
+    physical_in: int | None = None
+    """Legacy only: the bridge's port; nft reports it at the bridge's own hooks, as `in_index`."""
+    physical_out: int | None = None
 
     @property
     def chain_ref(self) -> ChainRef:

@@ -108,6 +108,52 @@ def leads_to(earlier: Hook, later: Hook, in_index: int | None) -> bool:
     return later in LATER_HOOKS[earlier]
 
 
+Stage = tuple[Hook, bool]
+"""A hook, and whether it is the bridge's of that name (uapi/linux/netfilter_bridge.h)."""
+
+_BRIDGE_HOOKS = frozenset(INET_HOOKS)
+_SENT_BY_BRIDGE = frozenset({Hook.OUTPUT, Hook.POSTROUTING})
+
+LATER_BRIDGE_HOOKS: dict[Stage, frozenset[Hook]] = {
+    (Hook.INGRESS, False): _BRIDGE_HOOKS,
+    (Hook.PREROUTING, False): _BRIDGE_HOOKS,
+    (Hook.INPUT, False): frozenset(),
+    (Hook.FORWARD, False): _SENT_BY_BRIDGE | {Hook.FORWARD},
+    (Hook.OUTPUT, False): _SENT_BY_BRIDGE,
+    (Hook.POSTROUTING, False): _SENT_BY_BRIDGE,
+    (Hook.EGRESS, False): _SENT_BY_BRIDGE,
+    (Hook.PREROUTING, True): _BRIDGE_HOOKS - {Hook.PREROUTING},
+    (Hook.INPUT, True): _SENT_BY_BRIDGE,
+    (Hook.FORWARD, True): frozenset({Hook.POSTROUTING}),
+    (Hook.OUTPUT, True): frozenset({Hook.POSTROUTING}),
+    (Hook.POSTROUTING, True): frozenset(),
+}
+"""Bridge hooks that a packet can meet after a hook of either kind.
+
+A frame for this host comes up from the bridge's INPUT to PREROUTING, and a packet that leaves by a
+bridge meets the bridge's OUTPUT and POSTROUTING after its own.  br_netfilter calls the IP chains
+inside the bridge's hooks of the same name (net/bridge/br_netfilter_hooks.c).
+"""
+
+HOOKS_AFTER_BRIDGE: dict[Hook, frozenset[Hook]] = {
+    Hook.PREROUTING: LATER_HOOKS[Hook.INGRESS],
+    Hook.INPUT: LATER_HOOKS[Hook.INGRESS] | {Hook.INGRESS},
+    Hook.FORWARD: frozenset({Hook.FORWARD, Hook.POSTROUTING, Hook.EGRESS}),
+    Hook.OUTPUT: frozenset({Hook.EGRESS}),
+    Hook.POSTROUTING: frozenset({Hook.POSTROUTING, Hook.EGRESS}),
+}
+"""Other hooks that a packet can meet after a bridge hook."""
+
+
+def follows(earlier: Stage, later: Stage, in_index: int | None) -> bool:
+    """Tell whether a packet at one stage can be at a later one, seen there with `in_index`."""
+    if later[1]:
+        return later[0] in LATER_BRIDGE_HOOKS[earlier]
+    if earlier[1]:
+        return later[0] in HOOKS_AFTER_BRIDGE[earlier[0]]
+    return leads_to(earlier[0], later[0], in_index)
+
+
 class Verdict(StrEnum):
     """What a rule or a policy decided."""
 

@@ -157,6 +157,9 @@ class PacketPath:
     leg: int = 1
     request: int | None = None
     """In a reply: the id of the path it answers."""
+    physical_in: str | None = None
+    """The port, where the packet came in by a bridge and the kernel told it."""
+    physical_out: str | None = None
     last_packet: PacketSummary | None = None
     """As it was when last seen; None where nobody saw it."""
     diagnosis: Diagnosis | None = None

@@ -39,6 +39,8 @@ class Station:
     hook: Hook | None = None
     """None in nft user chains, whose hook is that of the base chain being walked."""
     priority: int = 0
+    bridged: bool = False
+    """The hook is the bridge's of that name."""
     base: Base | None = None
     """None in nft user chains and in chains that the ruleset does not have."""
     rule: Rule | None = None
@@ -141,6 +143,7 @@ class Locator:
             basis=Basis.REPORTED if event.verdict else Basis.UNKNOWN,
             hook=chain.hook if chain else None,
             priority=(chain.priority if chain else None) or 0,
+            bridged=event.table_family is TableFamily.BRIDGE,
             base=_nft_base(event, chain),
             rule=rule,
             handle=event.handle,
@@ -162,7 +165,8 @@ def _own_station(event: TraceEvent) -> Station:
     if own is None:
         return station
     base = (event.backend, event.table_family, f"{event.table} {event.chain}", own.hook)
-    return replace(station, hook=own.hook, priority=own.priority, base=base)
+    bridged = event.table_family is TableFamily.BRIDGE
+    return replace(station, hook=own.hook, priority=own.priority, bridged=bridged, base=base)
 
 
 def _nft_base(event: TraceEvent, chain: Chain | None) -> Base | None:

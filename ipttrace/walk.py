@@ -12,7 +12,10 @@ from ipttrace.netfilter import (
     Backend,
     Basis,
     Hook,
+    Stage,
+    TableFamily,
     Verdict,
+    follows,
     leads_to,
     nat_priority,
 )
@@ -31,13 +34,15 @@ class Walk:
 
     `hook`, `priority` and `base` say which walk of a base chain reported last; `base_open` whether
     that walk can report again.  `headers_from` and `mark_from` are the indexes of the first hop
-    that may have changed what was last known of the headers and of the mark.
+    that may have changed what was last known of the headers and of the mark.  `reached` is kept
+    only of packets that meet a bridge's chains: how far they came at each stage.
     """
 
     __slots__ = (
         "ambiguous",
         "base",
         "base_open",
+        "bridged",
         "fate",
         "first",
         "first_in",
@@ -53,10 +58,14 @@ class Walk:
         "local",
         "mark",
         "mark_from",
+        "open_end",
         "out_index",
         "packet",
         "parent",
+        "physical_in",
+        "physical_out",
         "priority",
+        "reached",
         "time",
         "visited",
     )
@@ -67,11 +76,17 @@ class Walk:
         self.flows = [packet.flow]
         """Every flow that the packet has had."""
         self.first_mark = self.mark = event.mark or 0
-        self.first_in = event.in_index
-        self.out_index = event.out_index
+        bridged = event.table_family is TableFamily.BRIDGE
+        self.first_in = None if bridged else event.in_index
+        self.out_index = None if bridged else event.out_index
+        self.physical_in: int | None = None
+        self.physical_out: int | None = None
+        """The ports, where it came in by a bridge or left by one."""
         self.time = self.last_time = event.time
         self.hook: Hook | None = None
+        self.bridged = False
         self.priority = FIRST_PRIORITY
+        self.reached: dict[Stage, int] = {}
         self.base: Base | None = None
         self.base_open = False
         self.last_chain = ""
@@ -81,31 +96,43 @@ class Walk:
         self.headers_from = self.mark_from = 0
         self.parent: Walk | None = None
         self.fate: Outcome | None = None
+        self.open_end = False
+        """It left, and a bridge's chains or those of EGRESS may report it yet."""
         self.ambiguous = False
         self.local = False
         """The packet was made in this namespace."""
 
     @property
     def ended(self) -> bool:
-        """Whether the kernel said how it ended."""
-        return self.fate is not None
+        """Whether the kernel said how it ended, and will say no more."""
+        return self.fate is not None and not self.open_end
 
     def can_take(self, event: TraceEvent, station: Station) -> bool:
         """Tell whether this packet can be the one that reported."""
         here, there = self.hook, station.hook
-        if self.fate is not None or here is None or there is None:
-            return self.fate is None
+        if self.ended or here is None or there is None:
+            return not self.ended
         if self.base_open and station.base == self.base:
             if not self._is_further(event):
                 return False
         elif station.base in self.visited:
             return False
+        elif station.bridged or self.bridged:
+            if not self._goes_on_at(here, (there, station.bridged), station.priority):
+                return False
         elif there is here:
             if station.priority < self.priority:
                 return False
         elif not leads_to(here, there, event.in_index):
             return False
         return self._same_addresses(event, station, here, there)
+
+    def _goes_on_at(self, here: Hook, there: Stage, priority: int) -> bool:
+        """Tell whether a packet that met a bridge can be at a stage next, or there again."""
+        stage = (here, self.bridged)
+        if stage == there:
+            return priority >= self.priority
+        return follows(stage, there, None) and priority >= self.reached.get(there, FIRST_PRIORITY)
 
     def _is_further(self, event: TraceEvent) -> bool:
         """Tell whether a report is further down the chain that reported last.
@@ -129,16 +156,18 @@ class Walk:
 
     def _crosses_nat(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
         """Tell whether conntrack rewrites addresses somewhere between here and the report."""
+        now, then = (here, self.bridged), (there, station.bridged)
         for hook in INET_HOOKS:
             at = nat_priority(hook)
             if at is None:
                 continue
-            ahead = self.priority <= at if hook is here else leads_to(here, hook, LOOPBACK_INDEX)
+            nat = (hook, False)
+            ahead = self.priority <= at if nat == now else follows(now, nat, LOOPBACK_INDEX)
             if not ahead:
                 continue
-            if hook is there and at <= station.priority:
+            if nat == then and at <= station.priority:
                 return True
-            if hook is not there and leads_to(hook, there, event.in_index):
+            if nat != then and follows(nat, then, event.in_index):
                 return True
         return False
 
@@ -157,15 +186,28 @@ class Walk:
         if base is None or hook is None:
             return
         if self.hook is None:
-            self.local = hook is Hook.OUTPUT
+            self.local = hook is Hook.OUTPUT and not station.bridged
+        elif station.bridged or self.bridged:
+            self.reached[self.hook, self.bridged] = self.priority
         if base != self.base:
             self.visited.add(base)
             self.base = base
-        self.hook = hook
+        self.hook, self.bridged = hook, station.bridged
         self.priority = station.priority
         self.base_open = True
+        if station.bridged:
+            self._note_ports(event.in_index, event.out_index)
+            return
         if event.out_index and hook in _LEAVING:
             self.out_index = event.out_index
+        if event.physical_in or event.physical_out:
+            self._note_ports(event.physical_in, event.physical_out)
+        if self.first_in is None and self.physical_in is not None:
+            self.first_in = event.in_index
+
+    def _note_ports(self, physical_in: int | None, physical_out: int | None) -> None:
+        self.physical_in = self.physical_in or physical_in
+        self.physical_out = physical_out or self.physical_out
 
     def learn(self, event: TraceEvent, station: Station) -> tuple[Change, ...]:
         """Take over the headers and the mark that a report shows.
@@ -225,9 +267,9 @@ class Walk:
         if verdict in _CLOSING:
             self.base_open = False
         if verdict is Verdict.DROP:
-            self.fate = Outcome.DROPPED
+            self.fate, self.open_end = Outcome.DROPPED, False
         elif verdict is Verdict.REJECT:
-            self.fate = Outcome.REJECTED
+            self.fate, self.open_end = Outcome.REJECTED, False
 
     def note_source(self, before: PacketSummary, time: float) -> None:
         """Add the nat hop where the last chains of a hook gave the packet another source."""
@@ -245,9 +287,12 @@ class Walk:
             self.flows.append(self.packet.flow)
             self.note_source(before, time)
 
-    def leave(self, outcome: Outcome, wire: WireHop | None = None) -> None:
-        """End the walk as the kernel reported."""
+    def leave(
+        self, outcome: Outcome, wire: WireHop | None = None, *, open_end: bool = False
+    ) -> None:
+        """End the walk as the kernel reported; with `open_end` later chains may yet report it."""
         self.fate = outcome
+        self.open_end = open_end
         self.base_open = False
         if wire is not None:
             self.hops.append(wire)

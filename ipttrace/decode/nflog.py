@@ -19,6 +19,8 @@ NFULA_PACKET_HDR = 1
 NFULA_MARK = 2
 NFULA_IFINDEX_INDEV = 4
 NFULA_IFINDEX_OUTDEV = 5
+NFULA_IFINDEX_PHYSINDEV = 6
+NFULA_IFINDEX_PHYSOUTDEV = 7
 NFULA_PAYLOAD = 9
 NFULA_PREFIX = 10
 NFULA_SEQ = 12
@@ -61,6 +63,8 @@ def decode_nflog(data: bytes, family: int, time: float) -> TraceEvent | ForeignL
         in_index=number(attributes, NFULA_IFINDEX_INDEV, 4),
         out_index=number(attributes, NFULA_IFINDEX_OUTDEV, 4),
         sequence=sequence,
+        physical_in=number(attributes, NFULA_IFINDEX_PHYSINDEV, 4),
+        physical_out=number(attributes, NFULA_IFINDEX_PHYSOUTDEV, 4),
     )
 
 
