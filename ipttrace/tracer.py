@@ -53,11 +53,12 @@ class Tracer:
         """Arm for `request`, completed by what the namespace has; None means both families."""
         reader = self._side.reader
         self._family = family
-        found = reader.read(family)
+        tracked = _tracked(reader.read(family), reader.conntrack_entries())
         request = replace(
             request,
             backends=reader.backends(family),
-            conntrack_active=conntrack_active(found, reader.conntrack_entries()),
+            conntrack_active=bool(tracked & {family} if family else tracked),
+            untracked=frozenset(PacketFamily) - tracked,
         )
         self.armed = self._side.rules.arm(request)
         self._source = self._side.open_source(Backend.LEGACY in request.backends)
@@ -68,6 +69,7 @@ class Tracer:
             ids=self._ids,
             netns=self.netns,
             interfaces=reader.interfaces(),
+            bridges=reader.bridges(),
             created=self.armed.created,
             own_table=self.armed.own_table,
         )
@@ -111,3 +113,22 @@ class Tracer:
             if self._source is not None:
                 self._source.close()
                 self._source = None
+
+
+def _tracked(ruleset: Ruleset, entries: int) -> frozenset[PacketFamily]:
+    """Return the families whose connections are tracked: where a rule needs it.
+
+    Entries that no rule explains may be of either family.
+    """
+    by_rules = frozenset(
+        family for family in PacketFamily if conntrack_active(_seeing(ruleset, family), 0)
+    )
+    return by_rules or frozenset(PacketFamily if entries else ())
+
+
+def _seeing(ruleset: Ruleset, family: PacketFamily) -> Ruleset:
+    """Return the chains that packets of `family` can meet."""
+    other = {each.table_family for each in PacketFamily} - {family.table_family}
+    return Ruleset(
+        {ref: chain for ref, chain in ruleset.chains.items() if ref.table_family not in other}
+    )

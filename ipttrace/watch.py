@@ -7,6 +7,7 @@ Memory stays bounded: a packet is forgotten when it is given out, which happens 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -58,9 +59,11 @@ class WatchSession:
         self._tracers = {side.netns: Tracer(side, clock, ids) for side in sides}
         self._book = JourneyBook()
         self._waiting: list[tuple[float, int, PacketPath]] = []
+        self._ready: deque[PacketPath] = deque()
         self._given = self._complete = 0
         self._refreshed = 0.0
         self._strangers = 0
+        self._interrupted = False
 
     def run(self, request: TraceRequest, give: Callable[[PacketPath], None]) -> TraceResult:
         """Arm, call `give` for each packet in the order of their times, take all back.
@@ -84,8 +87,6 @@ class WatchSession:
             self._drain()
             self._give_out(float("inf"), give)
         return self._result(disarmed, self._clock.monotonic() - started)
-
-    _interrupted = False
 
     @property
     def interrupted(self) -> bool:
@@ -119,9 +120,9 @@ class WatchSession:
         ready: list[PacketPath] = []
         while self._waiting and self._waiting[0][0] < before:
             ready.append(heapq.heappop(self._waiting)[2])
-        for path in self._book.join(ready):
-            if self._has_enough():
-                return
+        self._ready.extend(self._book.join(ready))
+        while self._ready and not self._has_enough():
+            path = self._ready.popleft()
             ruleset = self._tracers[path.netns].correlator.ruleset
             found = diagnose(path, replies=(), client=None, ruleset=ruleset)
             self._given += 1

@@ -110,6 +110,8 @@ def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
         seen = Evidence(f"its answer is packet {outside[0].id}", Strength.REPORTED)
         summary = f"{verb} {interface}, and its answer came back"
         return Diagnosis(Cause.ANSWERED, summary, evidence=(*evidence, seen))
+    if path.role is Role.OBSERVED:
+        return Diagnosis(Cause.UNKNOWN, f"{verb} {interface}", evidence=evidence)
     summary = f"{verb} {interface}; no answer was seen here"
     remedy = f"to see whether the answer arrives: tcpdump -ni {interface} host {path.packet.dst}"
     return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=(remedy,))

@@ -237,7 +237,7 @@ INFERRED = (
 def notes(result: TraceResult) -> Iterator[str]:
     """Yield what keeps the result from being the whole truth, and every warning."""
     totals = result.totals
-    if not result.paths:
+    if not result.paths and not totals.packets:
         yield "no packet was traced"
     if totals.lost_events:
         yield f"{_count(totals.lost_events, 'report')} of the kernel lost: hops may be missing"

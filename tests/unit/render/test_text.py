@@ -387,7 +387,6 @@ def test_what_is_missing_is_said_plainly() -> None:
         clean=False,
     )
     assert text == snapshot("""\
-! no packet was traced
 ! 1 report of the kernel lost: hops may be missing
 ! 2 messages of the kernel could not be read
 ! 48,912 of 50,000 traced packets complete

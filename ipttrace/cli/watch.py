@@ -1,0 +1,117 @@
+"""`ipttrace watch`: show the ways of live packets."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from ipttrace.cli import output
+from ipttrace.cli.probe_arguments import NAMESPACE
+from ipttrace.errors import UsageError
+from ipttrace.ports import Trigger
+
+if TYPE_CHECKING:
+    from ipttrace.path import PacketPath
+
+EVENTS_LOST = 4
+INTERRUPTED = 130
+DEFAULT_LIMIT = 20
+DEFAULT_SECONDS = 60.0
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+DESCRIPTION = """\
+Show the ways of live packets that a filter matches, and of the answers to them, one line a packet.
+The filter is a pcap filter as tcpdump has it: 'tcp port 443 and host 198.51.100.2'."""
+
+EXAMPLES = """\
+examples:
+  ipttrace watch 'tcp dst port 8443' --for 30s
+  ipttrace watch -v --count 5 icmp
+  ipttrace watch --netns web --limit none --json 'udp port 53'"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="show the ways of live packets",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "filter", metavar="PCAP-FILTER", nargs="*", help="as tcpdump has it; default: all packets"
+    )
+    parser.add_argument(
+        "--netns", action="append", default=[], help=f"watch in NETNS: {NAMESPACE}; default: here"
+    )
+    parser.add_argument("--trigger", choices=[str(each) for each in Trigger], default="raw")
+    parser.add_argument(
+        "--limit",
+        metavar="N/s",
+        type=_limit,
+        default=DEFAULT_LIMIT,
+        help=f"trace at most N packets a second, or 'none'; default {DEFAULT_LIMIT}/s",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="end after N packets")
+    parser.add_argument(
+        "--for",
+        dest="seconds",
+        metavar="TIME",
+        type=_seconds,
+        default=DEFAULT_SECONDS,
+        help="end after 30s, 5m, 2h or 1d; default 60s",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show each packet's hops")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
+    how.add_argument("--write", metavar="FILE", help="write JSON Lines to FILE as well")
+    parser.set_defaults(run=run, changes_host=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch until a limit or Ctrl-C; return the exit status."""
+    if args.count is not None and args.count < 1:
+        raise UsageError(f"cannot end after {args.count} packets: not a number from 1")
+    from ipttrace.cli.printing import PacketPrinter
+    from ipttrace.cli.watching import Watch, watch
+
+    rate = "without a limit" if args.limit is None else f"at most {args.limit} packets/s"
+    output.note(f"watching {rate} for {args.seconds:g} s; Ctrl-C ends it")
+    request = Watch(
+        filter_text=" ".join(args.filter),
+        netns=tuple(args.netns),
+        trigger=Trigger(args.trigger),
+        limit=args.limit,
+        packets=args.count,
+        seconds=args.seconds,
+    )
+    with PacketPrinter(json=args.json, verbose=args.verbose, file=args.write) as printer:
+
+        def show(path: PacketPath) -> None:
+            printer.packet(path)
+
+        result, interrupted = watch(request, give=show, note=output.note)
+        printer.summary(result)
+    if interrupted:
+        return INTERRUPTED
+    return EVENTS_LOST if result.totals.lost_events else 0
+
+
+def _limit(text: str) -> int | None:
+    """Return packets a second of `20/s`, `20`, or None for `none`."""
+    if text == "none":
+        return None
+    found = re.fullmatch(r"(\d{1,6})(/s|/second)?", text)
+    if found is None or int(found[1]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 20/s, or none")
+    return int(found[1])
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of `30s`, `5m`, `2h`, `1d` or `30`."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd]?)", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 30s, 5m, 2h or 1d")
+    return float(found[1]) * UNITS[found[2]]

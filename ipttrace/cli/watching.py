@@ -1,0 +1,65 @@
+"""Joins the kernel's side to the core for a watch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from ipttrace.cli.compose import Note, open_side
+from ipttrace.netfilter import Hook
+from ipttrace.path import PacketPath, TraceResult
+from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.system import capabilities
+from ipttrace.system.clock import SystemClock
+from ipttrace.system.namespaces import find_namespace
+from ipttrace.system.pcap_filter import compile_filter
+from ipttrace.tracer import Side
+from ipttrace.watch import WatchLimits, WatchSession
+
+SPARE = 60.0
+"""Seconds that a forgotten rule outlives the watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the user asks to watch."""
+
+    filter_text: str
+    """A pcap filter; empty for all packets."""
+    netns: tuple[str, ...]
+    trigger: Trigger
+    limit: int | None
+    """Packets a second that the kernel traces at most."""
+    packets: int | None
+    seconds: float
+
+
+def watch(
+    wanted: Watch, *, give: Callable[[PacketPath], None], note: Note
+) -> tuple[TraceResult, bool]:
+    """Watch; return the totals, and whether the user ended it."""
+    packet_filter = compile_filter(wanted.filter_text)
+    traced = [find_namespace(name) for name in wanted.netns or (None,)]
+    capabilities.require_privilege()
+    session = secrets.token_hex(4)
+    clock = SystemClock()
+    with ExitStack() as cleaning:
+        sides: list[Side] = []
+        for namespace in traced:
+            guardian, side = open_side(namespace, session, None, clock, note)
+            cleaning.callback(guardian.disarm)
+            sides.append(side)
+        request = TraceRequest(
+            session=session,
+            filter=packet_filter,
+            limit=wanted.limit,
+            hooks=(Hook.PREROUTING, Hook.OUTPUT),
+            trigger=wanted.trigger,
+            lifetime=wanted.seconds + SPARE,
+        )
+        limits = WatchLimits(wanted.seconds, wanted.packets)
+        watching = WatchSession(sides, clock, limits)
+        result = watching.run(request, give)
+        return result, watching.interrupted

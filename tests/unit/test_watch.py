@@ -1,0 +1,102 @@
+"""A watch gives packets out in order, forgets them, and takes everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from ipttrace.path import Outcome, PacketPath, TraceResult
+from ipttrace.ports import TraceRequest
+from ipttrace.tracer import Side
+from ipttrace.watch import GRACE, WatchLimits, WatchSession
+from tests import recordings
+from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules
+
+RECORDING = recordings.read_recording("legacy4-walk")
+DATA = [message.data for message in RECORDING.messages]
+REQUEST = TraceRequest(session="s1")
+
+
+@dataclass
+class Stage:
+    """All fakes of one watch."""
+
+    batches: list[tuple[Sequence[bytes], int]] = field(default_factory=list)
+    limits: WatchLimits = field(default_factory=lambda: WatchLimits(seconds=5.0))
+    log: list[str] = field(default_factory=list)
+    given: list[PacketPath] = field(default_factory=list)
+    on_packet: Callable[[], None] = lambda: None
+
+    def run(self) -> TraceResult:
+        self.clock = FakeClock()
+        self.source = ListSource(list(self.batches))
+        rules = RecordingRules(self.log)
+        side = Side(rules, FixedRules(RECORDING.ruleset), lambda _: self.source)
+        self.session = WatchSession([side], self.clock, self.limits)
+
+        def give(path: PacketPath) -> None:
+            self.given.append(path)
+            self.on_packet()
+
+        return self.session.run(REQUEST, give)
+
+
+def test_packets_are_given_out_in_the_order_of_their_times_and_counted() -> None:
+    stage = Stage([(DATA, 0)])
+    result = stage.run()
+    assert [path.id for path in stage.given] == list(range(1, 8))
+    assert stage.given[0].outcome is Outcome.DROPPED
+    assert stage.given[0].diagnosis is not None
+    assert (result.totals.packets, result.totals.complete, result.paths) == (7, 7, ())
+
+
+def test_a_packet_is_given_out_soon_after_its_last_report() -> None:
+    stage = Stage([(DATA, 0)])
+    seen: list[float] = []
+    stage.on_packet = lambda: seen.append(stage.clock.time - 1000.0)
+    stage.run()
+    assert max(seen) <= 2 * GRACE + 0.1
+
+
+def test_it_ends_after_its_time() -> None:
+    stage = Stage(limits=WatchLimits(seconds=3.0))
+    stage.run()
+    assert stage.clock.time - 1000.0 == pytest.approx(3.0, abs=0.1)
+    assert stage.log == ["arm", "quiet", "disarm"]
+    assert stage.source.closed == 1
+
+
+def test_it_ends_after_its_number_of_packets() -> None:
+    stage = Stage([(DATA, 0)], limits=WatchLimits(packets=2))
+    stage.run()
+    assert [path.id for path in stage.given] == [1, 2]
+
+
+def test_ctrl_c_ends_it_in_good_order() -> None:
+    stage = Stage([(DATA, 0)])
+
+    def interrupt() -> None:
+        stage.on_packet = lambda: None
+        raise KeyboardInterrupt
+
+    stage.on_packet = interrupt
+    result = stage.run()
+    assert stage.session.interrupted
+    assert result.clean
+    assert stage.log == ["arm", "quiet", "disarm"]
+    assert [path.id for path in stage.given] == list(range(1, 8))
+
+
+def test_memory_does_not_grow_with_the_packets() -> None:
+    stage = Stage([(DATA, 0)] * 40, limits=WatchLimits(seconds=60.0))
+    stage.run()
+    correlator = next(iter(stage.session._tracers.values())).correlator
+    assert correlator.begun == 0
+    assert not correlator._by_trace_id
+    assert sum(map(len, correlator._in_flight.values())) == 0
+
+
+def test_losses_are_counted() -> None:
+    assert Stage([(DATA[:3], 2)]).run().totals.lost_events == 2
