@@ -107,8 +107,8 @@ class Correlator:
         """The rules that the reports are looked up in."""
         return self._ruleset
 
-    @ruleset.setter
-    def ruleset(self, ruleset: Ruleset) -> None:
+    def use(self, ruleset: Ruleset) -> None:
+        """Look reports up in other rules from now on: somebody changed them."""
         self._ruleset = ruleset
         self._locator = Locator(ruleset, self._created)
         self._last_stage = _last_stages(ruleset)

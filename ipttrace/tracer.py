@@ -95,7 +95,7 @@ class Tracer:
 
     def refresh(self) -> None:
         """Read the rules again: somebody changed them."""
-        self.correlator.ruleset = self._side.reader.read(self._family)
+        self.correlator.use(self._side.reader.read(self._family))
 
     def quiet(self) -> None:
         """Take the triggers back, but keep what contains."""
