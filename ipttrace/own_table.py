@@ -1,4 +1,4 @@
-"""The chains of our own nft table: what each is for, where it hangs, what its reports mean."""
+"""The chains of our own nft tables: what each is for, where it hangs, what its reports mean."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRIGGERS = ("trigger-prerouting", "trigger-output")
 REPLIES = ("reply-prerouting", "reply-output")
 """Set the trace bit by the conntrack entry."""
 
-OWN_CHAINS = {
+IP_CHAINS = {
     "observe-input": OwnChain(Hook.INPUT, BEFORE_CONFIRM),
     "observe-forward": OwnChain(Hook.FORWARD, FIRST),
     CONTAINMENT: OwnChain(Hook.POSTROUTING, BEFORE_CONFIRM),
@@ -39,4 +39,21 @@ OWN_CHAINS = {
 """By name.  The observers tell that a packet came through to the end of INPUT or POSTROUTING, or
 was routed to FORWARD; where the namespace has no chains of its own, nothing else tells."""
 
-OBSERVERS = frozenset(name for name in OWN_CHAINS if name.startswith("observe-"))
+BRIDGED_TRIGGER = "bridged-prerouting"
+BRIDGED_OBSERVER = "bridged-forward"
+BRIDGED_CONTAINMENT = "bridged-postrouting"
+BRIDGED_CHAINS = {
+    BRIDGED_TRIGGER: OwnChain(Hook.PREROUTING, FIRST),
+    BRIDGED_OBSERVER: OwnChain(Hook.FORWARD, FIRST),
+    BRIDGED_CONTAINMENT: OwnChain(Hook.POSTROUTING, BEFORE_CONFIRM),
+}
+"""Of the second table, of family bridge.  br_netfilter, at INT_MAX (NF_BR_PRI_LAST), calls IP's
+POSTROUTING after the last of them."""
+
+OWN_CHAINS = IP_CHAINS | BRIDGED_CHAINS
+TRACERS = frozenset({*TRIGGERS, *REPLIES, BRIDGED_TRIGGER, BRIDGED_OBSERVER})
+"""Their rules set the trace bit, or count where it is set; no rule in them does anything else."""
+
+OBSERVERS = frozenset(
+    {*(name for name in IP_CHAINS if name.startswith("observe-")), *BRIDGED_CHAINS}
+)

@@ -183,6 +183,10 @@ class RulesetReader(Protocol):
         """Return index to name."""
         ...
 
+    def bridges(self) -> Mapping[int, int]:
+        """Return the index of the bridge of each interface that is a bridge's port."""
+        ...
+
     def conntrack_entries(self) -> int:
         """Return how many connections the namespace tracks now; 0 where it tracks none."""
         ...

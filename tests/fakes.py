@@ -97,6 +97,9 @@ class FixedRules:
     def interfaces(self) -> Mapping[int, str]:
         return {1: "lo", 2: "eth0"}
 
+    def bridges(self) -> Mapping[int, int]:
+        return {}
+
     def conntrack_entries(self) -> int:
         return 0
 

@@ -12,6 +12,8 @@ from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
+from ipttrace.system.bridge_arming import BridgeArming, as_ip_sees_it
+from ipttrace.system.bridges import Bridges, find_bridges
 from ipttrace.system.family_arming import FamilyArming, Undo
 from ipttrace.system.trace_rule import FASTEST_LIMIT
 from ipttrace.system.triggers import Notify
@@ -48,6 +50,7 @@ class Arming:
         self._notify = notify
         self._undo: list[Undo] = []
         self._sides: list[FamilyArming] = []
+        self._bridged: BridgeArming | None = None
         self._bequest: Bequest | None = None
         self._armed_once = False
 
@@ -64,7 +67,7 @@ class Arming:
             own, self._undo[:] = self._undo[len(kept) :], kept
             for step in reversed(own):
                 self._attempt(step)
-            self._sides = []
+            self._sides, self._bridged = [], None
             raise
         self._armed_once = True
         return armed
@@ -72,11 +75,15 @@ class Arming:
     def _arm(self, request: TraceRequest) -> Armed:
         has_nft = nft_rules.available()
         _refuse_impossible(request, has_nft=has_nft)
+        bridges = find_bridges() if has_nft else Bridges()
+        seen = as_ip_sees_it(request, bridges)
         self._sides = [
-            FamilyArming(request, family, has_nft=has_nft, notify=self._notify, undo=self._undo)
+            FamilyArming(seen, family, has_nft=has_nft, notify=self._notify, undo=self._undo)
             for family in _families(request)
         ]
-        return _joined([side.arm() for side in self._sides])
+        armed = _joined([side.arm() for side in self._sides])
+        self._bridged = BridgeArming(request, bridges, self._undo)
+        return replace(armed, warnings=(*armed.warnings, *self._bridged.arm()))
 
     def bequeath(self, bequest: Bequest) -> None:
         """Keep what is to be done before the rules go."""
@@ -101,6 +108,8 @@ class Arming:
         """Take the triggers back; what contains stays."""
         for side in self._sides:
             side.quiet()
+        if self._bridged is not None:
+            self._bridged.quiet()
 
     def take_back(self) -> Disarmed:
         """Undo every step in reverse; a step that fails stays noted for another try."""
@@ -115,6 +124,7 @@ class Arming:
         said = [problem for problem in problems if problem is not None]
         found = [complaint for side in self._sides for complaint in side.complaints]
         hits = sum(side.hits for side in self._sides)
+        hits += self._bridged.hits if self._bridged is not None else 0
         return Disarmed(not said, hits, (*found, *dict.fromkeys(said)))
 
     @property

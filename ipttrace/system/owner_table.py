@@ -10,16 +10,25 @@ packet came through (`own_table.OWN_CHAINS`):
   reply-*    just after conntrack: sets it by the conntrack entry, whatever NAT did;
   observe-*  input, forward and postrouting: report packets where no other chain may;
              observe-postrouting also contains, after SNAT and before conntrack confirms.
-Rules count in the named counters `probe`, `reply` and `contained`, each packet once.
+Rules count in the named counters `probe`, `reply` and `contained`, each packet once.  Where there
+are bridges, a second table of the same name, of family bridge, does its part (`bridge_rules`).
 """
 
 from __future__ import annotations
 
 from ipttrace.errors import NotSupportedError
-from ipttrace.netfilter import INET_HOOKS, NFPROTO_NUMBER
-from ipttrace.own_table import OWN_CHAINS, REPLIES, TRIGGERS
+from ipttrace.netfilter import INET_HOOKS, NFPROTO_NUMBER, TableFamily
+from ipttrace.own_table import (
+    BRIDGED_CHAINS,
+    IP_CHAINS,
+    OWN_CHAINS,
+    REPLIES,
+    TRACERS,
+    TRIGGERS,
+)
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
+from ipttrace.system.bridge_rules import BridgedFilterRules, BridgedFlowRules
 from ipttrace.system.filter_rules import FilterRules
 from ipttrace.system.flow_rules import FlowRules, Rule
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
@@ -35,8 +44,11 @@ from ipttrace.system.nfnetlink import (
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from ipttrace.netfilter import PacketFamily, TableFamily
+    from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import TraceRequest
+    from ipttrace.system.bridges import Bridges
+
+    Contents = FlowRules | FilterRules | BridgedFlowRules | BridgedFilterRules
 
 # uapi/linux/netfilter/nf_tables.h
 NFT_MSG_NEWTABLE = 0
@@ -73,12 +85,23 @@ class OwnerTable:
     """One session's nft table in the namespace of the calling thread."""
 
     def __init__(
-        self, request: TraceRequest, *, conntrack_active: bool, family: PacketFamily | None = None
+        self,
+        request: TraceRequest,
+        *,
+        conntrack_active: bool = False,
+        family: PacketFamily | None = None,
+        bridges: Bridges | None = None,
     ) -> None:
-        """Describe the table; `family` is that of the packets where a filter does not say it."""
+        """Describe the table; `family` is that of the packets where a filter does not say it.
+
+        With `bridges` it is the second table, for what these bridge.
+        """
         from ipttrace.ruleset import OWN_TABLE, TAG
 
-        self._contents, self._family = _contents(request, family, tracked=conntrack_active)
+        if bridges is not None:
+            self._contents, self._family = _bridged(request, bridges)
+        else:
+            self._contents, self._family = _contents(request, family, tracked=conntrack_active)
         self._name = OWN_TABLE + request.session
         self._comment = nft.comment(TAG + request.session)
         self._socket: NfnetlinkSocket | None = None
@@ -103,7 +126,8 @@ class OwnerTable:
 
     def _explain_absence(self, error: BaseException) -> None:
         """Say what an unknown expression means in the rules of a filter, which need modules."""
-        if isinstance(error, FileNotFoundError) and isinstance(self._contents, FilterRules):
+        filters = isinstance(self._contents, FilterRules | BridgedFilterRules)
+        if isinstance(error, FileNotFoundError) and filters:
             raise NotSupportedError(
                 f"cannot match a packet filter in nft table {self}: "
                 "the kernel lacks nft_compat, xt_bpf or nft_limit",
@@ -160,10 +184,12 @@ class OwnerTable:
         ]
 
     def _chains(self) -> list[str]:
-        return [n for n in OWN_CHAINS if n not in REPLIES or self._contents.traces_tracked]
+        if self._family is TableFamily.BRIDGE:
+            return list(BRIDGED_CHAINS)
+        return [n for n in IP_CHAINS if n not in REPLIES or self._contents.traces_tracked]
 
     def _trigger_chains(self) -> list[str]:
-        return [name for name in self._chains() if name in TRIGGERS + REPLIES]
+        return [name for name in self._chains() if name in TRACERS]
 
     def _rules(self) -> list[Rule]:
         # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
@@ -228,10 +254,17 @@ class OwnerTable:
 
 def _contents(
     request: TraceRequest, family: PacketFamily | None, *, tracked: bool
-) -> tuple[FlowRules | FilterRules, TableFamily]:
+) -> tuple[Contents, TableFamily]:
     if request.flow is not None:
         rules = FlowRules(request, request.flow, tracked=tracked)
         return rules, request.flow.family.table_family
     assert request.filter is not None
     assert family is not None
     return FilterRules(request, request.filter, tracked=tracked), family.table_family
+
+
+def _bridged(request: TraceRequest, bridges: Bridges) -> tuple[Contents, TableFamily]:
+    if request.flow is not None:
+        return BridgedFlowRules(request, request.flow, bridges), TableFamily.BRIDGE
+    assert request.filter is not None
+    return BridgedFilterRules(request, request.filter, bridges), TableFamily.BRIDGE

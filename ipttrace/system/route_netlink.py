@@ -137,6 +137,14 @@ class RouteSocket:
             offset += (length + 3) & ~3
 
 
+def bridge_ports() -> dict[int, int]:
+    """Return, in the calling thread's namespace, the index of the bridge of each of its ports."""
+    with RouteSocket() as asked:
+        links = asked.links()
+    bridges = {link.index for link in links if link.kind == "bridge"}
+    return {link.index: link.master for link in links if link.master in bridges}
+
+
 def _link(body: bytes) -> Link:
     attributes = parse(body[_IFINFOMSG.size :])
     info = parse(attributes.get(IFLA_LINKINFO, b""))

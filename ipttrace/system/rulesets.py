@@ -20,6 +20,7 @@ from ipttrace.system import commands, legacy_rules, nft_rules
 from ipttrace.system.commands import Running
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
+from ipttrace.system.route_netlink import bridge_ports
 
 SHARED = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
 """Families of tables that see packets of both IP versions."""
@@ -102,6 +103,10 @@ class NamespaceRules:
     def interfaces(self) -> Mapping[int, str]:
         """Return index to name."""
         return dict(self._namespace.run(socket.if_nameindex))
+
+    def bridges(self) -> Mapping[int, int]:
+        """Return the index of the bridge of each interface that is a bridge's port."""
+        return self._namespace.run(bridge_ports)
 
     def _legacy(self, family: PacketFamily) -> Running:
         return self._start([f"{_program(family)}-legacy-save", "-c"])

@@ -1,0 +1,118 @@
+"""What our table of family bridge does: trace frames, and keep in those that no IP chain sees.
+
+    bridged-prerouting   sets the trace bit, before all other chains
+    bridged-forward      tells the correlator that a frame is bridged; counts it
+    bridged-postrouting  tells that it left, and contains
+
+Frames that meet IP's chains inside the bridge's (br_netfilter), or come up to this host, are
+counted and contained there.
+"""
+
+from __future__ import annotations
+
+from ipttrace.netfilter import PacketFamily
+from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
+from ipttrace.system import nft_expressions as nft
+from ipttrace.system import nft_filtering
+from ipttrace.system.filter_rules import MATCHING
+from ipttrace.system.flow_rules import Rule
+from ipttrace.system.flow_selectors import FlowSelectors
+
+TYPE_CHECKING = False  # typing's own costs 5 ms to import
+if TYPE_CHECKING:
+    from ipttrace.packet import Flow
+    from ipttrace.ports import PacketFilter, TraceRequest
+    from ipttrace.system.bridges import Bridges
+
+ETHERTYPES = {PacketFamily.IPV4: b"\x08\x00", PacketFamily.IPV6: b"\x86\xdd"}
+
+
+class BridgedFlowRules:
+    """The rules of a request for a flow."""
+
+    def __init__(self, request: TraceRequest, flow: Flow, bridges: Bridges) -> None:
+        self.limits: dict[str, int] = {}
+        self.remembers = self.traces_tracked = False
+        self._request = request
+        self._silent = bridges.silent(flow.family)
+        self._calling = bridges.names - self._silent
+        self._family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[flow.family])
+        self._select = FlowSelectors(
+            flow, any_source=request.any_source, any_destination=request.any_destination
+        )
+
+    def triggers(self) -> list[Rule]:
+        """Return the rules that set the trace bit, and those that count."""
+        trace = nft.trace() + nft.accept()
+        rules = [(BRIDGED_TRIGGER, chosen + trace) for chosen, _ in self._selectors()]
+        if not self._silent:
+            return rules
+        return [
+            *rules,
+            *_leave_to_ip(BRIDGED_OBSERVER, self._calling),
+            *(
+                (BRIDGED_OBSERVER, chosen + nft.count(counter) + nft.accept())
+                for chosen, counter in self._selectors()
+            ),
+        ]
+
+    def containment(self) -> list[Rule]:
+        """Return the rules that keep frames from leaving."""
+        if not (self._request.contain and self._silent):
+            return []
+        about_answers = [self._family + each for each in self._select.errors_about_answers()]
+        chosen = [*(each for each, _ in self._selectors()), *about_answers]
+        end = nft.count("contained") + nft.drop()
+        return [
+            *_leave_to_ip(BRIDGED_CONTAINMENT, self._calling),
+            *((BRIDGED_CONTAINMENT, each + end) for each in chosen),
+        ]
+
+    def _selectors(self) -> list[tuple[bytes, str]]:
+        """Return what holds for packets of the flow and for its answers, and what counts them."""
+        found = [(self._family + self._select.flow(), "probe")]
+        if self._request.replies:
+            answers = [self._select.answers(), *self._select.errors()]
+            found += [(self._family + each, "reply") for each in answers]
+        return found
+
+
+class BridgedFilterRules:
+    """The rules of a request for a filter: only for frames that meet no chain of IP.
+
+    Others are traced by the rules there, within one limit.
+    """
+
+    def __init__(
+        self, request: TraceRequest, packet_filter: PacketFilter, bridges: Bridges
+    ) -> None:
+        self.limits = {} if request.limit is None else {MATCHING: request.limit}
+        self.remembers = self.traces_tracked = False
+        self._bridges = bridges
+        both_ways = packet_filter.both_ways if request.replies else ()
+        self._matches = nft_filtering.matches(both_ways or packet_filter.program)
+
+    def triggers(self) -> list[Rule]:
+        """Return the rules that set the trace bit."""
+        limited = nft_filtering.limited(MATCHING) if self.limits else b""
+        trace = self._matches + limited + nft.trace() + nft.count("probe")
+        rules: list[Rule] = []
+        for family, ethertype in ETHERTYPES.items():
+            is_family = nft.meta_is(nft.NFT_META_PROTOCOL, ethertype)
+            calling = self._bridges.names - self._bridges.silent(family)
+            rules += _leave_to_ip(BRIDGED_OBSERVER, calling, is_family)
+            rules.append((BRIDGED_OBSERVER, is_family + trace))
+        return rules
+
+    def containment(self) -> list[Rule]:
+        """Return nothing: live traffic is never kept from leaving."""
+        return []
+
+
+def _leave_to_ip(chain: str, bridges: frozenset[str], condition: bytes = b"") -> list[Rule]:
+    """Return the rules that let frames pass which go by certain bridges."""
+    key = nft.NFT_META_BRI_OIFNAME
+    return [
+        (chain, condition + nft.meta_is(key, nft.interface_name(name)) + nft.accept())
+        for name in sorted(bridges)
+    ]
