@@ -9,7 +9,7 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output, what_listens
 from ipttrace.diagnose.unmatched import unmatched
-from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
+from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here, with_port
 from ipttrace.matching import PacketFacts, criteria, judge
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
 from ipttrace.packet import PacketSummary
@@ -92,7 +92,8 @@ def _endpoint(packet: PacketSummary) -> str:
 
 def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
     wire = next((hop for hop in reversed(path.hops) if isinstance(hop, WireHop)), None)
-    interface = (wire.interface if wire else None) or path.out_interface or "an unknown interface"
+    way_out = (wire.interface if wire else None) or path.out_interface
+    interface = with_port(way_out, path.physical_out)
     verb = "sent by" if path.outcome is Outcome.SENT else "forwarded by"
     evidence = tuple(rewrites(path))
     contained = wire is not None and wire.event == "contained"
@@ -113,7 +114,8 @@ def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
     if path.role is Role.OBSERVED:
         return Diagnosis(Cause.UNKNOWN, f"{verb} {interface}", evidence=evidence)
     summary = f"{verb} {interface}; no answer was seen here"
-    remedy = f"to see whether the answer arrives: tcpdump -ni {interface} host {path.packet.dst}"
+    device = path.physical_out or way_out or "any"
+    remedy = f"to see whether the answer arrives: tcpdump -ni {device} host {path.packet.dst}"
     return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=(remedy,))
 
 
@@ -131,7 +133,7 @@ def _kind(packet: PacketSummary) -> str:
 
 def _remote_refused(left: str, refusal: PacketPath, evidence: tuple[Evidence, ...]) -> Diagnosis:
     sender, kind = refusal.packet.src, _kind(refusal.packet)
-    where = refusal.in_interface or "an unknown interface"
+    where = with_port(refusal.in_interface, refusal.physical_in)
     seen = Evidence(f"{kind} from {sender} came in on {where}", Strength.REPORTED)
     summary = f"{left}; {sender} refused it with {kind}, not this host"
     return Diagnosis(Cause.REMOTE_REFUSED, summary, evidence=(*evidence, seen))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Hook, Verdict
+from ipttrace.netfilter import Hook, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Change, Hop, PacketPath
 
@@ -81,9 +81,20 @@ def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:
 
 
 def made_here(path: PacketPath) -> bool:
-    """Return whether this namespace made the packet itself: its first chain is at OUTPUT."""
+    """Return whether this namespace made the packet itself: its first chain is at OUTPUT.
+
+    One that came in may meet a bridge's OUTPUT first.
+    """
     hops = path.chain_hops
-    return bool(hops) and hops[0].hook is Hook.OUTPUT
+    bridged = bool(hops) and hops[0].chain.table_family is TableFamily.BRIDGE
+    return bool(hops) and hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
+
+
+def with_port(interface: str | None, port: str | None) -> str:
+    """Return an interface's name, with the port where it is a bridge's: `br0 (port eth1)`."""
+    if interface is None:
+        return "an unknown interface"
+    return interface if port in (None, interface) else f"{interface} (port {port})"
 
 
 def stayed_here(path: PacketPath) -> bool:

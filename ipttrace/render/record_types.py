@@ -49,6 +49,9 @@ class PacketFields(Struct, frozen=True):
     in_interface: str | None = field(name="in")
     out_interface: str | None = field(name="out")
     mark: int
+    physical_in: str | None
+    """The bridge's port by which it came in; null where none was reported."""
+    physical_out: str | None
 
 
 class CounterFields(Struct, frozen=True):

@@ -181,6 +181,8 @@ def _packet(path: PacketPath) -> types.PacketFields:
         in_interface=path.in_interface,
         out_interface=path.out_interface,
         mark=path.mark,
+        physical_in=path.physical_in,
+        physical_out=path.physical_out,
     )
 
 

@@ -6,6 +6,7 @@ import re
 
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.remedy import is_native, program
+from ipttrace.diagnose.walk import with_port
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS, Basis, ChainRef, PacketFamily, TableFamily, Verdict
 from ipttrace.packet import IcmpHeader, PacketSummary
@@ -91,9 +92,10 @@ def programs(path: PacketPath) -> list[str]:
 def origin(path: PacketPath) -> str:
     """Return where the packet came in, or that it was made here."""
     if path.in_interface:
-        return f"in on {clean_text(path.in_interface)}"
+        return f"in on {clean_text(with_port(path.in_interface, path.physical_in))}"
     if path.out_interface:
-        return f"made here, out by {clean_text(path.out_interface)}"
+        way_out = with_port(path.out_interface, path.physical_out)
+        return f"made here, out by {clean_text(way_out)}"
     return "made here"
 
 

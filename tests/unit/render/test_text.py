@@ -161,6 +161,51 @@ tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes
 """)
 
 
+def test_the_ports_of_a_bridge_stand_behind_it() -> None:
+    hop = b.policy_hop("filter", "FORWARD")
+    path = b.path(
+        hop,
+        outcome=Outcome.FORWARDED,
+        in_interface="br0",
+        out_interface="br0",
+        physical_in="p1",
+        physical_out="p2",
+    )
+    assert shown(diagnosed(path)) == snapshot("""\
+tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes   iptables-legacy, in on br0 (port p1), namespace server
+  filter  FORWARD  policy ACCEPT
+> forwarded by br0 (port p2); no answer was seen here
+  to see whether the answer arrives: tcpdump -ni p2 host 198.51.100.1
+""")
+
+
+def test_the_later_legs_of_a_journey_say_so() -> None:
+    first = b.path(b.policy_hop("filter", "FORWARD"), outcome=Outcome.FORWARDED)
+    second = b.path(b.policy_hop("filter", "INPUT"), number=2, leg=2, netns="web")
+    reply = b.reply_path(2, number=3, journey=2, netns="web")
+    assert printed(first, second, reply) == snapshot("""\
+#1 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes
+    iptables-legacy, in on eth0, namespace server
+  filter  FORWARD  policy ACCEPT
+> forwarded
+
+#2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes
+    leg 2, iptables-legacy, in on eth0, namespace web
+  filter  INPUT  policy ACCEPT
+> delivered
+
+#3 tcp 198.51.100.1:8443 > 203.0.113.7:40000  SYN ACK  60 bytes
+    answer to #2, iptables-legacy, made here, out by eth0, namespace web
+  raw     OUTPUT  policy ACCEPT
+  filter  OUTPUT  policy ACCEPT
+  wire            out by eth0    CONTAINED
+> sent
+
+note: iptables-legacy reports which rules matched, not what they decided; its verdicts are inferred
+  from the rules
+""")
+
+
 def test_user_chains_are_indented() -> None:
     path = b.path(
         b.rule_hop("filter", "INPUT", 2, "-p tcp -j WEB"),
