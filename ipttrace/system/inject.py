@@ -19,6 +19,7 @@ from ipttrace.system.addresses import (
     free_ports,
     interface_at,
     neighbours,
+    route_to,
     rtnetlink,
 )
 from ipttrace.system.namespaces import Namespace
@@ -168,7 +169,8 @@ class InjectingClient:
         """Return destination and source.
 
         A frame for a bridge's host has the bridge's MAC, also on its ports; one for a neighbour
-        behind the bridge has that neighbour's.
+        behind the bridge has that neighbour's, or, if it is not known, one that makes the bridge
+        send it out of all ports.
         """
         family = family_of(self.spec.dst)
         station, known = target, neighbours(ipr, family, target.index)
@@ -176,8 +178,24 @@ class InjectingClient:
             station = interface_at(ipr, target.master)
             known |= neighbours(ipr, family, station.index)
         behind = known.get(self.spec.dst) if station.kind == "bridge" else None
+        if behind is None and station is not target and self._is_bridged(ipr, station):
+            behind = random_mac()
         destination = behind or station.mac or target.mac or random_mac()
         return destination, known.get(source) or random_mac()
+
+
+    def _is_bridged(self, ipr: Any, master: Interface) -> bool:
+        """Tell whether senders address such frames to another host, not to this one.
+
+        They do if the destination is on the bridge's own network, or the bridge has no address.
+        """
+        family = family_of(self.spec.dst)
+        route = route_to(ipr, self.spec.dst, family)
+        if master.kind != "bridge" or (route is not None and route.local):
+            return False
+        on_link = route is not None and route.gateway is None and route.interface == master.name
+        own = [each for each in addresses(ipr, family, master.index) if not each.own.is_link_local]
+        return on_link or not own
 
 
 def check_target(target: Interface, namespace: Namespace) -> None:
