@@ -13,8 +13,9 @@ comes first on the packet's way (`netfilter.leads_to`).
    continue.
 2. Each way in the nft stream is paired with one in the log, and each of its reports is put behind
    the last of the log's that comes before it.  The log's own order is never changed.
-3. What has no partner (a conntrack event, a packet that met no legacy table) stays behind what was
-   before it in its own stream; a new conntrack entry comes behind its packet's last legacy report.
+3. What has no partner (a conntrack event, a packet that met no legacy table) stays behind all that
+   was before it in its own stream; a new conntrack entry comes behind its packet's last legacy
+   report.
 
 Limits: a legacy and an nft chain of the same priority are taken in the order nft, legacy, or the
 other way round where the nft chain dropped the packet.  Two equal packets in flight at once can be
@@ -68,7 +69,9 @@ class _Step:
 class _Way:
     """The reports of one packet in one stream."""
 
-    flow: Flow
+    first: Flow
+    last: Flow
+    """NAT may have changed it."""
     steps: list[_Step] = field(default_factory=list)
 
     @property
@@ -168,14 +171,15 @@ def _way_of(
     known: _Way | None,
     ways: defaultdict[Fingerprint, list[_Way]],
 ) -> _Way:
+    """Return the way that goes on with this step: that of its trace id, or of its flow, first."""
     alike = ways[fingerprint(packet)]
     possible = [way for way in reversed(alike) if way.can_take(step)]
-    if known is not None and any(way is known for way in possible):
-        return known
-    if possible:
-        return possible[0]
-    way = _Way(packet.flow)
-    alike.append(way)
+    bound = [way for way in possible if way is known]
+    same = [way for way in possible if way.last == packet.flow]
+    if not possible:
+        alike.append(_Way(packet.flow, packet.flow))
+    way = (bound or same or possible or alike[-1:])[0]
+    way.last = packet.flow
     return way
 
 
@@ -187,7 +191,8 @@ def _pairs(
         free = list(legacy.get(key, ()))
         for way in ways:
             alike = [other for other in free if other.local is way.local]
-            for partner in (alike or free)[:1]:
+            same = [other for other in alike if other.first == way.first]
+            for partner in (same or alike or free)[:1]:
                 free = [other for other in free if other is not partner]
                 yield way, partner
 
@@ -201,13 +206,15 @@ def _places(
     known: dict[int, Position] = {}
     for way, partner in pairs:
         known.update(_anchors(way, partner))
-    ends = {way.flow: way.steps[-1].index for ways in legacy.values() for way in ways}
+    ends = {way.first: way.steps[-1].index for ways in legacy.values() for way in ways}
     places: list[Position] = []
+    latest = _START
     for index, event in enumerate(traced):
         place = known.get(index)
         if place is None and isinstance(event, FlowEvent) and event.change is FlowChange.NEW:
             place = (ends[event.original], 1) if event.original in ends else None
-        places.append(place or (places[-1] if places else _START))
+        places.append(place or latest)
+        latest = max(latest, places[-1])
     return places
 
 
