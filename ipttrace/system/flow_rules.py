@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipttrace.netfilter import Hook
 from ipttrace.own_table import CONTAINMENT, REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.flow_selectors import FlowSelectors
@@ -22,6 +23,7 @@ class FlowRules:
         self.limits: dict[str, int] = {}
         self.remembers = False
         self._request = request
+        self._flow = flow
         self._tracked = tracked
         self._select = FlowSelectors(
             flow, any_source=request.any_source, any_destination=request.any_destination
@@ -34,7 +36,8 @@ class FlowRules:
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
-        return self._probe_rules() + self._reply_rules() + self._tracked_reply_rules()
+        rules = self._probe_rules() + self._return_rules()
+        return rules + self._reply_rules() + self._tracked_reply_rules()
 
     def containment(self) -> list[Rule]:
         """Return the rules that keep packets from leaving."""
@@ -60,6 +63,27 @@ class FlowRules:
             name = nft.interface_name(self._request.in_interface)
             selector = nft.meta_is(nft.NFT_META_IIFNAME, name) + selector
         return [_traced(chain, selector, "probe")]
+
+    def _return_rules(self) -> list[Rule]:
+        """Trace the probe where it comes in once more, by another interface than at first.
+
+        It left, and something out there sent it back, perhaps with one of its ends rewritten.
+        """
+        request, flow = self._request, self._flow
+        narrow = request.in_interface is not None or request.hook is Hook.OUTPUT
+        if request.contain or not narrow:
+            return []
+        if flow.sport is None and flow.icmp_id is None:
+            return []
+        elsewhere = nft.not_received_on_loopback()
+        if request.in_interface is not None:
+            name = nft.interface_name(request.in_interface)
+            elsewhere += nft.meta_is(nft.NFT_META_IIFNAME, name, nft.NFT_CMP_NEQ)
+        selectors = [FlowSelectors(flow, any_source=True)]
+        if not request.any_source:
+            selectors.append(FlowSelectors(flow, any_destination=True))
+        end = nft.trace() + nft.count("probe") + nft.accept()
+        return [(TRIGGERS[0], elsewhere + each.flow() + end) for each in selectors]
 
     def _reply_rules(self) -> list[Rule]:
         if not self._request.replies:

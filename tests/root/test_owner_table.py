@@ -20,7 +20,7 @@ from ipttrace.decode.netlink import decode_datagram
 from ipttrace.errors import KernelError
 from ipttrace.event import TraceEvent
 from ipttrace.netfilter import Backend, Hook, PacketFamily
-from ipttrace.own_table import OWN_CHAINS
+from ipttrace.own_table import IP_CHAINS
 from ipttrace.packet import Flow
 from ipttrace.ports import TraceRequest, Trigger
 from ipttrace.system import conntrack
@@ -289,9 +289,9 @@ def test_chains_say_their_hook(namespaces: Namespaces, tables: Tables) -> None:
     tables(netns, request_for(any_flow(V4)), tracked=True)
     objects = json.loads(run("nft", "-j", "list", "chains", netns=netns))["nftables"]
     chains = {o["chain"]["name"]: o["chain"] for o in objects if "chain" in o}
-    assert chains.keys() == OWN_CHAINS.keys()
+    assert chains.keys() == IP_CHAINS.keys()
     for name, chain in chains.items():
-        own = OWN_CHAINS[name]
+        own = IP_CHAINS[name]
         assert (own.hook.lower(), own.priority) == (chain["hook"], chain["prio"])
 
 
@@ -349,14 +349,16 @@ def test_trigger_traces_every_table(
     assert table.hits() == 2, "the datagram, and port unreachable"
 
 
-def test_other_interface_is_not_traced(
-    pair: Pair, family: PacketFamily, tables: Tables, talk: Talks
+def test_other_interface_is_not_traced_of_a_packet_that_cannot_come_back(
+    pair: Pair, family: PacketFamily, tables: Tables, talk: Talks, listen: Listeners
 ) -> None:
+    server = listen(pair.server.netns, pair.server.address(family), 9, "udp")
     client = talk(pair.client, family, "udp", pair.server.address(family), 9)
-    request = request_for(client.flow, in_interface="eth1", replies=False)
+    request = request_for(client.flow, in_interface="eth1", replies=False, contain=True)
     table = tables(pair.server.netns, request, tracked=False)
     client.send()
-    wait_until(client.error, what="port unreachable at the client")
+    server.settimeout(5)
+    assert server.recv(64)
     assert table.hits() == 0
 
 
