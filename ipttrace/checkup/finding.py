@@ -85,7 +85,7 @@ class Adviser:
             return f"To see it, run as root: {self.tool('doctor')}"
         if not self.privileges.first_user_namespace:
             return f"Make the namespaces one after the other, then it can be read: {SPELL}"
-        return "The other findings hold without it"
+        return "See it as root; the other findings hold without it"
 
     def _line(self, words: list[str] | tuple[str, ...]) -> str:
         sudo = ["sudo"] if self.privileges.missing else []

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ipttrace.checkup.facts import (
-    PRESENT,
     Facts,
     Interior,
     Machine,
@@ -130,9 +129,15 @@ def _modules(machine: Machine, advise: Adviser) -> Iterator[Finding]:
         yield ok("modules", "; ".join(f"{each}: {', '.join(by_presence[each])}" for each in usable))
     for part in PARTS:
         yield from _missing(part, machine.components[part.name], advise)
-    if machine.tun and machine.components["tun"] in PRESENT and not advise.privileges.missing:
+    if machine.tun and machine.components["tun"] in USABLE and not advise.privileges.missing:
         text = f"{INJECT}: cannot open {TUN}: {machine.tun}"
-        yield note("modules", text, f"{_sentence(USE_FROM)}, or have root open {TUN} to you")
+        yield note("modules", text, f"{_sentence(USE_FROM)}, or {_open_tun(machine, advise)}")
+
+
+def _open_tun(machine: Machine, advise: Adviser) -> str:
+    if machine.components["tun"] is Presence.LOADABLE:
+        return f"load the module that makes it, {advise.host('modprobe', 'tun')}"
+    return f"have root make {TUN} and open it to you"
 
 
 def _missing(part: Part, presence: Presence | Unknown, advise: Adviser) -> Iterator[Finding]:

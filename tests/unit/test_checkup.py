@@ -347,6 +347,10 @@ def test_modules_on_disk_are_as_good_as_loaded() -> None:
 def test_a_closed_tun_device() -> None:
     found = the_odd_one(facts(inside=False, tun="Permission denied"))
     assert "cannot open /dev/net/tun: Permission denied" in found.text
+    assert "have root make" in (found.advice or "")
+    parts = {**MACHINE.components, "tun": Presence.LOADABLE}
+    found = the_odd_one(facts(inside=False, tun="No such file or directory", components=parts))
+    assert (found.advice or "").endswith("load the module that makes it, modprobe tun")
     privileges = replace(MACHINE.privileges, missing=("CAP_NET_ADMIN",))
     given = facts(inside=False, tun="Permission denied", privileges=privileges)
     assert [finding.topic for finding in odd(given)] == ["privileges"]
