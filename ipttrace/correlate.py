@@ -45,7 +45,7 @@ from ipttrace.netfilter import (
 from ipttrace.own_table import OBSERVERS
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Outcome, PacketPath, Role, WireHop
-from ipttrace.report import Fingerprint, Locator, Station, Step, fingerprint
+from ipttrace.report import Fingerprint, Locator, Station, Step, can_be_one, fingerprint
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.walk import Walk
 
@@ -178,7 +178,8 @@ class Correlator:
         if event.packet is not self._last_packet:
             self._last_packet, self._last_key = event.packet, fingerprint(event.packet)
         key = self._last_key
-        walk = self._choose(event, station, self._in_flight[key])
+        alike = [walk for walk in self._in_flight[key] if can_be_one(walk.packet, event.packet)]
+        walk = self._choose(event, station, alike)
         if walk is None and not _may_begin(event, station):
             return None
         if walk is None:
@@ -205,7 +206,8 @@ class Correlator:
         self, event: TraceEvent, station: Station, key: Fingerprint, packet: PacketSummary
     ) -> Walk:
         walk = Walk(next(self._ids), packet, event)
-        rivals = [other for other in self._in_flight[key] if not self._is_settled(other)]
+        waiting = [other for other in self._in_flight[key] if not self._is_settled(other)]
+        rivals = [other for other in waiting if can_be_one(other.packet, packet)]
         around = [other for other in rivals if other.base_open and other.hook is not station.hook]
         walk.parent = around[-1] if around else None
         if rivals and walk.parent is None and event.backend is Backend.LEGACY:
@@ -213,7 +215,7 @@ class Correlator:
             for other in rivals:
                 other.ambiguous = True
         self._walks.append(walk)
-        self._in_flight[key] = [*rivals, walk]
+        self._in_flight[key] = [*waiting, walk]
         return walk
 
     def _is_settled(self, walk: Walk) -> bool:

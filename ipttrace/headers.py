@@ -48,6 +48,8 @@ class NetworkHeader(NamedTuple):
     fragment_offset: int
     more_fragments: bool
     end: int | None
+    extended: bool = False
+    """IPv6 with extension headers."""
 
 
 class TransportHeader(NamedTuple):
@@ -104,6 +106,30 @@ def _read_ipv4(data: bytes) -> NetworkHeader | None:
     )
 
 
+def read_cut_ipv6(data: bytes) -> NetworkHeader | None:
+    """Return the IPv6 header that was cut off within its source address, None if before it.
+
+    Addresses are then networks: all that is known of them.
+    """
+    if len(data) < 8 or data[0] >> 4 != 6:
+        return None
+    source = data[8:24]
+    known = f"{address_text(source.ljust(16, bytes(1)))}/{len(source) * 8}"
+    following, length = data[6], int.from_bytes(data[4:6])
+    return NetworkHeader(
+        src=known,
+        dst="::/0",
+        protocol=following,
+        length=length + 40,
+        ttl=data[7],
+        ip_id=None,
+        fragment_offset=0,
+        more_fragments=False,
+        end=None,
+        extended=True,
+    )
+
+
 def _read_ipv6(data: bytes) -> NetworkHeader | None:
     if len(data) < 40 or data[0] >> 4 != 6:
         return None
@@ -125,6 +151,7 @@ def _read_ipv6(data: bytes) -> NetworkHeader | None:
 def _skip_extensions(header: NetworkHeader, data: bytes) -> NetworkHeader:
     """Return `header` with the transport protocol and its place, as far as `data` reaches."""
     at = 40
+    header = header._replace(extended=True)
     while header.protocol in EXTENSION_HEADERS and header.fragment_offset == 0:
         if at + 8 > len(data):
             return header._replace(end=None)

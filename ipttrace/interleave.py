@@ -127,9 +127,10 @@ def _as_logged(event: Event) -> Event:
 
 
 def _shown(packet: PacketSummary) -> PacketSummary:
+    packet = replace(packet, payload=b"", extended=b"" if packet.extended is not None else None)
     if packet.protocol in LOGGED_PORTS:
-        return replace(packet, payload=b"")
-    return replace(packet, payload=b"", sport=None, dport=None)
+        return packet
+    return replace(packet, sport=None, dport=None)
 
 
 def _ways(events: Sequence[Event], locator: Locator) -> dict[Fingerprint, list[_Way]]:

@@ -57,6 +57,9 @@ class Judgement:
     not_judged: tuple[Criterion, ...] = ()
 
 
+NOT_TRANSPORT = frozenset({"-s", "-d", "-i", "-o", "-m"})
+"""Options that can be judged of a packet whose transport protocol the kernel did not show."""
+
 SILENT_MODULES = frozenset({"tcp", "udp", "udplite", "sctp", "multiport", "comment"})
 """Modules that match by their options alone."""
 
@@ -131,7 +134,9 @@ def judge(rule: str, facts: PacketFacts) -> Judgement:
 
 
 def _holds(criterion: Criterion, facts: PacketFacts) -> bool | None:
-    if criterion.option in facts.unknown:
+    if criterion.option in facts.unknown or (
+        facts.packet.partial and criterion.option not in NOT_TRANSPORT
+    ):
         return None
     if criterion.option == "-m":
         return True if criterion.value in SILENT_MODULES else None

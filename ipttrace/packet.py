@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from struct import Struct
 
 from ipttrace.headers import (
@@ -12,6 +13,7 @@ from ipttrace.headers import (
     NO_TRANSPORT,
     NetworkHeader,
     protocol_word,
+    read_cut_ipv6,
     read_network,
     read_transport,
 )
@@ -87,6 +89,11 @@ class PacketSummary:
     more_fragments: bool = False
     payload: bytes = b""
     """The first bytes after the transport header, as far as they were captured (at most 64)."""
+    extended: bytes | None = None
+    """IPv6 with extension headers: bytes 8 to 16 behind these, which NAT never rewrites; empty in
+    all but the first fragment.  None in other packets."""
+    partial: bool = False
+    """nft showed no more than the headers before the extension headers: `parse_headers`."""
 
     @property
     def flow(self) -> Flow:
@@ -119,9 +126,41 @@ def parse_headers(network: bytes, transport: bytes, family: PacketFamily) -> Pac
     (nf_trace_fill_pkt_info in net/netfilter/nf_tables_trace.c).  Of an IPv6 packet with extension
     headers that leaves the transport protocol unsaid: `protocol` is then the number of the first
     extension header, there are no ports, and `payload` is the start of the transport header.
+
+    Of an IPv6 fragment that is not the first there is no network header: ipv6_find_hdr leaves the
+    offset of the transport header 0, so that the 20 bytes are those of the IPv6 header.
     """
+    if not network and family is PacketFamily.IPV6:
+        later = read_cut_ipv6(transport)
+        return _summary(later, b"", family, quoted=False, partial=True) if later else None
     header = read_network(network, family)
-    return _summary(header, transport, family, quoted=False) if header else None
+    if header is None:
+        return None
+    return _summary(header, transport, family, quoted=False, partial=header.extended)
+
+
+def complete(seen: PacketSummary, known: PacketSummary) -> PacketSummary:
+    """Return what a partial look has `seen` of a packet, with what else is `known` of it."""
+    if known.partial:
+        return seen
+    if _is_later(seen):
+        return replace(known, ttl=seen.ttl)
+    return replace(known, src=seen.src, dst=seen.dst, ttl=seen.ttl)
+
+
+def agree(one: PacketSummary, other: PacketSummary) -> bool:
+    """Tell whether two looks, one of them at least partial, can be at the same packet."""
+    if one.partial and other.partial:
+        return one.protocol == other.protocol and _is_later(one) == _is_later(other)
+    part, whole = (one, other) if one.partial else (other, one)
+    if not _is_later(part):
+        return whole.fragment_offset == 0
+    return whole.fragment_offset > 0 and ip_address(whole.src) in ip_network(part.src)
+
+
+def _is_later(partial: PacketSummary) -> bool:
+    """Tell whether this is nft's look at a fragment that is not the first."""
+    return "/" in partial.src
 
 
 def _parse(data: bytes, family: PacketFamily, *, quoted: bool) -> PacketSummary | None:
@@ -133,7 +172,12 @@ def _parse(data: bytes, family: PacketFamily, *, quoted: bool) -> PacketSummary 
 
 
 def _summary(
-    header: NetworkHeader, body: bytes, family: PacketFamily, *, quoted: bool
+    header: NetworkHeader,
+    body: bytes,
+    family: PacketFamily,
+    *,
+    quoted: bool,
+    partial: bool = False,
 ) -> PacketSummary:
     icmp, inner, transport = None, None, NO_TRANSPORT
     used = 0
@@ -162,7 +206,13 @@ def _summary(
         header.fragment_offset,
         header.more_fragments,
         body[used : used + PAYLOAD_KEPT],
+        _behind(header, body) if header.extended else None,
+        partial,
     )
+
+
+def _behind(header: NetworkHeader, body: bytes) -> bytes:
+    return body[8:16] if header.fragment_offset == 0 else b""
 
 
 def _read_icmp(body: bytes, protocol: int) -> IcmpHeader | None:

@@ -19,7 +19,7 @@ from ipttrace.netfilter import (
     leads_to,
     nat_priority,
 )
-from ipttrace.packet import Flow, PacketSummary
+from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.targets import ADDRESS_FIELDS
@@ -145,6 +145,10 @@ class Walk:
         seen, known = event.packet, self.packet
         if seen is known or seen is None:
             return True
+        if seen.partial:
+            seen = complete(seen, known)
+        elif known.partial:
+            known = complete(known, seen)
         if (
             seen.dport == known.dport
             and seen.sport == known.sport
@@ -217,8 +221,9 @@ class Walk:
         """
         changed: list[Change] = []
         if event.packet is not None and event.packet is not self.packet:
-            changed = _differences(self.packet, event.packet)
-            self.packet = event.packet
+            seen = self._seen_whole(event.packet)
+            changed = _differences(self.packet, seen)
+            self.packet = seen
             if changed and self.packet.flow != self.flows[-1]:
                 self.flows.append(self.packet.flow)
         mark = event.mark
@@ -226,6 +231,16 @@ class Walk:
             changed.append(Change("mark", self.mark, mark))
             self.mark = mark
         return self._blame(changed, station, event.time) if changed else ()
+
+    def _seen_whole(self, seen: PacketSummary) -> PacketSummary:
+        """Return a new look at the packet, completed by earlier looks; it completes these."""
+        if seen.partial:
+            return complete(seen, self.packet)
+        if self.packet.partial:
+            self.packet = complete(self.packet, seen)
+            self.first = complete(self.first, seen)
+            self.flows = [self.first.flow]
+        return seen
 
     def _blame(self, changes: list[Change], station: Station, time: float) -> tuple[Change, ...]:
         """Return the changes of `station` itself, and put the others where they belong.

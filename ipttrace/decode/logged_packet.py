@@ -114,6 +114,7 @@ def _ipv6(words: _Words) -> tuple[PacketSummary, str]:
         _address(dst, IPv6Address),
         length=int(length),
         ttl=int(ttl),
+        extended=b"" if options else None,
     )
     fragment = _FRAGMENT.search(options)
     if fragment is not None:

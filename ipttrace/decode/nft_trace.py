@@ -148,11 +148,11 @@ def _verdict(data: bytes) -> Ruling:
 
 
 def _packet(attributes: Attributes, table_family: TableFamily) -> PacketSummary | None:
-    network = attributes.get(NFTA_TRACE_NETWORK_HEADER)
-    if not network:
-        return None
-    family = _packet_family(attributes, table_family, network)
+    network = attributes.get(NFTA_TRACE_NETWORK_HEADER, b"")
     transport = attributes.get(NFTA_TRACE_TRANSPORT_HEADER, b"")
+    if not network and not transport:
+        return None
+    family = _packet_family(attributes, table_family, network or transport)
     return parse_headers(network, transport, family) if family else None
 
 

@@ -87,7 +87,8 @@ def comparable(event: TraceEvent) -> TraceEvent:
 def as_logged(packet: PacketSummary) -> PacketSummary:
     """Return a packet without what the kernel log does not show."""
     quoted = as_logged(packet.quoted) if packet.quoted else None
-    shown = replace(packet, payload=b"", quoted=quoted)
+    extended = b"" if packet.extended is not None else None
+    shown = replace(packet, payload=b"", quoted=quoted, extended=extended)
     if packet.protocol not in {"tcp", "udp"} or is_cut(packet):
         return replace(shown, sport=None, dport=None, tcp_seq=None)
     return shown

@@ -262,13 +262,11 @@ def test_ipv6_fragments_keep_their_id_in_legacy() -> None:
     assert shape == [(99, 0, True, 9), (99, 48, False, None)]
 
 
-def test_trap_nft_reports_no_network_header_of_a_later_ipv6_fragment() -> None:
-    first = [
-        e for e in traces_of("nft6-headers") if e.handle is not None and e.chain == "PREROUTING"
-    ]
-    assert first[-1].packet is None
-    assert first[-2].packet is not None
-    assert first[-2].packet.protocol == "44"
+def test_trap_nft_reports_no_more_than_20_bytes_of_a_later_ipv6_fragment() -> None:
+    first, later = [p for p in packets_of("nft6-headers", "PREROUTING") if p.protocol == "44"]
+    assert (first.partial, first.src, first.dst) == (True, "2001:db8::2", "2001:db8::1")
+    assert (later.partial, later.src, later.dst) == (True, "2001:db8::/96", "::/0")
+    assert (later.length, later.ttl) == (104, 64)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
