@@ -210,6 +210,20 @@ def test_limit_holds_for_the_rest_of_connections(
     assert 2 * LIMIT <= hits <= 2 * most(time.monotonic() - before)
 
 
+@pytest.mark.parametrize("connections", [1, 400])
+def test_limit_holds_for_tracked_packets_over_lo(
+    netns: str, watches: Watches, connections: int
+) -> None:
+    """Neither those that came too late nor those that come again are traced for another reason."""
+    track(netns)
+    before = time.monotonic()
+    guardian = watches.start(netns, "udp", limit=LIMIT, conntrack_active=True)
+    for _ in range(connections):
+        send_over_lo(netns, PacketFamily.IPV4, 400 // connections)
+    hits = guardian.disarm().hits
+    assert LIMIT <= hits <= most(time.monotonic() - before)
+
+
 def test_no_limit(pair: Pair, watches: Watches) -> None:
     guardian = watches.start(pair.server.netns, "udp port 8445")
     flood(pair.client, pair.server, 500)
@@ -267,11 +281,14 @@ def test_redirected_packets_over_lo_count_once(
     assert guardian.disarm().hits == 4
 
 
-def test_family_that_is_not_tracked_stays_so(
-    netns: str, watches: Watches, iptables: Iptables
-) -> None:
+def track(netns: str) -> None:
+    """Switch connection tracking on for IPv4."""
     tracking = ("-t", "mangle", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW")
-    iptables(netns, PacketFamily.IPV4, *tracking)
+    Iptables(Backend.NFT)(netns, PacketFamily.IPV4, *tracking)
+
+
+def test_family_that_is_not_tracked_stays_so(netns: str, watches: Watches) -> None:
+    track(netns)
     only_ipv4 = frozenset({PacketFamily.IPV6})
     guardian = watches.start(netns, "udp", conntrack_active=True, untracked=only_ipv4)
     talk_over_lo(netns, PacketFamily.IPV6)

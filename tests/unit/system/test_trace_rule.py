@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from ipttrace.errors import UsageError
+from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import TraceRequest
-from ipttrace.system.trace_rule import LAST_DATE, reply_rules, trace_rule
+from ipttrace.ports import PacketFilter, TraceRequest
+from ipttrace.system.trace_rule import LAST_DATE, filter_rules, reply_rules, trace_rule
+from ipttrace.system.triggers import NftTrigger
 
 NOW = 1_763_800_000.25
 FLOW = Flow(PacketFamily.IPV4, "tcp", "203.0.113.7", "198.51.100.1", 40000, 8445)
+LENGTH = ((0x80, 0, 0, 0), (0x25, 1, 0, 100), (6, 0, 0, 65535), (6, 0, 0, 0))
+WATCH = TraceRequest("8f3e01c2", filter=PacketFilter("less 100", LENGTH), limit=20)
 REQUEST = TraceRequest("8f3e01c2", Hook.PREROUTING, FLOW, in_interface="eth0")
 
 
@@ -64,3 +67,58 @@ def test_an_interface_cannot_end_its_own_quotes() -> None:
     rule = trace_rule(replace(REQUEST, in_interface='a" drop'), NOW)
     with pytest.raises(UsageError, match="has a quote"):
         rule.native()
+
+
+def test_filter_is_looked_at_first_and_its_limit_last() -> None:
+    first, second = filter_rules(WATCH, PacketFamily.IPV6, NOW)
+    rest = (
+        "-m bpf --bytecode 4,128 0 0 0,37 1 0 100,6 0 0 65535,6 0 0 0 "
+        "-m comment --comment ipttrace:8f3e01c2 -m time --datestop 2025-11-22T08:27:41 "
+        "-m limit --limit 20/sec --limit-burst 20 -j TRACE"
+    )
+    assert (first.hook, " ".join(first.arguments())) == (Hook.PREROUTING, f"! -i lo {rest}")
+    assert (second.hook, " ".join(second.arguments())) == (Hook.OUTPUT, rest)
+    assert first.interface == "!lo"
+
+
+def test_filter_of_one_hook_sees_lo_too() -> None:
+    (rule,) = filter_rules(
+        replace(WATCH, hooks=(Hook.PREROUTING,), limit=None), PacketFamily.IPV4, NOW
+    )
+    assert rule.arguments()[0] == "-m"
+    assert "--limit" not in rule.arguments()
+
+
+def test_slow_limit_has_a_burst_all_the_same() -> None:
+    rule = filter_rules(replace(WATCH, limit=2), PacketFamily.IPV4, NOW)[0]
+    assert "--limit 2/sec --limit-burst 5" in " ".join(rule.arguments())
+
+
+def test_nft_itself_has_no_words_for_a_filter() -> None:
+    with pytest.raises(NotSupportedError, match="there is no iptables-nft"):
+        filter_rules(WATCH, PacketFamily.IPV4, NOW)[0].native()
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "place"),
+    [(PacketFamily.IPV4, "icmp", "0>>22&0x3C@4>>16"), (PacketFamily.IPV6, "icmp6", "44>>16")],
+)
+def test_echo_behind_nat_is_known_by_its_id(family: PacketFamily, name: str, place: str) -> None:
+    flow = Flow(family, name, "2001:db8::7", "2001:db8::1", icmp_id=4242)
+    anywhere = replace(REQUEST, flow=flow, any_source=True, any_destination=True)
+    rule = trace_rule(anywhere, NOW)
+    assert (rule.source, rule.destination) == (None, None)
+    assert f"-m u32 --u32 {place}=4242" in " ".join(rule.arguments())
+    assert "id 4242 " in rule.native()
+    assert all(f"{place}=4242" in " ".join(reply.arguments()) for reply in reply_rules(rule))
+    lost = [
+        (weaker._rules[0].echo_id, weaker._rules[0].stop is None)
+        for weaker, _ in NftTrigger([rule]).weaker()
+        if isinstance(weaker, NftTrigger)
+    ]
+    assert lost == [(None, False), (4242, True), (None, True)]
+
+
+def test_leg_behind_nat_is_known_by_its_source_port() -> None:
+    rule = trace_rule(replace(REQUEST, any_source=True, any_destination=True), NOW)
+    assert " ".join(rule.arguments()).startswith("-p tcp -i eth0 -m tcp --sport 40000 -m comment")
