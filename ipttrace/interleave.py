@@ -93,8 +93,10 @@ class _Way:
 def interleave(
     logged: Sequence[Event], traced: Sequence[Event], ruleset: Ruleset
 ) -> Sequence[Event]:
-    """Return both streams as one; all that waits in both must have been read."""
-    traced = [_as_logged(event) for event in traced]
+    """Return both streams as one; all that waits in both must have been read.
+
+    What was traced shows no more of its packets than what was logged: `as_logged`.
+    """
     if not logged or not traced:
         return [*logged, *traced]
     locator = Locator(ruleset, frozenset())
@@ -119,7 +121,7 @@ def _never_back(events: Iterator[Event]) -> Iterator[Event]:
             yield event
 
 
-def _as_logged(event: Event) -> Event:
+def as_logged(event: Event) -> Event:
     """Return an nft report with no more of its packet than the kernel log shows."""
     if not isinstance(event, TraceEvent) or event.packet is None:
         return event

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ipttrace.correlate import Correlator
 from ipttrace.event import Lost
-from ipttrace.netfilter import Backend, PacketFamily, RuleRef
+from ipttrace.netfilter import PacketFamily, RuleRef
 from ipttrace.ports import (
     Armed,
     Clock,
@@ -26,8 +26,8 @@ class Side:
 
     rules: TraceRules
     reader: RulesetReader
-    open_source: Callable[[bool], EventSource]
-    """Opens the queue; the argument says whether it must carry legacy reports."""
+    open_source: Callable[[TraceRequest], EventSource]
+    """Opens the queue for what is armed."""
     netns: str | None = None
     """As the user named it; None for the one that the tool runs in."""
 
@@ -61,7 +61,7 @@ class Tracer:
             untracked=frozenset(PacketFamily) - tracked,
         )
         self.armed = self._side.rules.arm(request)
-        self._source = self._side.open_source(Backend.LEGACY in request.backends)
+        self._source = self._side.open_source(request)
         warnings = (*self.armed.warnings, *self._source.warnings)
         self.armed = replace(self.armed, warnings=warnings)
         self.correlator = Correlator(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ipttrace.checkup.facts import Listener
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.ports import Clock, EventSource, RulesetReader
+from ipttrace.ports import Clock, EventSource, RulesetReader, TraceRequest
 from ipttrace.system import kernel_log, presence
 from ipttrace.system.kernel_log import Borrower, Fallback, open_kernel_log
 from ipttrace.system.namespaces import Namespace
@@ -40,24 +40,24 @@ class Sources:
     clock: Clock
     note: Note
 
-    def open(self, legacy: bool) -> EventSource:
-        """Open the source; without `legacy` reports the log group is not needed."""
-        if not legacy:
+    def open(self, request: TraceRequest) -> EventSource:
+        """Open the source of what `request` traces; without legacy rules no log group is needed."""
+        if Backend.LEGACY not in request.backends:
             return NetlinkQueue(self.namespace, legacy=False)
         if kernel_log.is_in_use(self.namespace, self._families):
-            return self._fall_back("another session of ipttrace reads the kernel log here", None)
+            return self._fall_back(request, "another session of ipttrace reads the kernel log here")
         deadline = self.clock.monotonic() + LOG_GROUP_WAIT
         told = False
         while True:
             try:
                 return NetlinkQueue(self.namespace)
             except LogGroupAbsentError:
-                return self._fall_back("the kernel has no nfnetlink_log", None)
+                return self._fall_back(request, "the kernel has no nfnetlink_log")
             except LogGroupTakenError as error:
                 late = self.clock.monotonic() >= deadline
                 if late if error.owner is None else not self._is_session(error.owner):
                     who = owner_text(error.owner)
-                    return self._fall_back(f"NFLOG group 0 is held by {who}", who)
+                    return self._fall_back(request, f"NFLOG group 0 is held by {who}", who)
                 if late:
                     raise
                 if not told:
@@ -79,9 +79,9 @@ class Sources:
             return any(each.name != self.session for each in sessions)
         return any(each.pid == owner.pid for each in sessions)
 
-    def _fall_back(self, reason: str, listener: str | None) -> EventSource:
-        both = Backend.NFT in self.rules.backends(self.family)
-        wanted = Fallback(
-            self.namespace, self.session, self._families, reason, listener, ambiguous=both
-        )
+    def _fall_back(
+        self, request: TraceRequest, reason: str, listener: str | None = None
+    ) -> EventSource:
+        both = Backend.NFT in request.backends
+        wanted = Fallback(self.namespace, request, self._families, reason, listener, both)
         return open_kernel_log(wanted, self.guardian, self.rules)

@@ -26,10 +26,11 @@ from ipttrace.decode.kernel_log import OVERWRITTEN, KernelLog
 from ipttrace.decode.netlink import decode_datagram
 from ipttrace.errors import IptTraceError, NotPermittedError, NotSupportedError
 from ipttrace.event import Event
-from ipttrace.interleave import interleave
+from ipttrace.interleave import as_logged, interleave
 from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
-from ipttrace.ports import Datagram, RulesetReader
+from ipttrace.ports import Datagram, RulesetReader, TraceRequest
 from ipttrace.ruleset import Ruleset
+from ipttrace.sifting import Sieve
 from ipttrace.system.borrowed import Borrowed, Setting, borrow, is_borrowed, namespace_number
 from ipttrace.system.namespaces import HERE, Namespace
 from ipttrace.system.netlink_queue import NetlinkQueue
@@ -128,9 +129,11 @@ class KernelLogSource:
         log: LogReader,
         queue: NetlinkQueue,
         rules: RulesetReader,
+        sieve: Sieve,
         warnings: Sequence[str] = (),
     ) -> None:
         self.warnings = tuple(warnings)
+        self._sieve = sieve
         self._log = log
         self._queue = queue
         self._rules = rules
@@ -170,8 +173,9 @@ class KernelLogSource:
             if isinstance(each, LogRecord):
                 logged += self._decoder.decode(each.data, each.time, self._known(each.time))
             else:
-                traced += decode_datagram(each.data, each.time)
-        return interleave(logged, traced, ruleset)
+                traced += map(as_logged, decode_datagram(each.data, each.time))
+        ours = self._sieve.sift(logged, traced, ruleset)
+        return interleave(ours, traced, ruleset)
 
     def _known(self, now: float) -> Mapping[str, int]:
         """Return the interfaces of this namespace, name to index."""
@@ -192,7 +196,7 @@ class Fallback:
     """Why, for whom and where the kernel log is to be read."""
 
     namespace: Namespace
-    session: str
+    request: TraceRequest
     families: Sequence[PacketFamily]
     reason: str
     """`NFLOG group 0 is held by pid 812 (ulogd)`."""
@@ -216,7 +220,7 @@ def open_kernel_log(wanted: Fallback, guardian: Borrower, rules: RulesetReader) 
     except BaseException:
         log.close()
         raise
-    return KernelLogSource(log, queue, rules, warnings)
+    return KernelLogSource(log, queue, rules, Sieve(wanted.request), warnings)
 
 
 def is_in_use(namespace: Namespace, families: Sequence[PacketFamily]) -> bool:
@@ -230,13 +234,13 @@ def _let_print(wanted: Fallback, guardian: Borrower) -> list[str]:
     everywhere = None if _prints(wanted.namespace) else first_namespace(wanted.namespace)
     for family in wanted.families:
         setting = _logger(family)
-        borrowed = borrow(setting, wanted.namespace, wanted.session)
+        borrowed = borrow(setting, wanted.namespace, wanted.request.session)
         guardian.borrow(borrowed)
         if borrowed.before == LISTENER and wanted.listener is not None:
             who = wanted.listener
             warnings.append(DEAF.format(who=who, family=family, setting=setting.name))
     if everywhere is not None:
-        user = f"{wanted.session}-{namespace_number(wanted.namespace)}"
+        user = f"{wanted.request.session}-{namespace_number(wanted.namespace)}"
         borrowed = borrow(ALL_NAMESPACES, everywhere, user)
         guardian.borrow(borrowed)
         if borrowed.changed:

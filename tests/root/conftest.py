@@ -15,6 +15,7 @@ from tests.root.kernel import (
     Pair,
     build_pair,
     first_namespace,
+    kernel_log_settings,
 )
 from tests.waiting import wait_until
 
@@ -25,9 +26,11 @@ def untouched_first_namespace() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    before = first_namespace()
+    with kernel_log_settings():
+        before = first_namespace()
     yield
-    wait_until(lambda: first_namespace() == before, what="the first namespace as it was before")
+    with kernel_log_settings():
+        wait_until(lambda: first_namespace() == before, what="the first namespace as it was before")
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import re
 import secrets
 import socket
 import subprocess
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -182,6 +185,17 @@ class Listeners:
         if protocol == "tcp":
             opened.listen(64)
         return opened
+
+
+KERNEL_LOG_LOCK = Path(tempfile.gettempdir()) / "ipttrace-tests-kernel-log.lock"
+
+
+@contextmanager
+def kernel_log_settings() -> Iterator[None]:
+    """Keep nf_log_all_netns, a setting of the first namespace, to this process for a while."""
+    with KERNEL_LOG_LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 COUNTERS = re.compile(r"\[\d+:\d+\]")

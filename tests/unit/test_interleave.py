@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, TraceEvent, TraceKind
-from ipttrace.interleave import interleave
+from ipttrace.interleave import as_logged, interleave
 from ipttrace.netfilter import TABLE_HOOKS, Backend, Hook, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.ruleset import Chain, Ruleset
@@ -38,7 +38,7 @@ def recorded(name: str) -> tuple[Ruleset, Sequence[Event]]:
     """
     recording = recordings.read_recording(name)
     events = [_told_apart(event) for event in events_of(recording)]
-    return recording.ruleset, interleave([], events, recording.ruleset)
+    return recording.ruleset, [as_logged(event) for event in events]
 
 
 def _told_apart(event: Event) -> Event:
@@ -302,8 +302,7 @@ def test_an_nft_report_shows_no_more_than_the_log(
     packet: PacketSummary, shown: PacketSummary
 ) -> None:
     (event,) = way("= observe-input s0>", packet)
-    (found,) = interleave([], [event], all_tables())
-    assert found == replace(event, packet=shown)
+    assert as_logged(event) == replace(event, packet=shown)
 
 
 def test_times_do_not_fall_where_one_stream_was_read_first() -> None:

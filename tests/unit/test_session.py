@@ -11,6 +11,7 @@ from ipttrace.errors import CancelledError, KernelError
 from ipttrace.event import TraceEvent
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Outcome, Role, TraceResult
+from ipttrace.ports import TraceRequest
 from ipttrace.session import QUIET, Kernel, Plan, TraceSession
 from ipttrace.tracer import Side
 from tests import recordings
@@ -52,7 +53,7 @@ class Stage:
         )
         self.answers: list[TraceResult] = []
 
-        def open_source(_legacy: bool) -> ListSource:
+        def open_source(_: TraceRequest) -> ListSource:
             self.log.append("open")
             if self.fail_in == "open":
                 raise self.failure
