@@ -1,0 +1,140 @@
+"""Lines of the shared kernel log: whose packets they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from ipttrace import sifting
+from ipttrace.event import Event, ForeignLog, Lost, TraceEvent, TraceKind
+from ipttrace.netfilter import Backend, Hook, PacketFamily, TableFamily
+from ipttrace.packet import Flow, PacketSummary
+from ipttrace.ports import PacketFilter, TraceRequest
+from ipttrace.ruleset import Ruleset
+from ipttrace.sifting import Sieve
+from tests import builders
+
+PACKET = builders.tcp(sport=40000, dport=8443)
+OTHER = builders.tcp(sport=40001, dport=8443, ip_id=7)
+OWN = builders.ruleset(builders.chain("ipttrace-0", "observe-input", backend=Backend.NFT))
+
+
+def logged(
+    packet: PacketSummary = PACKET, hook: Hook = Hook.PREROUTING, table: str = "raw"
+) -> TraceEvent:
+    """Return a legacy report."""
+    kind = TraceKind.POLICY
+    return TraceEvent(
+        1.0, Backend.LEGACY, TableFamily.IP, table, hook, kind, 1, hook=hook, packet=packet
+    )
+
+
+def traced(packet: PacketSummary | None = PACKET) -> TraceEvent:
+    """Return a report of a chain in our own table."""
+    event = logged(packet or PACKET)
+    return replace(event, backend=Backend.NFT, table="ipttrace-0", hook=None, packet=packet)
+
+
+def sifted(
+    events: list[Event],
+    others: list[Event] | None = None,
+    *,
+    flow: Flow = PACKET.flow,
+    ruleset: Ruleset = OWN,
+    open_ends: Mapping[str, bool] | None = None,
+) -> list[Event]:
+    request = TraceRequest("0", flow=flow, **(open_ends or {}))  # type: ignore[arg-type]
+    return Sieve(request).sift(events, others or [], ruleset)
+
+
+def refused(event: TraceEvent) -> ForeignLog:
+    return ForeignLog(event.time, f"TRACE: {event.table}:{event.chain}", event.packet)
+
+
+def test_a_packet_of_the_flow_is_ours_from_its_first_report_on() -> None:
+    changed = replace(PACKET, dport=8080)
+    events: list[Event] = [logged(), logged(changed, Hook.INPUT, "filter")]
+    assert sifted(events) == events
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        OTHER,
+        replace(PACKET, src="203.0.113.8"),
+        replace(PACKET, dst="198.51.100.9"),
+        replace(PACKET, dport=1),
+        replace(PACKET, protocol="udp", tcp_flags=()),
+        builders.tcp("2001:db8::1", "2001:db8::2", sport=40000, dport=8443),
+    ],
+)
+def test_a_packet_of_another_flow_is_not(packet: PacketSummary) -> None:
+    event = logged(packet)
+    assert sifted([event]) == [refused(event)]
+
+
+def test_a_packet_first_seen_elsewhere_than_at_the_trigger_is_not() -> None:
+    """It is that of another namespace, on its way to us."""
+    event = logged(hook=Hook.OUTPUT)
+    assert sifted([event]) == [refused(event)]
+
+
+@pytest.mark.parametrize(
+    ("packet", "open_ends"),
+    [
+        (replace(PACKET, src="203.0.113.8"), {"any_source": True}),
+        (replace(PACKET, dst="203.0.113.8", dport=1), {"any_destination": True}),
+    ],
+)
+def test_what_the_request_leaves_open_may_be_anything(
+    packet: PacketSummary, open_ends: dict[str, bool]
+) -> None:
+    event = logged(packet)
+    assert sifted([event], open_ends=open_ends) == [event]
+
+
+def test_ports_that_the_flow_leaves_open_may_be_any() -> None:
+    flow = Flow(PacketFamily.IPV4, "tcp", PACKET.src, PACKET.dst)
+    assert sifted([logged(OTHER)], flow=flow) == [logged(OTHER)]
+
+
+def test_an_echo_is_known_by_its_id() -> None:
+    echo = builders.icmp()
+    flow = replace(echo.flow, icmp_id=5)
+    assert sifted([logged(echo)], flow=echo.flow) == [logged(echo)]
+    assert sifted([logged(echo)], flow=flow) == [refused(logged(echo))]
+
+
+def test_a_packet_that_our_table_reported_is_ours_whatever_its_flow() -> None:
+    event = logged(OTHER, Hook.OUTPUT)
+    assert sifted([event], [traced(OTHER)]) == [event]
+
+
+def test_what_was_known_before_is_known_still() -> None:
+    sieve = Sieve(TraceRequest("0", flow=PACKET.flow))
+    assert sieve.sift([], [traced(OTHER), traced(None)], OWN) == []
+    event = logged(OTHER, Hook.INPUT, "filter")
+    assert sieve.sift([event], [], OWN) == [event]
+
+
+def test_only_so_many_packets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sifting, "REMEMBERED", 1)
+    sieve = Sieve(TraceRequest("0", flow=PACKET.flow))
+    sieve.sift([], [traced(OTHER), traced(replace(OTHER, ip_id=8))], OWN)
+    assert sieve.sift([logged(OTHER)], [], OWN) == [refused(logged(OTHER))]
+
+
+def test_without_a_table_of_ours_all_is_taken() -> None:
+    assert sifted([logged(OTHER)], ruleset=Ruleset()) == [logged(OTHER)]
+
+
+def test_what_a_filter_traces_is_all_taken() -> None:
+    sieve = Sieve(TraceRequest("0", filter=PacketFilter("tcp", ())))
+    assert sieve.sift([logged(OTHER)], [], OWN) == [logged(OTHER)]
+
+
+def test_what_is_no_report_is_kept() -> None:
+    lost = Lost(1.0, 3, "why")
+    assert sifted([lost, logged(OTHER)]) == [lost, refused(logged(OTHER))]
