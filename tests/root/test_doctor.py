@@ -28,8 +28,8 @@ TREE = Path(__file__).parents[2]
 NOBODY = 65534
 TAGGED = ("-t", "raw", "-I", "PREROUTING", "-m", "comment", "--comment")
 ACCEPT = ("-A", "INPUT", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
-SECONDS = 0.5
-"""Of CPU time, with all programs that it starts."""
+TIMES = 6.0
+"""How much more CPU time than `ipttrace --help` it may take; on slow machines both are slow."""
 
 MACHINE = frozenset({"kernel", "programs", "modules", "privileges", "tracefs"})
 """Topics that are the machine's, whatever a test does."""
@@ -161,11 +161,21 @@ def test_text_for_people(netns: str, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_it_takes_little_time(netns: str) -> None:
-    command = [str(Path(sys.executable).with_name("ipttrace")), "doctor", "--netns", netns]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+    least = min(cpu_seconds("--help") for _ in range(3))
+    assert min(cpu_seconds("doctor", "--netns", netns) for _ in range(3)) < TIMES * least
+
+
+def cpu_seconds(*words: str) -> float:
+    """Return what `ipttrace` and the programs that it starts take."""
+
+    def spent() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    before = spent()
+    program = str(Path(sys.executable).with_name("ipttrace"))
+    subprocess.run([program, *words], capture_output=True, check=True)
+    return spent() - before
 
 
 def test_no_such_namespace(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +244,7 @@ def test_a_leftover_rule_goes_as_advised(
 
 def test_leftover_tables_and_devices(netns: str) -> None:
     run("nft", "add table ip ipttrace-dead", netns=netns)
-    run("ip", "tuntap", "add", "iptt0", "mode", "tap", netns=netns)
+    run("ip", "link", "add", "iptt0", "type", "veth", "peer", "name", "peer0", netns=netns)
     left = interior(netns).leftovers
     assert left == ("nft table ip ipttrace-dead", "device iptt0")
 
