@@ -20,9 +20,13 @@ from ipttrace.system.flow_selectors import FlowSelectors
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ipttrace.packet import Flow
     from ipttrace.ports import PacketFilter, TraceRequest
     from ipttrace.system.bridges import Bridges
+
+_ACCEPT = nft.accept()
 
 ETHERTYPES = {PacketFamily.IPV4: b"\x08\x00", PacketFamily.IPV6: b"\x86\xdd"}
 
@@ -35,7 +39,7 @@ class BridgedFlowRules:
         self.remembers = self.traces_tracked = False
         self._request = request
         self._silent = bridges.silent(flow.family)
-        self._calling = bridges.names - self._silent
+        self._calling = bridges.calling_ports(flow.family)
         self._family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[flow.family])
         self._select = FlowSelectors(
             flow, any_source=request.any_source, any_destination=request.any_destination
@@ -98,10 +102,11 @@ class BridgedFilterRules:
         trace = self._matches + limited + nft.trace() + nft.count("probe")
         rules: list[Rule] = []
         for family, ethertype in ETHERTYPES.items():
-            is_family = nft.meta_is(nft.NFT_META_PROTOCOL, ethertype)
-            calling = self._bridges.names - self._bridges.silent(family)
-            rules += _leave_to_ip(BRIDGED_OBSERVER, calling, is_family)
-            rules.append((BRIDGED_OBSERVER, is_family + trace))
+            if self._bridges.silent(family):
+                is_family = nft.meta_is(nft.NFT_META_PROTOCOL, ethertype)
+                calling = self._bridges.calling_ports(family)
+                rules += _leave_to_ip(BRIDGED_OBSERVER, calling, is_family)
+                rules.append((BRIDGED_OBSERVER, is_family + trace))
         return rules
 
     def containment(self) -> list[Rule]:
@@ -109,10 +114,12 @@ class BridgedFilterRules:
         return []
 
 
-def _leave_to_ip(chain: str, bridges: frozenset[str], condition: bytes = b"") -> list[Rule]:
-    """Return the rules that let frames pass which go by certain bridges."""
-    key = nft.NFT_META_BRI_OIFNAME
+def _leave_to_ip(chain: str, ports: Sequence[str], condition: bytes = b"") -> list[Rule]:
+    """Return the rules that let frames pass which go by certain ports.
+
+    `meta obrname` would do with a bridge's name, but needs a module of its own (nft_meta_bridge).
+    """
     return [
-        (chain, condition + nft.meta_is(key, nft.interface_name(name)) + nft.accept())
-        for name in sorted(bridges)
+        (chain, condition + nft.meta_is(nft.NFT_META_OIFNAME, nft.interface_name(port)) + _ACCEPT)
+        for port in ports
     ]

@@ -37,6 +37,11 @@ class Bridges:
         """Return the bridges whose frames pass IP's chains by."""
         return self.names - self.calling.get(family, frozenset())
 
+    def calling_ports(self, family: PacketFamily) -> tuple[str, ...]:
+        """Return the ports of the others."""
+        silent = self.silent(family)
+        return tuple(port for port, bridge in self.bridge_of.items() if bridge not in silent)
+
 
 def find_bridges() -> Bridges:
     """Look in the calling thread's namespace."""

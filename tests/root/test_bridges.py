@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import count
 
 import pytest
 
 from ipttrace.cli.compose import trace_probe
+from ipttrace.cli.watching import Watch, watch
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
 from ipttrace.path import ChainHop, Outcome, PacketPath, Role, TraceResult, WireHop
 from ipttrace.ports import Trigger
@@ -20,6 +23,7 @@ from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.text import path_lines
 from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run
 from tests.root.switched import Switched, build_switched, call_iptables
+from tests.waiting import wait_until
 
 OPEN = 8080
 V4 = PacketFamily.IPV4
@@ -325,6 +329,27 @@ def test_one_bridge_that_calls_ip_by_itself(
     assert (wire.event, wire.interface) == ("contained", "br0")
 
 
+def test_each_bridge_is_contained_where_its_frames_are_seen(
+    row: Switched, namespaces: Namespaces, family: PacketFamily, iptables: Iptables, probe: Probe
+) -> None:
+    """Frames of br0 meet IP's chains, those of br1 do not."""
+    load(row, iptables, family, chains="")
+    option = "nf_call_iptables" if family is V4 else "nf_call_ip6tables"
+    lines = [f"link set br0 type bridge {option} 1", "link add br1 type bridge"]
+    lines += ["link set br1 up"]
+    far = namespaces.add("far")
+    for port in ("p3", "p4"):
+        lines += [f"link add {port} type veth peer name {port} netns {far}"]
+        lines += [f"link set {port} master br1", f"link set {port} up"]
+    run("ip", "-n", row.switch, "-batch", "-", stdin="\n".join(lines))
+    for port in ("p3", "p4"):
+        run("ip", "-n", far, "link", "set", port, "up")
+    seen = {way_in: the_probe(probe(in_interface=way_in)) for way_in in ("p1", "p3")}
+    assert {way_in: met(path) for way_in, path in seen.items()} == {"p1": ["FORWARD 1"], "p3": []}
+    ends = {way_in: path.hops[-1] for way_in, path in seen.items()}
+    assert [hop.interface for hop in ends.values() if isinstance(hop, WireHop)] == ["br0", "p4"]
+
+
 # ------------------------------------------------------------------ the host stays as it was
 
 
@@ -341,6 +366,34 @@ def test_frames_that_are_only_bridged_are_counted(
     result = probe(from_netns=row.client.netns, in_interface=None, src=None)
     assert result.client == ("CONNECTED",)
     assert result.totals.hits == result.totals.packets == result.totals.complete == 3
+
+
+@pytest.mark.parametrize("called", [True, False], ids=["br_netfilter", "bridge alone"])
+def test_a_watch_sees_bridged_frames_once(
+    row: Switched, family: PacketFamily, listen: Listeners, called: bool
+) -> None:
+    call_iptables(row.switch, family, on=called)
+    server = row.server.address(family)
+    listen(row.server.netns, server, OPEN, "udp")
+    wanted = Watch(f"udp dst port {OPEN}", (row.switch,), Trigger.RAW, None, 3, 20.0)
+    version = socket.AF_INET if family is V4 else socket.AF_INET6
+    numbers = count()
+    given: list[PacketPath] = []
+    notes: list[str] = []
+    with ThreadPoolExecutor(1) as pool, row.client.socket(version, socket.SOCK_DGRAM) as client:
+        watching = pool.submit(watch, wanted, give=given.append, note=notes.append)
+
+        def sends() -> bool:
+            client.sendto(f"{next(numbers):08}".encode(), (server, OPEN))
+            return watching.done()
+
+        wait_until(sends, what="three datagrams", seconds=20)
+        result, _ = watching.result()
+    assert (notes, result.warnings) == ([], ())
+    assert {(*ports(path), path.outcome) for path in given} == {
+        ("br0", "p1", "br0", "p2", Outcome.FORWARDED)
+    }
+    assert len({path.packet.payload for path in given}) == len(given) == 3
 
 
 def test_the_json_names_the_ports(row: Switched, family: PacketFamily) -> None:
