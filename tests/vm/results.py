@@ -1,0 +1,82 @@
+"""What the tests in the emulated machine did: a ledger's lines become a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+RANK = ("passed", "skipped", "failed")
+"""The worst phase of a test is its outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One test that has ended, or one file that could not be collected."""
+
+    test: str
+    outcome: str
+    seconds: float
+
+    @property
+    def file(self) -> str:
+        """The file of the test, from the checkout on."""
+        return self.test.partition("::")[0]
+
+
+def read_ledger(path: Path) -> list[Result]:
+    """Return the tests that have ended, in order; a last line that is cut off is not read."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return list(_results(json.loads(line) for line in lines))
+
+
+def _results(records: Iterable[dict[str, str | float]]) -> Iterator[Result]:
+    phases: dict[str, list[tuple[str, float]]] = {}
+    for record in records:
+        test = str(record["test"])
+        phases.setdefault(test, []).append((str(record["outcome"]), float(record["seconds"])))
+        if record["phase"] in ("teardown", "collect"):
+            done = phases.pop(test)
+            yield Result(
+                test, max((each for each, _ in done), key=RANK.index), sum(s for _, s in done)
+            )
+
+
+def table(results: Iterable[Result]) -> list[str]:
+    """Return a line a file, and one of all: tests of each outcome, and seconds."""
+    by_file: dict[str, list[Result]] = {}
+    for result in results:
+        by_file.setdefault(result.file, []).append(result)
+    width = max([len(file) for file in by_file] + [len("all")])
+    head = f"{'':{width}}  passed  failed  skipped  seconds"
+    rows = [_row(file.ljust(width), by_file[file]) for file in sorted(by_file)]
+    return [
+        head,
+        *rows,
+        _row("all".ljust(width), [each for some in by_file.values() for each in some]),
+    ]
+
+
+def _row(name: str, results: list[Result]) -> str:
+    counts = {each: sum(result.outcome == each for result in results) for each in RANK}
+    seconds = sum(result.seconds for result in results)
+    return (
+        f"{name}  {counts['passed']:6}  {counts['failed']:6}  {counts['skipped']:7}  {seconds:7.0f}"
+    )
+
+
+def report(results: list[Result], left_out: Mapping[str, str]) -> list[str]:
+    """Return the table, what failed, and what was left out and why."""
+    failed = [result.test for result in results if result.outcome == "failed"]
+    return [
+        *table(results),
+        *(f"FAILED    {test}" for test in failed),
+        *(f"left out  {test}: {why}" for test, why in left_out.items()),
+    ]
+
+
+def loaded(before: str, after: str) -> list[str]:
+    """Return the modules that lsmod names only after the tests."""
+    old, new = ({line.split()[0] for line in text.splitlines() if line} for text in (before, after))
+    return sorted(new - old)
