@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,12 @@ def look() -> Capabilities:
     )
 
 
-def load_modules() -> None:
+def load_modules(names: Sequence[str] = MODULES) -> None:
     """Load the modules that tracing needs, where there are modules; never fails.
 
     A trace rule asks the kernel for its own modules, but nobody asks for the loggers.
     """
-    missing = [name for name in MODULES if not (BUILT_IN / name).exists()]
+    missing = [name for name in names if not (BUILT_IN / name).exists()]
     if not missing or not LOADED.exists() or commands.find("modprobe") is None:
         return
     for name in missing:

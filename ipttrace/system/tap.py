@@ -19,11 +19,13 @@ from typing import Any
 
 from ipttrace.errors import IptTraceError, KernelError, NotPermittedError, NotSupportedError
 from ipttrace.system.addresses import Interface, rtnetlink
+from ipttrace.system.capabilities import load_modules
 from ipttrace.system.namespaces import Namespace
 
 NAME_PREFIX = "iptt"
 """Every device of ours is called so, followed by hexadecimal digits."""
 
+TUN = Path("/dev/net/tun")
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 """uapi/linux/if_tun.h."""
@@ -89,7 +91,9 @@ def _open(namespace: Namespace, target: Interface, mac: str | None) -> Tap:
 
 
 def _create(name: str) -> int:
-    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not TUN.exists():  # without udev nothing makes it before the module is loaded
+        load_modules(["tun"])
+    descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.ioctl(
             descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI)
