@@ -169,6 +169,8 @@ class Guardian:
 
     def release(self) -> None:
         """Forget what was bequeathed: we did it ourselves."""
+        if self._disarmed is not None:  # it died, and its knowledge with it
+            return
         with self._surviving():
             self._ask(Release(), Done)
 

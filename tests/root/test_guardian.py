@@ -243,6 +243,15 @@ def test_a_guardian_killed_before_arming_is_an_error(netns: str, guardians: Guar
         guardian.arm(wanted)
 
 
+def test_a_killed_guardian_has_nothing_to_release(netns: str, guardians: Guardians) -> None:
+    guardian = guardians.start(netns, request(Backend.NFT, tcp_flow(PacketFamily.IPV4)).session)
+    os.kill(guardian.pid, signal.SIGKILL)
+    gone = pytest.raises(KernelError, match="guardian process was gone")
+    with Path(os.devnull).open("wb") as device, gone:
+        guardian.bequeath(device.fileno(), [], [])
+    guardian.release()
+
+
 def test_signals_to_the_guardian_do_not_matter(netns: str, guardians: Guardians) -> None:
     wanted = request(Backend.NFT, tcp_flow(PacketFamily.IPV4))
     guardian = guardians.start(netns, wanted.session)
