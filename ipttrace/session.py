@@ -282,8 +282,8 @@ def _remarks(tally: Tally) -> tuple[str, ...]:
     remarks = []
     if tally.foreign:
         remarks.append(
-            f"{tally.foreign} log messages of group 0 are not of these rules and were left out: "
-            "another NFLOG rule writes there, or the rules were changed meanwhile"
+            f"{tally.foreign} log messages are not of these rules and packets and were left out: "
+            "others log to the same place, or the rules were changed meanwhile"
         )
     if tally.orphans:
         remarks.append(f"{tally.orphans} reports belong to packets whose beginning was not seen")
