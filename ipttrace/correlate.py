@@ -32,6 +32,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ipttrace.copies import is_copied_at, may_be_group, returning, split
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
@@ -45,6 +46,7 @@ from ipttrace.netfilter import (
 from ipttrace.own_table import OBSERVERS
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Outcome, PacketPath, Role, WireHop
+from ipttrace.reassembly import Fragments
 from ipttrace.report import Fingerprint, Locator, Station, Step, can_be_one, fingerprint
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.walk import Walk
@@ -96,6 +98,7 @@ class Correlator:
         self._walks: list[Walk] = []
         self._in_flight: defaultdict[Fingerprint, list[Walk]] = defaultdict(list)
         self._by_trace_id: dict[int, Walk] = {}
+        self._fragments = Fragments()
         self._sequence: int | None = None
         self._last_packet: PacketSummary | None = None
         self._last_key: Fingerprint = ()
@@ -180,10 +183,14 @@ class Correlator:
         key = self._last_key
         alike = [walk for walk in self._in_flight[key] if can_be_one(walk.packet, event.packet)]
         walk = self._choose(event, station, alike)
-        if walk is None and not _may_begin(event, station):
-            return None
         if walk is None:
+            walk = self._rejoined(key, event.packet) or self._returned(event, station, key, alike)
+        if walk is None:
+            copied = is_copied_at(station, alike)
+            if not copied and not _may_begin(event, station):
+                return None
             walk = self._begin(event, station, key, event.packet)
+            walk.copied = copied
         if event.trace_id is not None:
             self._by_trace_id[event.trace_id] = walk
         return walk
@@ -202,6 +209,27 @@ class Correlator:
             walk.ambiguous = True
         return possible[0]
 
+    def _rejoined(self, key: Fingerprint, packet: PacketSummary) -> Walk | None:
+        """Return the first fragment of a packet that was joined from fragments."""
+        walk = self._fragments.join(packet)
+        if walk is not None:
+            self._in_flight[key].append(walk)
+        return walk
+
+    def _returned(
+        self, event: TraceEvent, station: Station, key: Fingerprint, alike: list[Walk]
+    ) -> Walk | None:
+        """Return the copy of a packet that its sender receives."""
+        walk = returning(event, station, alike)
+        if walk is None:
+            return None
+        if not walk.copied:
+            walk = split(walk, next(self._ids))
+            self._walks.append(walk)
+            self._in_flight[key].append(walk)
+        walk.come_back()
+        return walk
+
     def _begin(
         self, event: TraceEvent, station: Station, key: Fingerprint, packet: PacketSummary
     ) -> Walk:
@@ -215,12 +243,13 @@ class Correlator:
             for other in rivals:
                 other.ambiguous = True
         self._walks.append(walk)
+        self._fragments.note(walk)
         self._in_flight[key] = [*waiting, walk]
         return walk
 
     def _is_settled(self, walk: Walk) -> bool:
         """Tell whether nothing more can be reported of a packet."""
-        return walk.fate is not None or self._at_the_end(walk)
+        return walk.fate is not None or walk.whole is not None or self._at_the_end(walk)
 
     def _at_the_end(self, walk: Walk) -> bool:
         """Tell whether no later chain can report a packet, wherever it goes from here."""
@@ -252,7 +281,8 @@ class Correlator:
         if event.verdict is Verdict.DROP:
             walk.leave(outcome, WireHop(event.time, "contained", self._name(index)))
         elif index != LOOPBACK_INDEX:
-            walk.leave(outcome, open_end=self._egress or self._goes_on(walk, station))
+            copies = walk.local and may_be_group(walk.packet.dst)
+            walk.leave(outcome, open_end=copies or self._egress or self._goes_on(walk, station))
 
     def _goes_on(self, walk: Walk, station: Station) -> bool:
         """Tell whether a packet that leaves here may meet a bridge's chains yet, or IP's in it.
@@ -265,7 +295,9 @@ class Correlator:
         return (Hook.POSTROUTING, False) not in walk.reached
 
     def outcome(self, walk: Walk) -> Outcome:
-        """Return a packet's fate as far as it is known now."""
+        """Return a packet's fate as far as it is known now; that of a fragment is the whole's."""
+        if walk.whole is not None:
+            return self.outcome(walk.whole)
         if walk.fate is not None:
             return walk.fate
         if self._own_table is None and self._at_the_end(walk):
@@ -337,8 +369,9 @@ class Correlator:
         gone = set(map(id, done))
         self._walks = [walk for walk in self._walks if id(walk) not in gone]
         self._in_flight.clear()
+        self._fragments.forget(gone)
         for walk in self._walks:
-            self._in_flight[fingerprint(walk.first)].append(walk)
+            self._in_flight[fingerprint(walk.packet)].append(walk)
         self._by_trace_id = {
             number: walk for number, walk in self._by_trace_id.items() if id(walk) not in gone
         }

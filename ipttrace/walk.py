@@ -22,11 +22,12 @@ from ipttrace.netfilter import (
 from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
+from ipttrace.ruleset import Rule
 from ipttrace.targets import ADDRESS_FIELDS
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
-FIRST_PRIORITY = -(1 << 31)
+FIRST_PRIORITY, LAST_PRIORITY = -(1 << 31), (1 << 31) - 1
 
 
 class Walk:
@@ -43,6 +44,7 @@ class Walk:
         "base",
         "base_open",
         "bridged",
+        "copied",
         "fate",
         "first",
         "first_in",
@@ -68,6 +70,7 @@ class Walk:
         "reached",
         "time",
         "visited",
+        "whole",
     )
 
     def __init__(self, number: int, packet: PacketSummary, event: TraceEvent) -> None:
@@ -95,12 +98,16 @@ class Walk:
         self.hops: list[Step | NatHop | WireHop] = []
         self.headers_from = self.mark_from = 0
         self.parent: Walk | None = None
+        self.whole: Walk | None = None
+        """The first of its fragments, which went on as the packet that they were joined to."""
         self.fate: Outcome | None = None
         self.open_end = False
         """It left, and a bridge's chains or those of EGRESS may report it yet."""
         self.ambiguous = False
         self.local = False
         """The packet was made in this namespace."""
+        self.copied = False
+        """It is the copy that goes back to this host: `copies`."""
 
     @property
     def ended(self) -> bool:
@@ -190,7 +197,7 @@ class Walk:
         if base is None or hook is None:
             return
         if self.hook is None:
-            self.local = hook is Hook.OUTPUT and not station.bridged
+            self.local = self.copied or (hook is Hook.OUTPUT and not station.bridged)
         elif station.bridged or self.bridged:
             self.reached[self.hook, self.bridged] = self.priority
         if base != self.base:
@@ -274,17 +281,20 @@ class Walk:
             self.hops.append(step)
             if event.backend is Backend.NFT:
                 self.mark_from += 1
-            self._settle(station.verdict)
+            self._settle(station)
         if station.closes:
             self.base_open = False
 
-    def _settle(self, verdict: Verdict | None) -> None:
+    def _settle(self, station: Station) -> None:
+        verdict = station.verdict
         if verdict in _CLOSING:
             self.base_open = False
         if verdict is Verdict.DROP:
             self.fate, self.open_end = Outcome.DROPPED, False
         elif verdict is Verdict.REJECT:
             self.fate, self.open_end = Outcome.REJECTED, False
+        elif verdict is Verdict.STOLEN and station.rule and _is_answered_by(station.rule):
+            self.fate, self.open_end = Outcome.DELIVERED, False
 
     def note_source(self, before: PacketSummary, time: float) -> None:
         """Add the nat hop where the last chains of a hook gave the packet another source."""
@@ -311,6 +321,24 @@ class Walk:
         self.base_open = False
         if wire is not None:
             self.hops.append(wire)
+
+    def come_back(self) -> None:
+        """Go on: what was sent is received here again."""
+        self.fate, self.open_end = None, False
+
+    def back_behind_output(self, hops: list[Step], mark: int) -> None:
+        """Go back to where OUTPUT was over, with these hops and this mark."""
+        self.hops, self.mark = [*hops], mark
+        self.headers_from = self.mark_from = len(hops)
+        self.hook, self.priority = Hook.OUTPUT, LAST_PRIORITY
+        self.base, self.base_open = None, False
+        self.visited = {base for base in self.visited if base[3] is Hook.OUTPUT}
+        self.come_back()
+
+
+def _is_answered_by(rule: Rule) -> bool:
+    """Tell whether a rule takes a packet in a socket's place (nf_synproxy_core.c)."""
+    return (rule.target or "").upper() == "SYNPROXY"
 
 
 def _differences(old: PacketSummary, new: PacketSummary) -> list[Change]:

@@ -27,6 +27,7 @@ VERDICT_WORDS = frozenset(
         "reject",
         "return",
         "snat",
+        "synproxy",
         "tproxy",
         "vmap",
     }
