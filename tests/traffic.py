@@ -99,6 +99,32 @@ table netdev nd {
 }
 """
 
+BRIDGED = """table bridge b {
+    chain early {
+        type filter hook prerouting priority -300
+        meta nftrace set 1
+    }
+    chain late {
+        type filter hook prerouting priority 300
+        udp dport 53 jump inner
+    }
+    chain inner { udp dport 53 return
+    }
+    chain across {
+        type filter hook forward priority -200
+        tcp dport 8445 meta mark set 0x7
+    }
+    chain after {
+        type filter hook forward priority 200
+        udp dport 5353 drop
+    }
+    chain gone {
+        type filter hook postrouting priority 0
+    }
+}
+"""
+"""br_netfilter calls IP's chains between `early` and `late`, `across` and `after`, after `gone`."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -112,6 +138,8 @@ class Scenario:
     """A command after the rules were loaded."""
     finish: tuple[str, ...] = ()
     """A command for the end, for the events it brings."""
+    bridged: bool = False
+    """The server is a switch with br_netfilter: frames come in on s0 and leave by x0."""
 
 
 def _ip(version: int, **more: Any) -> Any:
@@ -275,6 +303,20 @@ def _scenarios() -> Iterator[tuple[str, Scenario]]:
         yield (
             f"native{version}",
             Scenario("native nft: inet and netdev", version, {"nft": NATIVE}, udp_packets),
+        )
+        tool = f"ip{'6' * (version == 6)}tables-legacy-restore"
+        yield (
+            f"bridged{version}",
+            Scenario(
+                "frames on a bridge: nft's chains of the bridge, with legacy ones inside them",
+                version,
+                {
+                    tool: f"{TRACE_ALL}*filter\n-A FORWARD -p tcp -j ACCEPT\nCOMMIT\n",
+                    "nft": BRIDGED,
+                },
+                walk_packets,
+                bridged=True,
+            ),
         )
     yield (
         "both4",
