@@ -17,9 +17,10 @@ nft       the first report of each base chain carries the headers; all carry a t
           hash of the packet's address.  Ids are reused, so an id is believed for reports without
           headers only, and every report with headers binds it anew.
 
-Several walks with one fingerprint: a packet that was born while another was inside a chain (TEE)
-runs to its end within that chain's walk, so the inner one is served first.  Otherwise equal packets
-are in flight: the oldest is served first and both are flagged `ambiguous`.
+Several walks with one fingerprint: a packet that is inside a chain reports next where its jumps
+lead, and nowhere else (`Walk.expects`).  A packet that was born while another was inside a chain
+(TEE) runs to its end within that chain's walk, so the inner one is served first.  Otherwise equal
+packets are in flight: the oldest is served first and both are flagged `ambiguous`.
 
 A walk ends by a fatal verdict, or where one of our observer chains reports: at the end of INPUT the
 packet is handed to a socket, at the end of POSTROUTING to an interface.  Where there are no
@@ -197,8 +198,14 @@ class Correlator:
 
     def _choose(self, event: TraceEvent, station: Station, walks: list[Walk]) -> Walk | None:
         possible = [walk for walk in walks if walk.can_take(event, station)]
-        if len(possible) < 2:
+        if not possible or (len(possible) == 1 and not possible[0].copying):
             return possible[0] if possible else None
+        expected = [walk for walk in possible if walk.expects(event, station)]
+        if not expected and possible[0].copying and _may_begin(event, station):
+            return None
+        possible = expected or possible
+        if len(possible) == 1:
+            return possible[0]
         bound = self._by_trace_id.get(event.trace_id or 0)
         if bound in possible:
             return bound
@@ -236,7 +243,11 @@ class Correlator:
         walk = Walk(next(self._ids), packet, event)
         waiting = [other for other in self._in_flight[key] if not self._is_settled(other)]
         rivals = [other for other in waiting if can_be_one(other.packet, packet)]
-        around = [other for other in rivals if other.base_open and other.hook is not station.hook]
+        around = [
+            other
+            for other in rivals
+            if other.inside and (other.hook is not station.hook or other.copying)
+        ]
         walk.parent = around[-1] if around else None
         if rivals and walk.parent is None and event.backend is Backend.LEGACY:
             walk.ambiguous = True

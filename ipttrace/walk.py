@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipttrace.event import TraceEvent
+from ipttrace.jumpstack import next_place
 from ipttrace.netfilter import (
     FATAL_VERDICTS,
     INET_HOOKS,
@@ -28,20 +29,24 @@ from ipttrace.targets import ADDRESS_FIELDS
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
 FIRST_PRIORITY, LAST_PRIORITY = -(1 << 31), (1 << 31) - 1
+COPIES = "TEE"
+"""A copy starts at OUTPUT while the packet waits within the rule (nf_dup_ipv4.c)."""
 
 
 class Walk:
     """A packet that is (or was) on its way; the correlator's unit of state.
 
     `hook`, `priority` and `base` say which walk of a base chain reported last; `base_open` whether
-    that walk can report again.  `headers_from` and `mark_from` are the indexes of the first hop
-    that may have changed what was last known of the headers and of the mark.  `reached` is kept
-    only of packets that meet a bridge's chains: how far they came at each stage.
+    that walk can report again, `base_from` is the index of its first hop.  `headers_from` and
+    `mark_from` are the indexes of the first hop that may have changed what was last known of the
+    headers and of the mark.  `reached` is kept only of packets that meet a bridge's chains: how far
+    they came at each stage.
     """
 
     __slots__ = (
         "ambiguous",
         "base",
+        "base_from",
         "base_open",
         "bridged",
         "copied",
@@ -91,6 +96,7 @@ class Walk:
         self.priority = FIRST_PRIORITY
         self.reached: dict[Stage, int] = {}
         self.base: Base | None = None
+        self.base_from = 0
         self.base_open = False
         self.last_chain = ""
         self.last_number = 0
@@ -134,6 +140,37 @@ class Walk:
             return False
         return self._same_addresses(event, station, here, there)
 
+    def expects(self, event: TraceEvent, station: Station) -> bool:
+        """Tell whether this packet must be here next, or is nowhere in the midst of a chain.
+
+        To be asked of a report that it can take; an inferred verdict may be wrong.
+        """
+        if not self.inside:
+            return True
+        if station.base != self.base:
+            return False
+        steps = (step for step in self.hops[self.base_from :] if isinstance(step, Step))
+        place = next_place(steps) if event.backend is Backend.LEGACY else None
+        return place is None or (event.chain == place[0] and (event.number or 0) > place[1])
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is in the midst of a chain that is not ours."""
+        return self.base_open and len(self.hops) > self.base_from
+
+    @property
+    def copying(self) -> bool:
+        """Whether a copy of it may be on its way: a TEE rule copies the packet within the rule.
+
+        A legacy rule reports before that, an nft rule after.
+        """
+        last = self.hops[-1] if self.inside else None
+        if not isinstance(last, Step):
+            return False
+        rule = last.station.rule
+        nft = last.station.chain.backend is Backend.NFT
+        return nft or (rule is not None and rule.target == COPIES)
+
     def _goes_on_at(self, here: Hook, there: Stage, priority: int) -> bool:
         """Tell whether a packet that met a bridge can be at a stage next, or there again."""
         stage = (here, self.bridged)
@@ -144,8 +181,11 @@ class Walk:
     def _is_further(self, event: TraceEvent) -> bool:
         """Tell whether a report is further down the chain that reported last.
 
-        A chain is entered again only from another chain, whose jump reports.
+        A chain is entered again only from another chain, whose jump reports.  Of an nft base
+        chain's reports only the first has headers (nft_trace_notify in nf_tables_trace.c).
         """
+        if event.backend is Backend.NFT and event.packet is not None:
+            return False
         return event.chain != self.last_chain or (event.number or 0) > self.last_number
 
     def _same_addresses(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
@@ -203,6 +243,7 @@ class Walk:
         if base != self.base:
             self.visited.add(base)
             self.base = base
+            self.base_from = len(self.hops)
         self.hook, self.bridged = hook, station.bridged
         self.priority = station.priority
         self.base_open = True
