@@ -13,7 +13,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="remove rules, tables and devices of sessions that died",
         description=(
             "Remove what sessions that died left behind: TRACE rules with a comment 'ipttrace:...',"
-            " nft tables and trace instances named ipttrace-*, devices named iptt*."
+            " nft tables and trace instances named ipttrace-*, devices named iptt*,"
+            " and net.netfilter.nf_log_all_netns, a setting of the whole host."
             " Sessions that are alive are left alone."
         ),
     )
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Remove leftovers and say what was removed, one line each."""
     from ipttrace.system.capabilities import require_privilege
     from ipttrace.system.guardian import sweep
+    from ipttrace.system.kernel_log import put_back_left
     from ipttrace.system.namespaces import find_namespace
 
     require_privilege()
@@ -39,4 +41,5 @@ def run(args: argparse.Namespace) -> int:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
         sys.stdout.writelines(f"{namespace}: {line}\n" for line in lines)
+    sys.stdout.writelines(f"this host: removed {line}\n" for line in put_back_left())
     return 0

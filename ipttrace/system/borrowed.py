@@ -3,12 +3,14 @@
 A session that uses a setting holds an abstract name `ipttrace-setting/<setting>/<user>/<before>`
 in the namespace that the setting belongs to (see `presence`).  The name says what the setting was
 before the first session changed it, so that any session, the last one, can put that back.  Main
-process and guardian both hold it: it outlives either of them.
+process and guardian both hold it: it outlives either of them.  Where the setting is the whole
+machine's, a note in a file outlives both: the next session, or `ipttrace clean`, puts it back.
 """
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,8 @@ class Setting:
     name: str
     """As sysctl(8) writes it: `net.netfilter.nf_log_all_netns`."""
     value: str
+    note: str | None = None
+    """Where to write down what it was; only for a setting that outlives every namespace."""
 
     @property
     def path(self) -> Path:
@@ -56,6 +60,7 @@ class Borrowed:
     def apply(self) -> None:
         """Change the setting; raises an error if the kernel refuses."""
         if self.changed:
+            _note(self.setting, self.before)
             self.namespace.run(lambda: _write(self.setting, self.setting.value))
 
     def put_back(self) -> None:
@@ -68,8 +73,8 @@ class Borrowed:
     def _put_back_here(self) -> None:
         with presence.only_one():
             others = [name for name in _in_use(self.setting) if name != self.name]
-            if self.changed and not others and _read(self.setting) == self.setting.value:
-                _write(self.setting, self.before)
+            if self.changed and not others:
+                _restore(self.setting, self.before)
 
     def close(self) -> None:
         """Stop holding the name."""
@@ -85,7 +90,7 @@ def borrow(setting: Setting, namespace: Namespace, user: str) -> Borrowed:
     def take() -> Borrowed:
         with presence.only_one():
             used = _in_use(setting)
-            before = used[0].rpartition("/")[2] if used else _read(setting)
+            before = used[0].rpartition("/")[2] if used else _before(setting)
             name = f"{PREFIX}{setting.name}/{user}/{before}"
             try:
                 holder = presence.take_name(name)
@@ -105,6 +110,20 @@ def inherited(setting: Setting, name: str, descriptors: tuple[int, int]) -> Borr
     return Borrowed(setting, where, name, before, socket.socket(fileno=holder))
 
 
+def put_back_left(setting: Setting, namespace: Namespace) -> bool:
+    """Put back what a session noted that died with its guardian; return whether there was one."""
+
+    def put_back() -> bool:
+        with presence.only_one():
+            noted = _noted(setting)
+            if noted is None or _in_use(setting):
+                return False
+            _restore(setting, noted)
+            return True
+
+    return namespace.run(put_back)
+
+
 def is_borrowed(setting: Setting, namespace: Namespace) -> bool:
     """Return whether a session uses the setting now."""
     return bool(namespace.run(lambda: _in_use(setting)))
@@ -113,6 +132,35 @@ def is_borrowed(setting: Setting, namespace: Namespace) -> bool:
 def _in_use(setting: Setting) -> list[str]:
     """Return the names of those who use the setting, in the calling thread's namespace."""
     return [holder.name for holder in presence.holders(f"{PREFIX}{setting.name}/")]
+
+
+def _before(setting: Setting) -> str:
+    """Return what the setting was before anybody of us changed it."""
+    now = _read(setting)
+    return _noted(setting) or now if now == setting.value else now
+
+
+def _restore(setting: Setting, before: str) -> None:
+    """Write what was before, but not over what somebody else wrote meanwhile."""
+    if _read(setting) == setting.value:
+        _write(setting, before)
+    if setting.note is not None:
+        with suppress(OSError):
+            Path(setting.note).unlink(missing_ok=True)
+
+
+def _note(setting: Setting, before: str) -> None:
+    if setting.note is not None:
+        with suppress(OSError):  # it is there for the worst case only
+            Path(setting.note).write_text(f"{before}\n")
+
+
+def _noted(setting: Setting) -> str | None:
+    try:
+        text = Path(setting.note).read_text().strip() if setting.note is not None else ""
+    except OSError:
+        return None
+    return text if text.isdecimal() else None
 
 
 def _read(setting: Setting) -> str:

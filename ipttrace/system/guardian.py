@@ -162,7 +162,7 @@ class Guardian:
         namespace = os.open(borrowed.namespace.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with self._surviving():
-                command = Borrow(setting.name, setting.value, borrowed.name)
+                command = Borrow(setting.name, setting.value, borrowed.name, setting.note)
                 self._ask(command, Done, namespace, borrowed.holder.fileno())
         finally:
             os.close(namespace)

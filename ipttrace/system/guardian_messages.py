@@ -58,6 +58,7 @@ class Borrow(msgspec.Struct, frozen=True, tag=True):
     value: str
     held: str
     """The name that says what the setting was; see `borrowed`."""
+    note: str | None = None
 
 
 class Release(msgspec.Struct, frozen=True, tag=True):

@@ -112,8 +112,8 @@ class GuardianProcess:
                 return IsArmed(self._arming.arm(request))
             case Bequeath():
                 self._arming.bequeath(_bequest(*descriptors))
-            case Borrow(name, value, held):
-                self._borrow(Setting(name, value), held, *descriptors)
+            case Borrow(name, value, held, note):
+                self._borrow(Setting(name, value, note), held, *descriptors)
             case Release():
                 self._arming.release()
             case Quiet():

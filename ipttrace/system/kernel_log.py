@@ -32,6 +32,7 @@ from ipttrace.ports import Datagram, RulesetReader, TraceRequest
 from ipttrace.ruleset import Ruleset
 from ipttrace.sifting import Sieve
 from ipttrace.system.borrowed import Borrowed, Setting, borrow, is_borrowed, namespace_number
+from ipttrace.system.borrowed import put_back_left as put_back_setting
 from ipttrace.system.namespaces import HERE, Namespace
 from ipttrace.system.netlink_queue import NetlinkQueue
 from ipttrace.system.nf_log import LISTENER
@@ -47,7 +48,7 @@ SEARCH = 1.0
 """Seconds after which the names of the interfaces are read again."""
 
 LOGGERS = {PacketFamily.IPV4: "nf_log_ipv4", PacketFamily.IPV6: "nf_log_ipv6"}
-ALL_NAMESPACES = Setting("net.netfilter.nf_log_all_netns", "1")
+ALL_NAMESPACES = Setting("net.netfilter.nf_log_all_netns", "1", "/run/ipttrace-nf_log_all_netns")
 """It is there in the first namespace only (netfilter_log_sysctl_init, net/netfilter/nf_log.c)."""
 
 STARTED = Namespace("that the tool runs in", HERE.path)
@@ -226,6 +227,14 @@ def open_kernel_log(wanted: Fallback, guardian: Borrower, rules: RulesetReader) 
 def is_in_use(namespace: Namespace, families: Sequence[PacketFamily]) -> bool:
     """Return whether a session reads the kernel log: one that binds NFLOG would make it deaf."""
     return any(is_borrowed(_logger(family), namespace) for family in families)
+
+
+def put_back_left() -> list[str]:
+    """Put back what a session changed for all namespaces that died with its guardian."""
+    for candidate in (STARTED, INIT):
+        if _prints(candidate) and put_back_setting(ALL_NAMESPACES, candidate):
+            return [f"{ALL_NAMESPACES.name}={ALL_NAMESPACES.value}"]
+    return []
 
 
 def _let_print(wanted: Fallback, guardian: Borrower) -> list[str]:

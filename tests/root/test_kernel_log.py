@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from ipttrace.cli import event_sources
 from ipttrace.cli.compose import trace_probe
 from ipttrace.cli.event_sources import Sources
+from ipttrace.cli.main import main
 from ipttrace.errors import KernelError
 from ipttrace.event import Event, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import Backend, PacketFamily
@@ -432,6 +434,7 @@ def test_another_session_that_holds_the_group_is_waited_for(
 PARENT = """
 import sys
 from ipttrace.cli.event_sources import Sources
+from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend
 from ipttrace.ports import TraceRequest
 from ipttrace.system.clock import SystemClock
@@ -522,3 +525,44 @@ def reports_by_packet(events: list[Event]) -> set[int]:
     """Return how many reports there are of one packet."""
     found = [event.packet for event in events if isinstance(event, TraceEvent)]
     return set(Counter(packet.ip_id for packet in found if packet is not None).values())
+
+
+def test_clean_puts_back_what_a_session_and_its_guardian_left(
+    netns: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LogListener(netns):
+        kill_all(*start_parent(netns))
+        assert everywhere() == "1"
+        assert main(["clean", "--netns", netns]) == 0
+        assert everywhere() == "0"
+        assert "this host: removed net.netfilter.nf_log_all_netns=1" in capsys.readouterr().out
+        assert main(["clean", "--netns", netns]) == 0
+        assert "this host" not in capsys.readouterr().out
+
+
+def test_clean_leaves_what_a_living_session_needs(netns: str) -> None:
+    with LogListener(netns), Session(netns):
+        assert main(["clean", "--netns", netns]) == 0
+        assert everywhere() == "1"
+
+
+def test_the_next_session_puts_back_what_a_session_and_its_guardian_left(
+    netns: str, namespaces: Namespaces
+) -> None:
+    with LogListener(netns):
+        kill_all(*start_parent(netns))
+    other = namespaces.add("other")
+    with LogListener(other), Session(other):
+        assert everywhere() == "1"
+    assert everywhere() == "0"
+
+
+def kill_all(parent: subprocess.Popen[str], guardian: int) -> None:
+    """Kill a session and its guardian before either can put anything back."""
+    descriptor = os.pidfd_open(guardian)
+    os.kill(guardian, signal.SIGSTOP)
+    parent.kill()
+    parent.communicate()
+    os.kill(guardian, signal.SIGKILL)
+    assert select.select([descriptor], [], [], 5)[0]
+    os.close(descriptor)
