@@ -35,7 +35,7 @@ _RECORD = re.compile(rb"([0-9]{1,10}),([0-9]{1,20}),[^;]*;([^\n]*)")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _HEAD = re.compile(
     r"TRACE: ([^:]+):(.+):(rule|return|policy):([0-9]{1,10}) IN=([^ ]*) OUT=([^ ]*) "
-    r"(?:PHYSIN=[^ ]* )?(?:PHYSOUT=[^ ]* )?"
+    r"(?:PHYSIN=([^ ]*) )?(?:PHYSOUT=([^ ]*) )?"
     r"(?:MAC(?:SRC)?=[^ ]* (?:MACDST=[^ ]* )?(?:VPROTO=[^ ]* VID=[^ ]* )?(?:MACPROTO=[^ ]* )?)?"
     r"(?:TUNNEL=[^ ]* )?",
     re.DOTALL,
@@ -64,7 +64,7 @@ def decode_line(line: str, time: float, interfaces: Mapping[str, int]) -> Event 
     head = _HEAD.match(line)
     if head is None:
         return None
-    table, chain, kind, number, in_name, out_name = head.groups()
+    table, chain, kind, number, in_name, out_name, *ports = head.groups()
     if any(name and name not in interfaces for name in (in_name, out_name)):
         return None
     try:
@@ -90,6 +90,8 @@ def decode_line(line: str, time: float, interfaces: Mapping[str, int]) -> Event 
         mark=int(mark[1], 16) if mark else 0,
         in_index=interfaces.get(in_name),
         out_index=interfaces.get(out_name),
+        physical_in=interfaces.get(ports[0] or ""),
+        physical_out=interfaces.get(ports[1] or ""),
     )
 
 

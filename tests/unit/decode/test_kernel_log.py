@@ -181,6 +181,11 @@ def test_what_stands_between_interfaces_and_packet_is_passed_over(
     assert event.packet == packet_of(UDP)
 
 
+def test_a_bridges_ports_stand_beside_the_bridge() -> None:
+    event = only(f"TRACE: filter:FORWARD:policy:1 IN=s0 OUT=s0 PHYSIN=lo PHYSOUT=s0 {MAC}{UDP}")
+    assert (event.physical_in, event.physical_out) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "flags"),
     [

@@ -55,6 +55,14 @@ def test_the_mark_is_zero_when_the_kernel_leaves_it_out() -> None:
     assert (event.mark, event.sequence, event.in_index, event.out_index) == (0, None, None, None)
 
 
+def test_a_bridges_ports_stand_beside_the_bridge() -> None:
+    indexes = [(kind, struct.pack(">I", kind * 10)) for kind in (4, 5, 6, 7)]
+    event = decode_nflog(attributes((1, HEADER), (9, UDP4), (10, PREFIX), *indexes), 2, 0.0)
+    assert isinstance(event, TraceEvent)
+    assert (event.in_index, event.out_index) == (40, 50)
+    assert (event.physical_in, event.physical_out) == (60, 70)
+
+
 def test_a_trace_prefix_in_another_family_is_foreign() -> None:
     event = decode_nflog(attributes((1, HEADER), (9, UDP4), (10, PREFIX)), 7, 0.0)
     assert isinstance(event, ForeignLog)
