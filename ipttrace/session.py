@@ -100,13 +100,14 @@ class TraceSession:
         """Return what to arm in a namespace: as narrow as can be where the packets are made.
 
         The first namespace that they come in by may see another source already, and in later ones
-        NAT may have changed all but the source port.
+        NAT may have changed all but the source port.  Packets with ports of their own are known by
+        their destination there: without, all traffic would be theirs.
         """
-        plan = self._plan
+        plan, flow = self._plan, _common(flows)
         request = TraceRequest(
             session=plan.session,
             hook=Hook.OUTPUT if number == plan.made_in else Hook.PREROUTING,
-            flow=_common(flows),
+            flow=flow,
             trigger=plan.trigger,
             any_source=flows[0].src in UNSPECIFIED,
             lifetime=60.0 + plan.wait * plan.packets,
@@ -120,7 +121,8 @@ class TraceSession:
                 in_interface=plan.in_interface,
                 contain=plan.contain,
             )
-        return replace(request, any_source=True, any_destination=True)
+        one_port = flow.sport is not None or flow.icmp_id is not None
+        return replace(request, any_source=True, any_destination=one_port)
 
     def _send_all(self) -> None:
         for number in range(1, self._plan.packets + 1):

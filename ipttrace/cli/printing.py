@@ -133,11 +133,11 @@ def _open_for_writing(file: str) -> BinaryIO:
 
 
 def meets_expectation(word: str, result: TraceResult) -> bool:
-    """Tell whether every probe's outcome or cause is `word`."""
-    probes = _probes(result)
-    return bool(probes) and all(
+    """Tell whether the outcome or cause of every probe is `word`, on its last leg."""
+    ends = {path.journey: path for path in _probes(result)}
+    return bool(ends) and all(
         meets(word, path.outcome, path.diagnosis.cause if path.diagnosis else None)
-        for path in probes
+        for path in ends.values()
     )
 
 

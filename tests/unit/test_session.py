@@ -169,3 +169,31 @@ def test_what_disarming_found_is_in_the_result() -> None:
         ("our rule was gone",),
         1,
     )
+
+
+def requested_behind_the_first(*packets: PacketSummary) -> TraceRequest:
+    """Return what a later namespace was asked to trace."""
+    log: list[str] = []
+    first, later = RecordingRules(log), RecordingRules(log)
+    sides = [
+        Side(rules, FixedRules(RECORDING.ruleset), lambda _: ListSource(), netns)
+        for rules, netns in ((first, "client"), (later, "server"))
+    ]
+    kernel = Kernel(sides, ScriptedClient(packets, log, ["TIMEOUT"] * len(packets)), FakeClock())
+    TraceSession(replace(REAL, packets=len(packets)), kernel).run(lambda _: None)
+    assert not first.requests[0].any_destination
+    return later.requests[0]
+
+
+def test_a_later_namespace_knows_a_packet_by_its_source_port_alone() -> None:
+    request = requested_behind_the_first(SYN)
+    assert (request.any_source, request.any_destination) == (True, True)
+    assert request.flow is not None
+    assert request.flow.sport == SYN.sport
+
+
+def test_packets_with_ports_of_their_own_are_known_by_their_destination() -> None:
+    request = requested_behind_the_first(SYN, replace(SYN, sport=41000))
+    assert (request.any_source, request.any_destination) == (True, False)
+    assert request.flow is not None
+    assert request.flow.sport is None
