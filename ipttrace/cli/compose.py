@@ -39,11 +39,13 @@ def trace_probe(
     note: Note,
     hint: Note = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    follows: bool = True,
 ) -> TraceResult:
     """Send and trace what `spec` asks for.
 
     `answer` gets the paths as soon as they are known, before all is taken back; `note` hears of
     what takes long or goes wrong, `hint` of what the user may want to know about such a probe.
+    With `follows` it is said where on this host a probe goes on.
     """
     traced = [find_namespace(name) for name in spec.netns or (None,)]
     capabilities.require_privilege()
@@ -62,13 +64,18 @@ def trace_probe(
         client = _client(spec, traced[0], session, guardians[0])
         kernel = Kernel(sides, client, clock, cancelled)
         warming.join()
-        told = _onward_teller(traced)
+        told = _onward_teller(traced if follows else ())
         session_run = TraceSession(_plan(spec, session, traced), kernel)
         return told(session_run.run(lambda result: answer(told(result))))
 
 
 def _onward_teller(traced: Sequence[Namespace]) -> Callable[[TraceResult], TraceResult]:
-    """Return what adds to a result where its probes went on; each is looked for once."""
+    """Return what adds to a result where its probes went on; each is looked for once.
+
+    Nothing is added if `traced` is empty.
+    """
+    if not traced:
+        return lambda result: result
     names = [namespace.name for namespace in traced]
     find = cache(partial(find_onward, traced))
     return lambda result: tell_onward(result, names, find)
