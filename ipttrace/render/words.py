@@ -30,6 +30,15 @@ ICMP_NAMES = {
 }
 """RFC 792, RFC 4443, RFC 4861."""
 
+EXTENSIONS = {
+    "0": "hop-by-hop options",
+    "43": "routing header",
+    "44": "fragment",
+    "51": "authentication header",
+    "60": "destination options",
+}
+"""Of IPv6 (RFC 8200), where nft does not show what is behind them."""
+
 MARKS = {
     Outcome.DELIVERED: ">",
     Outcome.FORWARDED: ">",
@@ -57,7 +66,8 @@ def endpoint(address: str, port: int | None) -> str:
 def flow_words(packet: PacketSummary) -> str:
     """Return `tcp 203.0.113.7:40000 > 198.51.100.1:8443`."""
     source = endpoint(packet.src, packet.sport)
-    return f"{packet.protocol} {source} > {endpoint(packet.dst, packet.dport)}"
+    protocol = "ipv6" if packet.partial else packet.protocol
+    return f"{protocol} {source} > {endpoint(packet.dst, packet.dport)}"
 
 
 def packet_words(packet: PacketSummary) -> str:
@@ -69,6 +79,8 @@ def packet_words(packet: PacketSummary) -> str:
         parts.append(_icmp_words(packet.family, packet.icmp))
     if packet.fragment_offset or packet.more_fragments:
         parts.append(f"fragment at {packet.fragment_offset}")
+    if packet.partial:
+        parts.append(EXTENSIONS.get(packet.protocol, f"extension header {packet.protocol}"))
     if packet.length:
         parts.append(f"{packet.length} bytes")
     if packet.quoted is not None:

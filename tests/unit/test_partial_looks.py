@@ -9,8 +9,10 @@ import pytest
 
 from ipttrace.correlate import Correlator
 from ipttrace.event import TraceEvent
+from ipttrace.matching import PacketFacts, judge
 from ipttrace.packet import PacketSummary
 from ipttrace.path import PacketPath
+from ipttrace.render.words import packet_words
 from ipttrace.report import can_be_one, fingerprint
 from tests.recordings import read_recording
 from tests.transcripts import INTERFACES, events_of
@@ -97,3 +99,21 @@ def test_nft_alone_shows_what_it_knows_of_each_fragment() -> None:
         ("2001:db8::/96", "::/0"),
     ]
     assert [len(path.hops) for path in both] == [2, 2]
+
+
+def test_what_nft_does_not_show_is_no_word() -> None:
+    assert [packet_words(head(each)) for each in reports(NFT)] == [
+        "ipv6 2001:db8::2 > 2001:db8::1  hop-by-hop options  76 bytes",
+        "ipv6 2001:db8::2 > 2001:db8::1  routing header  60 bytes",
+        "ipv6 2001:db8::2 > 2001:db8::1  fragment  96 bytes",
+        "ipv6 2001:db8::/96 > ::/0  fragment  104 bytes",
+    ]
+    assert packet_words(head(reports(LEGACY)[3])).startswith("udp 2001:db8::2 > 2001:db8::1")
+
+
+def test_a_rule_is_not_judged_by_what_nft_does_not_show() -> None:
+    later = PacketFacts(head(reports(NFT)[3]), "eth0")
+    first = PacketFacts(head(reports(NFT)[2]), "eth0")
+    assert judge("-A INPUT -p tcp -m tcp --dport 22 -j DROP", first).matches is None
+    assert judge("-A INPUT -s 2001:db8:7::/64 -j DROP", first).matches is False
+    assert judge("-A INPUT -s 2001:db8:7::/64 -j DROP", later).matches is None
