@@ -197,7 +197,7 @@ def _rewrites_headers(rule: Rule | None) -> bool:
 class Step:
     """A station that a packet met: a hop in the making."""
 
-    __slots__ = ("changes", "hook", "priority", "station", "time")
+    __slots__ = ("changes", "hook", "priority", "station", "target", "time")
 
     def __init__(self, station: Station, time: float, hook: Hook | None, priority: int) -> None:
         self.station = station
@@ -205,6 +205,8 @@ class Step:
         self.hook = hook
         self.priority = priority
         self.changes: tuple[Change, ...] = ()
+        self.target: str | None = None
+        """The chain that an nft rule led to: a verdict map's rule does not tell."""
 
     def hop(self, counter: Counter | None) -> ChainHop:
         """Return the hop; `counter` is by how much the rule's counter rose."""
@@ -220,7 +222,7 @@ class Step:
             rule.number if rule else None,
             station.handle,
             rule.text if rule else None,
-            rule.target if rule else None,
+            self.target or (rule.target if rule else None),
             counter,
             self.changes,
         )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ipttrace.correlate import Correlator
 from ipttrace.event import Lost
-from ipttrace.netfilter import PacketFamily, RuleRef
+from ipttrace.netfilter import Hook, PacketFamily, RuleRef, TableFamily
+from ipttrace.own_table import BEFORE_RAW
 from ipttrace.ports import (
     Armed,
     Clock,
@@ -17,7 +18,7 @@ from ipttrace.ports import (
     TraceRequest,
     TraceRules,
 )
-from ipttrace.ruleset import Counter, Ruleset, conntrack_active, counter_changes
+from ipttrace.ruleset import Chain, Counter, Ruleset, conntrack_active, counter_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,11 @@ class Tracer:
         )
         self.armed = self._side.rules.arm(request)
         self._source = self._side.open_source(request)
-        warnings = (*self.armed.warnings, *self._source.warnings)
+        ruleset = reader.read(family)
+        warnings = (*self.armed.warnings, *self._source.warnings, *rules_met_untraced(ruleset))
         self.armed = replace(self.armed, warnings=warnings)
         self.correlator = Correlator(
-            reader.read(family),
+            ruleset,
             ids=self._ids,
             netns=self.netns,
             interfaces=reader.interfaces(),
@@ -113,6 +115,22 @@ class Tracer:
             if self._source is not None:
                 self._source.close()
                 self._source = None
+
+
+def rules_met_untraced(ruleset: Ruleset) -> tuple[str, ...]:
+    """Return a warning if packets meet rules before they are traced: triggers stand in IP."""
+    early = [f"{c.ref.table_family} {c.ref}" for c in ruleset.chains.values() if _is_early(c)]
+    if not early:
+        return ()
+    return (f"not traced, because packets meet them first: the rules of {', '.join(early)}",)
+
+
+def _is_early(chain: Chain) -> bool:
+    if not chain.user_rules or chain.ref.table_family is TableFamily.BRIDGE:
+        return False
+    if chain.hook in (Hook.PREROUTING, Hook.OUTPUT):
+        return (chain.priority or 0) < BEFORE_RAW
+    return chain.hook is Hook.INGRESS
 
 
 def _tracked(ruleset: Ruleset, entries: int) -> frozenset[PacketFamily]:

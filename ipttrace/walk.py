@@ -318,7 +318,7 @@ class Walk:
             self.headers_from = self.mark_from
         if not station.hidden:
             step = Step(station, event.time, station.hook or self.hook, self.priority)
-            step.changes = changes
+            step.changes, step.target = changes, event.target_chain
             self.hops.append(step)
             if event.backend is Backend.NFT:
                 self.mark_from += 1

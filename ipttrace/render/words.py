@@ -53,6 +53,7 @@ MARKS = {
 
 STOPS = FATAL_VERDICTS | {Verdict.QUEUE, Verdict.STOLEN}
 NATIVE_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
+VERDICT_MAP = re.compile(r"\bvmap\b")
 NATIVE_HANDLE = re.compile(r"\s*# handle \d+\s*$")
 
 
@@ -139,9 +140,24 @@ def hop_effects(hop: ChainHop) -> tuple[str, ...]:
     changes = tuple(change_words(change) for change in hop.changes)
     if hop.verdict in STOPS:
         return (*changes, str(hop.verdict))
+    if _is_verdict_map(hop.rule or ""):
+        return (*changes, *_mapped(hop))
     if hop.event is TraceKind.RULE and hop.basis is Basis.UNKNOWN:
         return (*changes, "verdict unknown")
     return changes
+
+
+def _is_verdict_map(rule: str) -> bool:
+    return VERDICT_MAP.search(rule) is not None and not rule.startswith("-A ")
+
+
+def _mapped(hop: ChainHop) -> tuple[str, ...]:
+    """Return what a verdict map decided: its rule's text does not say it."""
+    if hop.verdict is None or hop.verdict is Verdict.CONTINUE:
+        return ()
+    leads = hop.verdict in (Verdict.JUMP, Verdict.GOTO)
+    words = [str(hop.verdict), clean_text(hop.target or "")] if leads else [str(hop.verdict)]
+    return (" ".join(words),)
 
 
 def change_words(change: Change) -> str:
