@@ -102,6 +102,9 @@ def _fields(attributes: Attributes, family: int) -> tuple[Before, After]:
         raise Malformed("a trace report without type, family, table or chain")
     policy = kind is TraceKind.POLICY
     handle = None if policy else number(attributes, NFTA_TRACE_RULE_HANDLE, 8)
+    if kind is TraceKind.RETURN and handle is not None:
+        # A rule that returns: Linux 6.1 names its type by the verdict (nft_trace_verdict).
+        kind = TraceKind.RULE
     verdict, target_chain = _ruling(attributes, policy=policy)
     mark = number(attributes, NFTA_TRACE_MARK, 4)
     before = (

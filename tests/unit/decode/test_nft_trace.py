@@ -53,6 +53,11 @@ def test_verdict_codes(code: int, expected: Verdict | None) -> None:
     assert report(more=verdict(code)).verdict is expected
 
 
+@pytest.mark.parametrize("kind", [RULE, RETURN])
+def test_a_rule_that_returns_is_a_rule_whichever_type_the_kernel_gives_it(kind: int) -> None:
+    assert report(kind, more=verdict(-5)).kind is TraceKind.RULE
+
+
 def test_a_jump_says_where_to() -> None:
     event = report(more=verdict(-3, b"a:b"))
     assert (event.verdict, event.target_chain) == (Verdict.JUMP, "a:b")
