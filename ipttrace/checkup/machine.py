@@ -130,14 +130,18 @@ def _modules(machine: Machine, advise: Adviser) -> Iterator[Finding]:
     for part in PARTS:
         yield from _missing(part, machine.components[part.name], advise)
     if machine.tun and machine.components["tun"] in USABLE and not advise.privileges.missing:
-        text = f"{INJECT}: cannot open {TUN}: {machine.tun}"
-        yield note("modules", text, f"{_sentence(USE_FROM)}, or {_open_tun(machine, advise)}")
+        yield from _closed_tun(machine, machine.tun, advise)
 
 
-def _open_tun(machine: Machine, advise: Adviser) -> str:
-    if machine.components["tun"] is Presence.LOADABLE:
-        return f"load the module that makes it, {advise.host('modprobe', 'tun')}"
-    return f"have root make {TUN} and open it to you"
+def _closed_tun(machine: Machine, why: str, advise: Adviser) -> Iterator[Finding]:
+    loadable = machine.components["tun"] is Presence.LOADABLE
+    if loadable and machine.privileges.first_user_namespace:
+        return  # the module makes the device, and a probe loads it
+    how = f"have root make {TUN} and open it to you"
+    if loadable:
+        how = f"load the module that makes it, {advise.host('modprobe', 'tun')}"
+    text = f"{INJECT}: cannot open {TUN}: {why}"
+    yield note("modules", text, f"{_sentence(USE_FROM)}, or {how}")
 
 
 def _missing(part: Part, presence: Presence | Unknown, advise: Adviser) -> Iterator[Finding]:
