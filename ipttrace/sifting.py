@@ -4,17 +4,21 @@ A report names interfaces, but no namespace: another namespace has an `eth0` and
 own nft table is in this namespace alone: a packet that its chains reported is one of ours, and so
 is every answer, because it is they that trace answers.  Of the traced flow itself the first report
 may come before any of theirs: it comes at the hook where the trigger stands, and is of that flow.
+On its way from one namespace to another a packet is made in the first and comes into the second:
+one that came in is not one that was made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ipttrace.event import Event, ForeignLog, TraceEvent
+from ipttrace.netfilter import LOOPBACK_INDEX
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ports import TraceRequest
 from ipttrace.report import Fingerprint, fingerprint
-from ipttrace.ruleset import OWN_TABLE, Ruleset
+
+Key = tuple[Fingerprint, bool]
 
 REMEMBERED = 4096
 """Packets that are known to be ours; reports of one packet come close together."""
@@ -23,32 +27,31 @@ REMEMBERED = 4096
 class Sieve:
     """Tells a session's packets from others'."""
 
-    def __init__(self, request: TraceRequest) -> None:
-        self._request = request
-        self._ours: dict[Fingerprint, None] = {}
+    def __init__(self, request: TraceRequest, *, has_own_table: bool) -> None:
+        """All counts as ours without a table of ours, and where a filter says what is traced.
 
-    def sift(
-        self,
-        logged: Sequence[Event],
-        traced: Sequence[Event],
-        ruleset: Ruleset,
-    ) -> list[Event]:
+        A filter looks at more than is logged.
+        """
+        self._request = request
+        self._tells = has_own_table and request.flow is not None
+        self._ours: dict[Key, None] = {}
+
+    def sift(self, logged: Sequence[Event], traced: Sequence[Event]) -> list[Event]:
         """Return what was logged, with others' reports as `ForeignLog`.
 
-        `traced` is what netlink said up to the same moment.  All reports count as ours where no
-        table of ours stands, and where a filter says what is traced: it looks at more than is
-        logged.
+        `traced` is what netlink said up to the same moment.
         """
-        if self._request.flow is None or not _has_own_table(ruleset):
+        if not self._tells:
             return list(logged)
-        for packet in _packets(traced):
-            self._remember(fingerprint(packet))
+        for event in traced:
+            if isinstance(event, TraceEvent) and event.packet is not None:
+                self._remember(_key(event, event.packet))
         return [self._judged(event) for event in logged]
 
     def _judged(self, event: Event) -> Event:
         if not isinstance(event, TraceEvent) or event.packet is None:
             return event
-        key = fingerprint(event.packet)
+        key = _key(event, event.packet)
         if key not in self._ours and self._is_first(event, event.packet):
             self._remember(key)
         if key in self._ours:
@@ -75,18 +78,13 @@ class Sieve:
             pairs += [(flow.dst, seen.dst), (flow.dport, seen.dport)]
         return all(wanted is None or wanted == found for wanted, found in pairs)
 
-    def _remember(self, key: Fingerprint) -> None:
+    def _remember(self, key: Key) -> None:
         self._ours.pop(key, None)
         self._ours[key] = None
         if len(self._ours) > REMEMBERED:
             del self._ours[next(iter(self._ours))]
 
 
-def _packets(events: Sequence[Event]) -> Iterator[PacketSummary]:
-    for event in events:
-        if isinstance(event, TraceEvent) and event.packet is not None:
-            yield event.packet
-
-
-def _has_own_table(ruleset: Ruleset) -> bool:
-    return any(ref.table.startswith(OWN_TABLE) for ref in ruleset.chains)
+def _key(event: TraceEvent, packet: PacketSummary) -> Key:
+    """Return what tells a packet from others, and one that came in from one that was made here."""
+    return fingerprint(packet), event.in_index not in (None, LOOPBACK_INDEX)

@@ -27,8 +27,8 @@ class Side:
 
     rules: TraceRules
     reader: RulesetReader
-    open_source: Callable[[TraceRequest], EventSource]
-    """Opens the queue for what is armed."""
+    open_source: Callable[[TraceRequest, Armed], EventSource]
+    """Opens the queue for what was asked for and armed."""
     netns: str | None = None
     """As the user named it; None for the one that the tool runs in."""
 
@@ -62,7 +62,7 @@ class Tracer:
             untracked=frozenset(PacketFamily) - tracked,
         )
         self.armed = self._side.rules.arm(request)
-        self._source = self._side.open_source(request)
+        self._source = self._side.open_source(request, self.armed)
         ruleset = reader.read(family)
         warnings = (*self.armed.warnings, *self._source.warnings, *rules_met_untraced(ruleset))
         self.armed = replace(self.armed, warnings=warnings)

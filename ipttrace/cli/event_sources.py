@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ipttrace.checkup.facts import Listener
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.ports import Clock, EventSource, RulesetReader, TraceRequest
+from ipttrace.ports import Armed, Clock, EventSource, RulesetReader, TraceRequest
 from ipttrace.system import kernel_log, presence
 from ipttrace.system.kernel_log import Borrower, Fallback, open_kernel_log
 from ipttrace.system.namespaces import Namespace
@@ -40,24 +40,25 @@ class Sources:
     clock: Clock
     note: Note
 
-    def open(self, request: TraceRequest) -> EventSource:
-        """Open the source of what `request` traces; without legacy rules no log group is needed."""
+    def open(self, request: TraceRequest, armed: Armed) -> EventSource:
+        """Open the source of what is traced; without legacy rules no log group is needed."""
         if Backend.LEGACY not in request.backends:
             return NetlinkQueue(self.namespace, legacy=False)
         if kernel_log.is_in_use(self.namespace, self._families):
-            return self._fall_back(request, "another session of ipttrace reads the kernel log here")
+            reason = "another session of ipttrace reads the kernel log here"
+            return self._fall_back(request, armed, reason)
         deadline = self.clock.monotonic() + LOG_GROUP_WAIT
         told = False
         while True:
             try:
                 return NetlinkQueue(self.namespace)
             except LogGroupAbsentError:
-                return self._fall_back(request, "the kernel has no nfnetlink_log")
+                return self._fall_back(request, armed, "the kernel has no nfnetlink_log")
             except LogGroupTakenError as error:
                 late = self.clock.monotonic() >= deadline
                 if late if error.owner is None else not self._is_session(error.owner):
                     who = owner_text(error.owner)
-                    return self._fall_back(request, f"NFLOG group 0 is held by {who}", who)
+                    return self._fall_back(request, armed, f"NFLOG group 0 is held by {who}", who)
                 if late:
                     raise
                 if not told:
@@ -80,8 +81,7 @@ class Sources:
         return any(each.pid == owner.pid for each in sessions)
 
     def _fall_back(
-        self, request: TraceRequest, reason: str, listener: str | None = None
+        self, request: TraceRequest, armed: Armed, reason: str, listener: str | None = None
     ) -> EventSource:
-        both = Backend.NFT in request.backends
-        wanted = Fallback(self.namespace, request, self._families, reason, listener, both)
+        wanted = Fallback(self.namespace, request, armed, self._families, reason, listener)
         return open_kernel_log(wanted, self.guardian, self.rules)

@@ -27,8 +27,8 @@ from ipttrace.decode.netlink import decode_datagram
 from ipttrace.errors import IptTraceError, NotPermittedError, NotSupportedError
 from ipttrace.event import Event
 from ipttrace.interleave import as_logged, interleave
-from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
-from ipttrace.ports import Datagram, RulesetReader, TraceRequest
+from ipttrace.netfilter import NFPROTO_NUMBER, Backend, PacketFamily
+from ipttrace.ports import Armed, Datagram, RulesetReader, TraceRequest
 from ipttrace.ruleset import Ruleset
 from ipttrace.sifting import Sieve
 from ipttrace.system.borrowed import Borrowed, Setting, borrow, is_borrowed, namespace_number
@@ -41,8 +41,8 @@ DEVICE = Path("/dev/kmsg")
 READ_SIZE = 16384
 """Bytes; a record is at most half of that (PRINTK_MESSAGE_MAX in kernel/printk/internal.h)."""
 
-MOST_ROUNDS = 64
-"""How often one drain goes on reading because something new has come."""
+MOST_RECORDS = 8192
+"""How many one drain reads: in a flood of the log it would never end."""
 
 SEARCH = 1.0
 """Seconds after which the names of the interfaces are read again."""
@@ -103,10 +103,10 @@ class LogReader:
         """Return the descriptor to wait on."""
         return self._descriptor
 
-    def drain(self) -> list[Datagram]:
-        """Return all records that wait; never blocks."""
+    def drain(self, most: int = MOST_RECORDS) -> list[Datagram]:
+        """Return the records that wait, at most so many; never blocks."""
         records: list[Datagram] = []
-        while True:
+        while len(records) < most:
             try:
                 data = os.read(self._descriptor, READ_SIZE)
             except BlockingIOError:
@@ -116,6 +116,7 @@ class LogReader:
                     raise
                 data = OVERWRITTEN
             records.append(LogRecord(time.time(), data))
+        return records
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -150,18 +151,20 @@ class KernelLogSource:
         return self._ready.fileno()
 
     def drain(self) -> tuple[Sequence[Datagram], int]:
-        """Return all that waits in both, and how often netlink said ENOBUFS; never blocks.
+        """Return what waits in both, and how often netlink said ENOBUFS; never blocks.
 
         Ends when neither had anything new: what was read is then complete up to one moment, so
-        no report is missing that came before one that is there.
+        no report is missing that came before one that is there.  In a flood it ends before that.
         """
         found: list[Datagram] = []
         overruns = 0
-        for _ in range(MOST_ROUNDS):
+        left = MOST_RECORDS
+        while left > 0:
             queued, full = self._queue.drain()
-            logged = self._log.drain()
+            logged = self._log.drain(left)
             found += [*queued, *logged]
             overruns += full
+            left -= len(logged)
             if not queued and not logged:
                 break
         return found, overruns
@@ -175,7 +178,7 @@ class KernelLogSource:
                 logged += self._decoder.decode(each.data, each.time, self._known(each.time))
             else:
                 traced += map(as_logged, decode_datagram(each.data, each.time))
-        ours = self._sieve.sift(logged, traced, ruleset)
+        ours = self._sieve.sift(logged, traced)
         return interleave(ours, traced, ruleset)
 
     def _known(self, now: float) -> Mapping[str, int]:
@@ -198,13 +201,12 @@ class Fallback:
 
     namespace: Namespace
     request: TraceRequest
+    armed: Armed
     families: Sequence[PacketFamily]
     reason: str
     """`NFLOG group 0 is held by pid 812 (ulogd)`."""
     listener: str | None
     """Who listens to the group, in words; None if nobody does."""
-    ambiguous: bool
-    """Both backends have rules."""
 
 
 def open_kernel_log(wanted: Fallback, guardian: Borrower, rules: RulesetReader) -> KernelLogSource:
@@ -215,13 +217,14 @@ def open_kernel_log(wanted: Fallback, guardian: Borrower, rules: RulesetReader) 
     log = LogReader()
     try:
         warnings = (INSTEAD.format(reason=wanted.reason), *_let_print(wanted, guardian))
-        if wanted.ambiguous:
+        if Backend.NFT in wanted.request.backends:
             warnings = (*warnings, ORDER)
         queue = NetlinkQueue(wanted.namespace, legacy=False)
     except BaseException:
         log.close()
         raise
-    return KernelLogSource(log, queue, rules, Sieve(wanted.request), warnings)
+    sieve = Sieve(wanted.request, has_own_table=wanted.armed.own_table is not None)
+    return KernelLogSource(log, queue, rules, sieve, warnings)
 
 
 def is_in_use(namespace: Namespace, families: Sequence[PacketFamily]) -> bool:

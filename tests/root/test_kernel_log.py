@@ -27,7 +27,7 @@ from ipttrace.event import Event, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.path import ChainHop, Hop, NatHop, PacketPath, Role, TraceResult, WireHop
-from ipttrace.ports import EventSource, TraceRequest
+from ipttrace.ports import Armed, EventSource, TraceRequest, Trigger
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.system import netlink_queue
 from ipttrace.system.clock import SystemClock
@@ -270,7 +270,26 @@ def test_another_program_writes_to_the_log_what_looks_like_a_report(pair: Pair) 
     assert any("left out" in warning for warning in kernel.warnings)
 
 
+def test_what_another_namespace_says_of_the_same_packet_stays_out(
+    pair: Pair, listen: Listeners
+) -> None:
+    """It has interfaces and chains of the same names."""
+    load(pair.client.netns, "*mangle\nCOMMIT\n*filter\nCOMMIT\n")
+    load(pair.server.netns)
+    trace = ["-t", "raw", "-A", "OUTPUT", "-p", "tcp", "-j", "TRACE"]
+    run("iptables-legacy", *trace, netns=pair.client.netns)
+    listen(pair.server.netns, "0.0.0.0", 8443)
+    netns = pair.server.netns
+    spec = ProbeSpec("tcp", pair.server.ipv4, 8445, from_netns=pair.client.netns, netns=(netns,))
+    nflog, kernel = both_ways(pair, spec)
+    assert way(kernel) == way(nflog)
+    assert any("left out" in warning for warning in kernel.warnings)
+
+
 # -- settings, one session
+
+
+ARMED = Armed(Trigger.RAW, frozenset({Backend.LEGACY}))
 
 
 def asked(session: str) -> TraceRequest:
@@ -298,7 +317,7 @@ class Session:
 
     def __enter__(self) -> Self:
         try:
-            self._source = self.sources.open(asked(self.name))
+            self._source = self.sources.open(asked(self.name), ARMED)
         except BaseException:
             self.guardian.disarm()
             raise
@@ -368,7 +387,7 @@ def test_a_kernel_without_nfnetlink_log_has_its_own_log(
 def test_without_legacy_rules_no_group_is_needed(netns: str) -> None:
     with LogListener(netns):
         session = Session(netns)
-        queue = session.sources.open(replace(asked(session.name), backends=frozenset()))
+        queue = session.sources.open(replace(asked(session.name), backends=frozenset()), ARMED)
         assert isinstance(queue, NetlinkQueue)
         assert everywhere() == "0"
         queue.close()
@@ -436,7 +455,7 @@ import sys
 from ipttrace.cli.event_sources import Sources
 from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend
-from ipttrace.ports import TraceRequest
+from ipttrace.ports import Armed, TraceRequest, Trigger
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.namespaces import find_namespace
@@ -445,7 +464,8 @@ namespace = find_namespace(sys.argv[1])
 guardian = Guardian.start(namespace, session=sys.argv[2], legacy=False)
 rules = NamespaceRules(namespace)
 request = TraceRequest(sys.argv[2], backends=frozenset({Backend.LEGACY}))
-source = Sources(namespace, sys.argv[2], None, guardian, rules, SystemClock(), print).open(request)
+sources = Sources(namespace, sys.argv[2], None, guardian, rules, SystemClock(), print)
+source = sources.open(request, Armed(Trigger.RAW, request.backends))
 print(guardian.pid, flush=True)
 sys.stdin.read()
 """

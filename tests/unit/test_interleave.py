@@ -223,6 +223,25 @@ def test_an_answer_with_the_requests_own_content_is_another_way() -> None:
     assert list(interleave(*streams(events), builders.ruleset(*chains))) == events
 
 
+def test_packets_that_differ_in_ports_alone_keep_their_own_ways() -> None:
+    """The log shows no payload: datagrams of one length have one fingerprint."""
+    one, two = (replace(builders.udp(dport=port), ip_id=7) for port in (53, 54))
+    ways = [way(WAYS["forwarded"], one), way(WAYS["forwarded"], two, 10)]
+    events = [event for pair in zip(*ways, strict=True) for event in reversed(pair)]
+    found = shuffled(events)
+    for walked in ways:
+        of_packet = [e for e in found if isinstance(e, TraceEvent) and e.packet == walked[0].packet]
+        assert of_packet == walked
+
+
+def test_a_packet_without_legacy_reports_keeps_its_own_order() -> None:
+    first, second, third = (replace(PACKET, ip_id=number) for number in (1, 2, 3))
+    one, two = way(WAYS["in"], first), way(WAYS["in"], second, 10)
+    trigger, observed = way(WAYS["no legacy table"], third, 20)
+    found = list(shuffled([*one[:-1], *two, trigger, one[-1], observed]))
+    assert found.index(trigger) < found.index(observed)
+
+
 # -- chains of nft at a legacy table's own priority
 
 FILTER = builders.chain("filter", "INPUT", ["-j DROP"], backend=Backend.NFT)

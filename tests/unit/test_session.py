@@ -11,7 +11,7 @@ from ipttrace.errors import CancelledError, KernelError
 from ipttrace.event import TraceEvent
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Outcome, Role, TraceResult
-from ipttrace.ports import TraceRequest
+from ipttrace.ports import Armed, TraceRequest
 from ipttrace.session import QUIET, Kernel, Plan, TraceSession
 from ipttrace.tracer import Side
 from tests import recordings
@@ -53,7 +53,7 @@ class Stage:
         )
         self.answers: list[TraceResult] = []
 
-        def open_source(_: TraceRequest) -> ListSource:
+        def open_source(_: TraceRequest, __: Armed) -> ListSource:
             self.log.append("open")
             if self.fail_in == "open":
                 raise self.failure
@@ -176,7 +176,7 @@ def requested_behind_the_first(*packets: PacketSummary) -> TraceRequest:
     log: list[str] = []
     first, later = RecordingRules(log), RecordingRules(log)
     sides = [
-        Side(rules, FixedRules(RECORDING.ruleset), lambda _: ListSource(), netns)
+        Side(rules, FixedRules(RECORDING.ruleset), lambda _, __: ListSource(), netns)
         for rules, netns in ((first, "client"), (later, "server"))
     ]
     kernel = Kernel(sides, ScriptedClient(packets, log, ["TIMEOUT"] * len(packets)), FakeClock())

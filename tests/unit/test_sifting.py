@@ -12,13 +12,11 @@ from ipttrace.event import Event, ForeignLog, Lost, TraceEvent, TraceKind
 from ipttrace.netfilter import Backend, Hook, PacketFamily, TableFamily
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ports import PacketFilter, TraceRequest
-from ipttrace.ruleset import Ruleset
 from ipttrace.sifting import Sieve
 from tests import builders
 
 PACKET = builders.tcp(sport=40000, dport=8443)
 OTHER = builders.tcp(sport=40001, dport=8443, ip_id=7)
-OWN = builders.ruleset(builders.chain("ipttrace-0", "observe-input", backend=Backend.NFT))
 
 
 def logged(
@@ -27,13 +25,22 @@ def logged(
     """Return a legacy report."""
     kind = TraceKind.POLICY
     return TraceEvent(
-        1.0, Backend.LEGACY, TableFamily.IP, table, hook, kind, 1, hook=hook, packet=packet
+        1.0,
+        Backend.LEGACY,
+        TableFamily.IP,
+        table,
+        hook,
+        kind,
+        1,
+        hook=hook,
+        packet=packet,
+        in_index=None if hook is Hook.OUTPUT else 2,
     )
 
 
-def traced(packet: PacketSummary | None = PACKET) -> TraceEvent:
+def traced(packet: PacketSummary | None = PACKET, hook: Hook = Hook.PREROUTING) -> TraceEvent:
     """Return a report of a chain in our own table."""
-    event = logged(packet or PACKET)
+    event = logged(packet or PACKET, hook)
     return replace(event, backend=Backend.NFT, table="ipttrace-0", hook=None, packet=packet)
 
 
@@ -42,11 +49,11 @@ def sifted(
     others: list[Event] | None = None,
     *,
     flow: Flow = PACKET.flow,
-    ruleset: Ruleset = OWN,
+    has_own_table: bool = True,
     open_ends: Mapping[str, bool] | None = None,
 ) -> list[Event]:
     request = TraceRequest("0", flow=flow, **(open_ends or {}))  # type: ignore[arg-type]
-    return Sieve(request).sift(events, others or [], ruleset)
+    return Sieve(request, has_own_table=has_own_table).sift(events, others or [])
 
 
 def refused(event: TraceEvent) -> ForeignLog:
@@ -109,30 +116,42 @@ def test_an_echo_is_known_by_its_id() -> None:
 
 def test_a_packet_that_our_table_reported_is_ours_whatever_its_flow() -> None:
     event = logged(OTHER, Hook.OUTPUT)
-    assert sifted([event], [traced(OTHER)]) == [event]
+    assert sifted([event], [traced(OTHER, Hook.OUTPUT)]) == [event]
+
+
+def test_a_packet_that_came_in_was_made_in_another_namespace() -> None:
+    made, came = logged(hook=Hook.OUTPUT), logged()
+    assert sifted([made, came], [traced()]) == [refused(made), came]
+
+
+def test_a_packet_over_loopback_comes_in_and_was_made_here() -> None:
+    packet = replace(PACKET, src=PACKET.dst)
+    back = replace(logged(packet), in_index=1)
+    events: list[Event] = [logged(packet, Hook.OUTPUT), back]
+    assert sifted(events, [traced(packet, Hook.OUTPUT)]) == events
 
 
 def test_what_was_known_before_is_known_still() -> None:
-    sieve = Sieve(TraceRequest("0", flow=PACKET.flow))
-    assert sieve.sift([], [traced(OTHER), traced(None)], OWN) == []
+    sieve = Sieve(TraceRequest("0", flow=PACKET.flow), has_own_table=True)
+    assert sieve.sift([], [traced(OTHER), traced(None)]) == []
     event = logged(OTHER, Hook.INPUT, "filter")
-    assert sieve.sift([event], [], OWN) == [event]
+    assert sieve.sift([event], []) == [event]
 
 
 def test_only_so_many_packets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sifting, "REMEMBERED", 1)
-    sieve = Sieve(TraceRequest("0", flow=PACKET.flow))
-    sieve.sift([], [traced(OTHER), traced(replace(OTHER, ip_id=8))], OWN)
-    assert sieve.sift([logged(OTHER)], [], OWN) == [refused(logged(OTHER))]
+    sieve = Sieve(TraceRequest("0", flow=PACKET.flow), has_own_table=True)
+    sieve.sift([], [traced(OTHER), traced(replace(OTHER, ip_id=8))])
+    assert sieve.sift([logged(OTHER)], []) == [refused(logged(OTHER))]
 
 
 def test_without_a_table_of_ours_all_is_taken() -> None:
-    assert sifted([logged(OTHER)], ruleset=Ruleset()) == [logged(OTHER)]
+    assert sifted([logged(OTHER)], has_own_table=False) == [logged(OTHER)]
 
 
 def test_what_a_filter_traces_is_all_taken() -> None:
-    sieve = Sieve(TraceRequest("0", filter=PacketFilter("tcp", ())))
-    assert sieve.sift([logged(OTHER)], [], OWN) == [logged(OTHER)]
+    sieve = Sieve(TraceRequest("0", filter=PacketFilter("tcp", ())), has_own_table=True)
+    assert sieve.sift([logged(OTHER)], []) == [logged(OTHER)]
 
 
 def test_what_is_no_report_is_kept() -> None:
