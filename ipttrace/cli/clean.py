@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.system.kernel_log import put_back_left
     from ipttrace.system.namespaces import find_namespace
 
-    require_privilege()
+    require_privilege(aim="clean up")
     names: list[str | None] = args.netns or [None]
     namespaces = [find_namespace(name) for name in names]
     for namespace in namespaces:

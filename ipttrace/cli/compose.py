@@ -86,6 +86,8 @@ def open_side(
 ) -> tuple[Guardian, Side]:
     """Start the namespace's guardian; it warms up while the caller goes on."""
     reader = NamespaceRules(namespace)
+    if hidden := reader.hidden():
+        note(hidden)
     legacy = Backend.LEGACY in reader.backends(family)
     guardian = Guardian.start(namespace, session=session, legacy=legacy, notify=note)
     sources = Sources(namespace, session, family, guardian, reader, clock, note)

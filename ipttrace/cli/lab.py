@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.cli.lab_runs import run_scenario
     from ipttrace.cli.printing import Printer
     from ipttrace.lab.scenario import load_scenario
+    from ipttrace.system.capabilities import require_privilege
 
     scenario = load_scenario(args.lab)
+    require_privilege()
     printer = Printer(json=args.json)
     backends = (Backend(args.backend),) if args.backend else scenario.backends
     runs: list[LabRun] = []

@@ -45,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.system.rulesets import NamespaceRules
 
     namespace = find_namespace(args.netns)
-    require_privilege()
-    show(args, NamespaceRules(namespace).read, threading.Event().wait)
+    require_privilege(aim="read rules")
+    reader = NamespaceRules(namespace)
+    if hidden := reader.hidden():
+        output.note(hidden)
+    show(args, reader.read, threading.Event().wait)
     return 0
 
 

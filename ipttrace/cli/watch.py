@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"cannot end after {args.count} packets: not a number from 1")
     from ipttrace.cli.printing import PacketPrinter
     from ipttrace.cli.watching import Watch, watch
+    from ipttrace.system import capabilities
 
+    capabilities.require_privilege()
     rate = "without a limit" if args.limit is None else f"at most {args.limit} packets/s"
     output.note(f"watching {rate} for {args.seconds:g} s; Ctrl-C ends it")
     request = Watch(

@@ -54,12 +54,15 @@ def require(namespace: Namespace) -> None:
         )
 
 
-def require_privilege(status: str | None = None) -> None:
-    """Raise NotPermittedError unless this process may change networks and enter namespaces."""
+def require_privilege(status: str | None = None, *, aim: str = "trace packets") -> None:
+    """Raise NotPermittedError unless this process may change networks and enter namespaces.
+
+    To read rules takes the same: the kernel lists them for CAP_NET_ADMIN only.
+    """
     missing = missing_privileges(STATUS.read_text() if status is None else status)
     if missing:
         raise NotPermittedError(
-            f"cannot trace packets: this process lacks {', '.join(missing)}",
+            f"cannot {aim}: this process lacks {', '.join(missing)}",
             "Run as root: sudo ipttrace ...",
         )
 

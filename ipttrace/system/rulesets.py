@@ -28,6 +28,14 @@ SHARED = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
 CONNTRACK_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 """Of the reader's namespace; to ask over netlink would load conntrack where it is not in use."""
 
+LEGACY_NAMES = Path("/proc/thread-self/net/ip_tables_names")
+
+HIDDEN = (
+    "rules of iptables-legacy in {namespace} are not shown: cannot read {path}: {error}. "
+    "In a user's namespaces, make one after the other: unshare -Ur unshare -n"
+)
+"""xt_proto_init gives the file to the root of the user namespace, if it has one by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Present:
@@ -92,6 +100,16 @@ class NamespaceRules:
     def has_legacy(self, family: PacketFamily) -> bool:
         """Return whether ip_tables (ip6_tables) has tables here."""
         return bool(self._namespace.run(lambda: legacy_rules.tables(family)))
+
+    def hidden(self) -> str | None:
+        """Return what of the rules this process may not see, and what to do; None if nothing."""
+        try:
+            self._namespace.run(LEGACY_NAMES.read_bytes)
+        except PermissionError as error:
+            return HIDDEN.format(namespace=self._namespace, path=LEGACY_NAMES, error=error.strerror)
+        except OSError:
+            return None
+        return None
 
     def conntrack_entries(self) -> int:
         """Return how many connections are tracked here; 0 without conntrack in the kernel."""

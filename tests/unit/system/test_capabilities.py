@@ -20,3 +20,8 @@ def test_each_missing_capability_is_named() -> None:
 def test_error_says_what_to_do() -> None:
     with pytest.raises(NotPermittedError, match=r"lacks CAP_NET_ADMIN, .*Run as root"):
         require_privilege("CapEff:\t0000000000000000\n")
+
+
+def test_error_names_what_was_wanted() -> None:
+    with pytest.raises(NotPermittedError, match=r"cannot read rules: this process lacks"):
+        require_privilege("CapEff:\t0000000000000000\n", aim="read rules")
