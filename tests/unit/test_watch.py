@@ -33,7 +33,7 @@ class Stage:
         self.clock = FakeClock()
         self.source = ListSource(list(self.batches))
         rules = RecordingRules(self.log)
-        side = Side(rules, FixedRules(RECORDING.ruleset), lambda _: self.source)
+        side = Side(rules, FixedRules(RECORDING.ruleset), lambda _, __: self.source)
         self.session = WatchSession([side], self.clock, self.limits)
 
         def give(path: PacketPath) -> None:
