@@ -37,6 +37,7 @@ from ipttrace.copies import is_copied_at, may_be_group, returning, split
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
+    RECEIVING_HOOKS,
     Backend,
     ChainRef,
     Hook,
@@ -50,6 +51,7 @@ from ipttrace.path import Outcome, PacketPath, Role, WireHop
 from ipttrace.reassembly import Fragments
 from ipttrace.report import Fingerprint, Locator, Station, Step, can_be_one, fingerprint
 from ipttrace.ruleset import Counter, Ruleset
+from ipttrace.targets import copies
 from ipttrace.walk import Walk
 
 
@@ -105,6 +107,7 @@ class Correlator:
         self._last_key: Fingerprint = ()
         self._last_stage = _last_stages(ruleset)
         self._egress = _has_egress(ruleset)
+        self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
 
     @property
     def ruleset(self) -> Ruleset:
@@ -117,6 +120,7 @@ class Correlator:
         self._locator = Locator(ruleset, self._created)
         self._last_stage = _last_stages(ruleset)
         self._egress = _has_egress(ruleset)
+        self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
 
     def feed(self, event: Event) -> None:
         """Take one event, in the order in which the kernel gave it."""
@@ -200,7 +204,11 @@ class Correlator:
         possible = [walk for walk in walks if walk.can_take(event, station)]
         if not possible or (len(possible) == 1 and not possible[0].copying):
             return possible[0] if possible else None
-        expected = [walk for walk in possible if walk.expects(event, station)]
+        expected = [
+            walk
+            for walk in possible
+            if walk.expects(event, station) and not self._passes_unseen(walk, station)
+        ]
         if not expected and possible[0].copying and _may_begin(event, station):
             return None
         possible = expected or possible
@@ -215,6 +223,21 @@ class Correlator:
         for walk in possible:
             walk.ambiguous = True
         return possible[0]
+
+    def _passes_unseen(self, walk: Walk, station: Station) -> bool:
+        """Tell whether a packet would have come by one of our observers without its report."""
+        if self._own_table is None or walk.bridged or station.bridged:
+            return False
+        return walk.hook is Hook.OUTPUT and station.hook in RECEIVING_HOOKS
+
+    def _surrounds(self, walk: Walk, station: Station) -> bool:
+        """Tell whether a packet that begins at a station was born within the way of another.
+
+        A rule that copies may be the first to report of its table, and then only after its copy.
+        """
+        if walk.hook is not station.hook:
+            return walk.inside
+        return walk.copying or (station.hook is Hook.OUTPUT and self._copying)
 
     def _rejoined(self, key: Fingerprint, packet: PacketSummary) -> Walk | None:
         """Return the first fragment of a packet that was joined from fragments."""
@@ -243,11 +266,7 @@ class Correlator:
         walk = Walk(next(self._ids), packet, event)
         waiting = [other for other in self._in_flight[key] if not self._is_settled(other)]
         rivals = [other for other in waiting if can_be_one(other.packet, packet)]
-        around = [
-            other
-            for other in rivals
-            if other.inside and (other.hook is not station.hook or other.copying)
-        ]
+        around = [other for other in rivals if self._surrounds(other, station)]
         walk.parent = around[-1] if around else None
         if rivals and walk.parent is None and event.backend is Backend.LEGACY:
             walk.ambiguous = True

@@ -73,3 +73,14 @@ def may_change(target: str | None, text: str | None) -> frozenset[str]:
         return frozenset()
     found = [fields for pattern, fields in _NFT_CHANGES if pattern.search(text)]
     return frozenset().union(*found)
+
+
+_COPY = re.compile(r"(?:^| )dup to ")
+
+
+def copies(target: str | None, text: str | None) -> bool:
+    """Tell whether a rule sends a copy of the packet away, which starts at OUTPUT.
+
+    The packet waits meanwhile (nf_dup_ipv4 in net/ipv4/netfilter/nf_dup_ipv4.c).
+    """
+    return target == "TEE" or (text is not None and _COPY.search(text) is not None)

@@ -24,13 +24,11 @@ from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.ruleset import Rule
-from ipttrace.targets import ADDRESS_FIELDS
+from ipttrace.targets import ADDRESS_FIELDS, copies
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
 FIRST_PRIORITY, LAST_PRIORITY = -(1 << 31), (1 << 31) - 1
-COPIES = "TEE"
-"""A copy starts at OUTPUT while the packet waits within the rule (nf_dup_ipv4.c)."""
 
 
 class Walk:
@@ -168,8 +166,9 @@ class Walk:
         if not isinstance(last, Step):
             return False
         rule = last.station.rule
-        nft = last.station.chain.backend is Backend.NFT
-        return nft or (rule is not None and rule.target == COPIES)
+        return last.station.chain.backend is Backend.NFT or (
+            rule is not None and copies(rule.target, rule.text)
+        )
 
     def _goes_on_at(self, here: Hook, there: Stage, priority: int) -> bool:
         """Tell whether a packet that met a bridge can be at a stage next, or there again."""
