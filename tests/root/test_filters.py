@@ -9,17 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Armed, PacketFilter, TraceRequest, Trigger
+from ipttrace.ports import Armed, Disarmed, PacketFilter, TraceRequest, Trigger
 from ipttrace.system import commands, conntrack, nft_expressions, nft_filtering
 from ipttrace.system.arming import Arming
-from ipttrace.system.guardian import Guardian
+from ipttrace.system.namespaces import Namespace
 from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.system.rulesets import NamespaceRules
 from tests.root.kernel import (
@@ -32,7 +32,7 @@ from tests.root.kernel import (
     run,
 )
 from tests.root.mixed_traffic import AF, Mixed, Sniffer, connect_and_reset, echo, flood
-from tests.root.sessions import Guardians, new_session, nft_tables, saved_raw
+from tests.root.sessions import new_session, nft_tables, saved_raw
 from tests.waiting import wait_until
 
 LIMIT = 20
@@ -43,13 +43,24 @@ REDIRECT = ("-p", "tcp", "--dport", "8445", "-j", "REDIRECT", "--to-ports", "844
 BUSY = ("-p", "udp", "--dport", "8445", "-j", "REDIRECT", "--to-ports", "8443")
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What stands in a namespace; made by this process, not by a guardian, which costs a start."""
+
+    space: Namespace
+    arming: Arming
+    armed: Armed
+
+    def disarm(self) -> Disarmed:
+        return self.space.run(self.arming.take_back)
+
+
 class Watches(ExitStack):
     """Arms filters in namespaces; all are taken back at the end."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way = way
-        self._guardians = self.enter_context(Guardians())
 
     def request(self, text: str, **options: object) -> TraceRequest:
         request = TraceRequest(
@@ -60,15 +71,17 @@ class Watches(ExitStack):
         )
         return replace(request, **options)  # type: ignore[arg-type]
 
-    def start(self, netns: str, text: str, **options: object) -> Guardian:
-        return self.arm(netns, self.request(text, **options))[0]
+    def start(self, netns: str, text: str, **options: object) -> Watch:
+        return self.arm(netns, self.request(text, **options))
 
-    def arm(self, netns: str, request: TraceRequest) -> tuple[Guardian, Armed]:
+    def arm(self, netns: str, request: TraceRequest) -> Watch:
         if self.way == "raw-legacy":
             for family in PacketFamily:  # in use, as where a trigger would be put into it
                 Iptables(Backend.LEGACY)(netns, family, "-t", "mangle", "-A", "FORWARD")
-        guardian = self._guardians.start(netns, request.session)
-        return guardian, guardian.arm(request)
+        space, arming = in_namespace(netns), Arming(print)
+        watch = Watch(space, arming, space.run(lambda: arming.arm(request)))
+        self.callback(watch.disarm)
+        return watch
 
 
 @pytest.fixture(params=WAYS)
@@ -99,80 +112,81 @@ def sniff() -> Iterator[Callable[[Endpoint, str], Sniffer]]:
 # ------------------------------------------------------------------ exactly what matches
 
 
-@pytest.mark.parametrize(
-    ("text", "packets"),
-    [
-        ("tcp port 8445", 8),
-        ("udp and dst port 53", 8),
-        ("icmp", 2),
-        ("host 198.51.100.2 and not port 22", 12),
-        ("host 2001:db8::2 and tcp", 8),
-        ("tcp[tcpflags] & tcp-syn != 0", 4),
-        ("ip6 and udp", 7),
-        ("less 100 and (tcp or udp or icmp)", 30),
-        ("tcp or udp or icmp", 32),
-        ("src port 53", 4),
-    ],
-)
+MATCHING = {
+    "tcp port 8445": 8,
+    "udp and dst port 53": 8,
+    "icmp": 2,
+    "host 198.51.100.2 and not port 22": 12,
+    "host 2001:db8::2 and tcp": 8,
+    "tcp[tcpflags] & tcp-syn != 0": 4,
+    "ip6 and udp": 7,
+    "less 100 and (tcp or udp or icmp)": 30,
+    "tcp or udp or icmp": 32,
+    "src port 53": 4,
+    "sctp": 0,
+}
+"""How many packets of the mixed traffic a filter takes."""
+
+
 def test_exactly_what_tcpdump_sees_is_traced(
-    pair: Pair,
-    watches: Watches,
-    sniff: Callable[[Endpoint, str], Sniffer],
-    text: str,
-    packets: int,
+    pair: Pair, watches: Watches, sniff: Callable[[Endpoint, str], Sniffer]
 ) -> None:
+    """All filters at once: they do not get into each other's way, either."""
     with Mixed(pair) as traffic:
-        sniffer = sniff(pair.server, text)
-        guardian = watches.start(pair.server.netns, text, replies=False)
+        sniffers = {text: sniff(pair.server, text) for text in MATCHING}
+        netns = pair.server.netns
+        started = {text: watches.start(netns, text, replies=False) for text in MATCHING}
         traffic.send()
-        wait_until(lambda: sniffer.seen() >= packets, what=f"{packets} packets at the interface")
-        disarmed = guardian.disarm()
-    assert sniffer.seen() == packets
-    assert (disarmed.hits, disarmed.clean, disarmed.warnings) == (packets, True, ())
+        for text, packets in MATCHING.items():
+            wait_until(lambda: sniffers[text].seen() >= packets, what=f"{packets} of {text}")  # noqa: B023
+        ended = {text: watch.disarm() for text, watch in started.items()}
+    assert {text: sniffer.seen() for text, sniffer in sniffers.items()} == MATCHING
+    assert {text: disarmed.hits for text, disarmed in ended.items()} == MATCHING
+    assert all(disarmed.clean and not disarmed.warnings for disarmed in ended.values())
 
 
 def test_all_packets_without_a_filter(netns: str, watches: Watches) -> None:
-    guardian = watches.start(netns, "")
+    watch = watches.start(netns, "")
     send_over_lo(netns, PacketFamily.IPV4, 3)
     send_over_lo(netns, PacketFamily.IPV6, 2)
-    assert guardian.disarm().hits >= 5
+    assert watch.disarm().hits >= 5
 
 
-@pytest.mark.parametrize("text", ["udp dst port 8445", "udp src port 8445"])
 def test_other_direction_by_the_headers_where_nothing_is_tracked(
-    netns: str, watches: Watches, text: str
+    netns: str, watches: Watches
 ) -> None:
-    one_way = watches.start(netns, text, replies=False)
-    both = watches.start(netns, text)
+    texts = ("udp dst port 8445", "udp src port 8445")
+    one_way = [watches.start(netns, text, replies=False) for text in texts]
+    both = [watches.start(netns, text) for text in texts]
     for family in PacketFamily:
         talk_over_lo(netns, family)
-    assert (one_way.disarm().hits, both.disarm().hits) == (2, 4)
+    assert [watch.disarm().hits for watch in one_way + both] == [2, 2, 4, 4]
     assert in_namespace(netns).run(conntrack.entry_count) == 0
 
 
 def test_a_filter_too_long_for_both_directions_is_said(netns: str, watches: Watches) -> None:
     text = " or ".join(f"src port {port}" for port in range(8430, 8454))
-    guardian, armed = watches.arm(netns, watches.request(text))
-    assert len(armed.warnings) == len(PacketFamily)
-    assert "the filter swapped is too long" in armed.warnings[0]
+    watch = watches.arm(netns, watches.request(text))
+    assert len(watch.armed.warnings) == len(PacketFamily)
+    assert "the filter swapped is too long" in watch.armed.warnings[0]
     talk_over_lo(netns, PacketFamily.IPV4)
-    assert guardian.disarm().hits == 1
+    assert watch.disarm().hits == 1
 
 
 def test_longest_program_is_taken(netns: str, watches: Watches) -> None:
     program = (*[(0x80, 0, 0, 0)] * 63, (6, 0, 0, 0xFFFF))
     request = replace(watches.request(""), filter=PacketFilter("long", program, program))
-    guardian, _ = watches.arm(netns, request)
+    watch = watches.arm(netns, request)
     send_over_lo(netns, PacketFamily.IPV4, 1)
-    assert guardian.disarm().hits == 1
+    assert watch.disarm().hits == 1
 
 
 def test_packet_that_meets_both_backends_counts_once(netns: str) -> None:
     with Watches("raw-legacy") as watches:
-        guardian = watches.start(netns, "udp", backends=frozenset(Backend))
+        watch = watches.start(netns, "udp", backends=frozenset(Backend))
         send_over_lo(netns, PacketFamily.IPV4, 3)
         send_over_lo(netns, PacketFamily.IPV6, 2)
-        assert guardian.disarm().hits == 5
+        assert watch.disarm().hits == 5
 
 
 def test_own_rules_are_known_as_ours(netns: str, watches: Watches) -> None:
@@ -190,10 +204,10 @@ def test_own_rules_are_known_as_ours(netns: str, watches: Watches) -> None:
 def test_limit_holds_over_both_hooks(pair: Pair, watches: Watches) -> None:
     """A raw trigger has a bucket in each chain, our table one for all."""
     before = time.monotonic()
-    guardian = watches.start(pair.server.netns, "udp port 8445", limit=LIMIT)
+    watch = watches.start(pair.server.netns, "udp port 8445", limit=LIMIT)
     flood(pair.client, pair.server, 1000)
     flood(pair.server, pair.client, 1000)
-    hits = guardian.disarm().hits
+    hits = watch.disarm().hits
     buckets = 1 if watches.way == "owner" else 2
     assert buckets * LIMIT <= hits <= buckets * most(time.monotonic() - before)
 
@@ -204,9 +218,9 @@ def test_limit_holds_for_the_rest_of_connections(
     netns = pair.server.netns
     iptables(netns, PacketFamily.IPV4, "-t", "nat", "-A", "PREROUTING", *BUSY)
     before = time.monotonic()
-    guardian = watches.start(netns, "udp dst port 8445", limit=LIMIT, conntrack_active=True)
+    watch = watches.start(netns, "udp dst port 8445", limit=LIMIT, conntrack_active=True)
     flood(pair.client, pair.server, 1000, answers=1000)
-    hits = guardian.disarm().hits
+    hits = watch.disarm().hits
     assert 2 * LIMIT <= hits <= 2 * most(time.monotonic() - before)
 
 
@@ -217,17 +231,17 @@ def test_limit_holds_for_tracked_packets_over_lo(
     """Neither those that came too late nor those that come again are traced for another reason."""
     track(netns)
     before = time.monotonic()
-    guardian = watches.start(netns, "udp", limit=LIMIT, conntrack_active=True)
+    watch = watches.start(netns, "udp", limit=LIMIT, conntrack_active=True)
     for _ in range(connections):
         send_over_lo(netns, PacketFamily.IPV4, 400 // connections)
-    hits = guardian.disarm().hits
+    hits = watch.disarm().hits
     assert LIMIT <= hits <= most(time.monotonic() - before)
 
 
 def test_no_limit(pair: Pair, watches: Watches) -> None:
-    guardian = watches.start(pair.server.netns, "udp port 8445")
+    watch = watches.start(pair.server.netns, "udp port 8445")
     flood(pair.client, pair.server, 500)
-    assert guardian.disarm().hits == 500
+    assert watch.disarm().hits == 500
 
 
 def test_limit_beyond_what_a_rule_can_count(netns: str) -> None:
@@ -276,9 +290,9 @@ def test_redirected_packets_over_lo_count_once(
     """Also where they match only after they were redirected."""
     iptables(netns, family, "-t", "nat", "-A", "OUTPUT", "-o", "lo", *REDIRECT)
     listen(netns, LOOPBACK[family], 8443)
-    guardian = watches.start(netns, f"tcp port {port}", conntrack_active=True)
+    watch = watches.start(netns, f"tcp port {port}", conntrack_active=True)
     connect_and_reset(Endpoint(netns, "127.0.0.1", "::1"), family, LOOPBACK[family], 8445)
-    assert guardian.disarm().hits == 4
+    assert watch.disarm().hits == 4
 
 
 def track(netns: str) -> None:
@@ -290,12 +304,12 @@ def track(netns: str) -> None:
 def test_family_that_is_not_tracked_stays_so(netns: str, watches: Watches) -> None:
     track(netns)
     only_ipv4 = frozenset({PacketFamily.IPV6})
-    guardian = watches.start(netns, "udp", conntrack_active=True, untracked=only_ipv4)
+    watch = watches.start(netns, "udp", conntrack_active=True, untracked=only_ipv4)
     talk_over_lo(netns, PacketFamily.IPV6)
     assert in_namespace(netns).run(conntrack.entry_count) == 0
     talk_over_lo(netns, PacketFamily.IPV4)
     assert in_namespace(netns).run(conntrack.entry_count) == 1
-    assert guardian.disarm().hits == 4
+    assert watch.disarm().hits == 4
 
 
 # ------------------------------------------------------------------ what a kernel may lack
@@ -311,41 +325,36 @@ def without_xt_bpf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_xt_bpf")
 def test_no_filter_in_our_table(netns: str) -> None:
-    with Watches("owner") as watches:
-        request = watches.request("udp")
-    arming = Arming(print)
-    with pytest.raises(NotSupportedError, match=r"lacks nft_compat.*use --trigger raw"):
-        in_namespace(netns).run(lambda: arming.arm(request))
+    with (
+        Watches("owner") as watches,
+        pytest.raises(NotSupportedError, match=r"lacks nft_compat.*use --trigger raw"),
+    ):
+        watches.start(netns, "udp")
     assert nft_tables(netns) == []
 
 
 @pytest.mark.usefixtures("without_xt_bpf")
 def test_raw_trigger_does_without_the_rest_of_connections(
-    netns: str, listen: Listeners, iptables: Iptables
+    netns: str,
 ) -> None:
-    listen(netns, "127.0.0.1", 8445, "udp")
-    iptables(netns, PacketFamily.IPV4, "-t", "nat", "-A", "PREROUTING", *BUSY)
+    track(netns)
     with Watches("raw-nft") as watches:
-        request = watches.request("udp", conntrack_active=True)
-    arming = Arming(print)
-    armed = in_namespace(netns).run(lambda: arming.arm(request))
-    assert armed.trigger is Trigger.RAW
-    assert "answers that the filter does not match are not traced (ipv4)" in armed.warnings[0]
-    send_over_lo(netns, PacketFamily.IPV4, 2)
-    assert in_namespace(netns).run(arming.take_back).hits == 2
+        watch = watches.start(netns, "udp", conntrack_active=True)
+        assert watch.armed.trigger is Trigger.RAW
+        assert "answers that the filter does not match are not" in watch.armed.warnings[0]
+        send_over_lo(netns, PacketFamily.IPV4, 2)
+        assert watch.disarm().hits == 2
 
 
 def test_our_table_where_there_is_no_iptables(netns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = commands.find
     monkeypatch.setattr(commands, "find", lambda name: None if "tables" in name else found(name))
     with Watches("raw-nft") as watches:
-        request = watches.request("udp")
-    arming = Arming(print)
-    armed = in_namespace(netns).run(lambda: arming.arm(request))
-    assert armed.trigger is Trigger.OWNER
-    assert "there is no iptables-nft" in armed.warnings[0]
-    send_over_lo(netns, PacketFamily.IPV4, 2)
-    assert in_namespace(netns).run(arming.take_back).hits == 2
+        watch = watches.start(netns, "udp")
+        assert watch.armed.trigger is Trigger.OWNER
+        assert "there is no iptables-nft" in watch.armed.warnings[0]
+        send_over_lo(netns, PacketFamily.IPV4, 2)
+        assert watch.disarm().hits == 2
     assert nft_tables(netns) == []
 
 
@@ -409,14 +418,14 @@ def test_leg_behind_dnat_is_known_by_its_source_port(
         client.bind((pair.client.address(family), 0))
         port = client.getsockname()[1]
         flow = Flow(family, protocol, "203.0.113.1", AWAY[family], port, 443)
-        guardian = watches.start(pair.server.netns, "", **leg(flow))
+        watch = watches.start(pair.server.netns, "", **leg(flow))
         if protocol == "tcp":
             connect_and_reset(pair.client, family, *to)
         client.settimeout(5)
         client.connect(to)
         if protocol == "udp":
             client.send(b"probe")
-        hits = guardian.disarm().hits
+        hits = watch.disarm().hits
     assert hits == (1 if protocol == "udp" else 3), "the other connection is not traced"
 
 
@@ -425,10 +434,10 @@ def test_echo_behind_dnat_is_known_by_its_id(
 ) -> None:
     name = "icmp" if family is PacketFamily.IPV4 else "icmp6"
     flow = Flow(family, name, "203.0.113.1", AWAY[family], icmp_id=4242)
-    guardian = watches.start(pair.server.netns, "", **leg(flow))
+    watch = watches.start(pair.server.netns, "", **leg(flow))
     for echo_id in (4242, 4243):
         echo(pair.client, family, pair.server.address(family), echo_id)
-    assert guardian.disarm().hits == 2, "request and reply"
+    assert watch.disarm().hits == 2, "request and reply"
 
 
 def leg(flow: Flow) -> dict[str, object]:
