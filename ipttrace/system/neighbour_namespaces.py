@@ -5,18 +5,20 @@ bridge in one of those of its ports' other ends.  From there the links between n
 followed, the nearest first, to where the packet's destination is a local address.  Addresses alone
 would not do: two labs or two container networks may use the same ones.
 
-A thread enters one namespace after the other and asks the kernel there; nothing is changed, and
-after `PATIENCE` no more are looked at.
+A thread enters one namespace after the other and asks the kernel there; nothing is changed.  The
+kernel may answer late while namespaces are made or deleted (rtnl_lock): nobody waits longer than
+`PATIENCE`.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -56,13 +58,23 @@ def find_onward(traced: Sequence[Namespace], path: PacketPath) -> Onward:
     dst = (path.last_packet or path.packet).dst
     if path.out_interface is None or _is_for_many(dst):
         return Onward()
+    found: list[Onward] = []
+    search = partial(_search, left, path.out_interface, dst, traced, found)
+    thread = threading.Thread(target=search, name="onward", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return found[0] if found else Onward()
+
+
+def _search(
+    left: Namespace, interface: str, dst: str, traced: Sequence[Namespace], found: list[Onward]
+) -> None:
+    """Append what was found to `found`; the kernel may let this thread wait for a while."""
     deadline = time.monotonic() + PATIENCE
     known = {inode for each in traced if (inode := _inode(each.path)) is not None}
-    with ExitStack() as files, ThreadPoolExecutor(1, thread_name_prefix="onward") as pool:
-        search = _Search(list(_candidates(known, files)), dst, deadline)
-        with suppress(IptTraceError, OSError):
-            return pool.submit(search.run, left, path.out_interface).result()
-    return Onward()
+    with ExitStack() as files, suppress(IptTraceError, OSError):
+        explorer = _Explorer(list(_candidates(known, files)), dst, deadline)
+        found.append(explorer.run(left, interface))
 
 
 def _is_for_many(address: str) -> bool:
@@ -72,7 +84,7 @@ def _is_for_many(address: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Search:
+class _Explorer:
     """Runs in a thread that no other work is done in."""
 
     candidates: Sequence[_Candidate]
