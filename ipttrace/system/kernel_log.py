@@ -33,6 +33,7 @@ from ipttrace.ruleset import Ruleset
 from ipttrace.sifting import Sieve
 from ipttrace.system.borrowed import Borrowed, Setting, borrow, is_borrowed, namespace_number
 from ipttrace.system.borrowed import put_back_left as put_back_setting
+from ipttrace.system.capabilities import load_modules
 from ipttrace.system.namespaces import HERE, Namespace
 from ipttrace.system.netlink_queue import NetlinkQueue
 from ipttrace.system.nf_log import LISTENER
@@ -216,6 +217,7 @@ def open_kernel_log(wanted: Fallback, guardian: Borrower, rules: RulesetReader) 
     """
     log = LogReader()
     try:
+        load_modules(("nf_log_syslog",))
         warnings = (INSTEAD.format(reason=wanted.reason), *_let_print(wanted, guardian))
         if Backend.NFT in wanted.request.backends:
             warnings = (*warnings, ORDER)
