@@ -22,7 +22,7 @@ from ipttrace.system.client import RealClient
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.inject import InjectingClient
-from ipttrace.system.namespaces import Namespace, find_namespace
+from ipttrace.system.namespaces import Namespace, find_namespace, find_namespaces
 from ipttrace.system.neighbour_namespaces import find_onward
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
@@ -47,7 +47,7 @@ def trace_probe(
     what takes long or goes wrong, `hint` of what the user may want to know about such a probe.
     With `follows` it is said where on this host a probe goes on.
     """
-    traced = [find_namespace(name) for name in spec.netns or (None,)]
+    traced = find_namespaces(spec.netns)
     capabilities.require_privilege()
     session = secrets.token_hex(4)
     clock = SystemClock()
@@ -160,6 +160,6 @@ def _made_in(spec: ProbeSpec, traced: Sequence[Namespace]) -> int | None:
         return None
     if spec.from_netns is None:
         return 0
-    client = find_namespace(spec.from_netns).path
-    same = (number for number, each in enumerate(traced) if each.path.samefile(client))
+    client = find_namespace(spec.from_netns)
+    same = (number for number, each in enumerate(traced) if each.is_same(client))
     return next(same, None)

@@ -13,7 +13,7 @@ from ipttrace.path import PacketPath, TraceResult
 from ipttrace.ports import TraceRequest, Trigger
 from ipttrace.system import capabilities
 from ipttrace.system.clock import SystemClock
-from ipttrace.system.namespaces import find_namespace
+from ipttrace.system.namespaces import find_namespaces
 from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.tracer import Side
 from ipttrace.watch import WatchLimits, WatchSession
@@ -41,7 +41,7 @@ def watch(
 ) -> tuple[TraceResult, bool]:
     """Watch; return the totals, and whether the user ended it."""
     packet_filter = compile_filter(wanted.filter_text)
-    traced = [find_namespace(name) for name in wanted.netns or (None,)]
+    traced = find_namespaces(wanted.netns)
     capabilities.require_privilege()
     session = secrets.token_hex(4)
     clock = SystemClock()

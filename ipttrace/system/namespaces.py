@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,13 @@ class Namespace:
 
     def __str__(self) -> str:
         return f"namespace {self.name}" if self.name else "this namespace"
+
+    def is_same(self, other: Namespace) -> bool:
+        """Tell whether another name stands for the same namespace; False where we may not look."""
+        try:
+            return self.path.samefile(other.path)
+        except OSError:
+            return False
 
     def run(self, function: Callable[[], T]) -> T:
         """Call `function` in a thread that is inside this namespace; return what it returns."""
@@ -105,6 +112,21 @@ def find_namespace(text: str | None) -> Namespace:
     if of_process is not None:
         return Namespace(text, of_process)
     raise UsageError(f"no namespace {text!r}: {_known(text)}", f"Give {WORDS}.")
+
+
+def find_namespaces(texts: Sequence[str]) -> list[Namespace]:
+    """Return the namespaces that `texts` mean, or the tool's own if there are none.
+
+    Raises UsageError also if two of them are one.
+    """
+    found = [find_namespace(text) for text in texts or (None,)]
+    for number, one in enumerate(found):
+        for other in found[:number]:
+            if one.is_same(other):
+                raise UsageError(
+                    f"cannot trace {one} beside {other}: they are one namespace", "Name it once."
+                )
+    return found
 
 
 def _of_process(text: str) -> Path | None:
