@@ -84,4 +84,8 @@ class Sources:
         self, request: TraceRequest, armed: Armed, reason: str, listener: str | None = None
     ) -> EventSource:
         wanted = Fallback(self.namespace, request, armed, self._families, reason, listener)
-        return open_kernel_log(wanted, self.guardian, self.rules)
+        source = open_kernel_log(wanted, self.guardian, self.rules)
+        if request.filter is not None:  # a watch gives its warnings at its end, which may be far
+            for warning in source.warnings:
+                self.note(warning)
+        return source

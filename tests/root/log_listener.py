@@ -11,7 +11,7 @@ import sys
 from typing import Self
 
 from tests.root.kernel import in_namespace
-from tests.waiting import wait_until
+from tests.waiting import SLOW, wait_until
 
 NAME = "log listener"
 
@@ -72,7 +72,7 @@ class LogListener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=5)
+        self._process.communicate(timeout=5 * SLOW)
 
     @property
     def words(self) -> str:

@@ -45,7 +45,8 @@ from tests.root.kernel import (
     run,
 )
 from tests.root.log_listener import LogListener
-from tests.waiting import wait_until
+from tests.root.watching import Watching
+from tests.waiting import SLOW, wait_until
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 PROGRAMS = {V4: "iptables", V6: "ip6tables"}
@@ -213,6 +214,37 @@ def test_packets_of_one_run_are_told_apart(pair: Pair) -> None:
     nflog, kernel = both_ways(pair, replace(spec, count=5))
     assert way(kernel) == way(nflog)
     assert [path.role for path in kernel.paths].count(Role.PROBE) == 5
+
+
+def test_a_probe_through_two_namespaces_has_a_leg_in_each(pair: Pair, listen: Listeners) -> None:
+    """Both write to the one log, with interfaces of the same name."""
+    client, server = pair.client.netns, pair.server.netns
+    load(client, "*mangle\nCOMMIT\n*filter\nCOMMIT\n*raw\nCOMMIT\n")
+    load(server)
+    listen(server, "0.0.0.0", 8443)
+    spec = ProbeSpec("tcp", pair.server.ipv4, 8443, netns=(client, server))
+    nflog = traced(client, spec)
+    with LogListener(client), LogListener(server):
+        kernel = traced(client, spec)
+    assert sorted(way(kernel)) == sorted(way(nflog))
+    legs = [(path.netns, path.leg) for path in kernel.paths if path.role is Role.PROBE]
+    assert sorted(legs) == sorted([(client, 1), (server, 2)])
+
+
+def test_a_watch_sees_the_packets_and_is_told_at_once_how(pair: Pair) -> None:
+    netns = pair.server.netns
+    load(netns)
+    with LogListener(netns) as listener, Watching(netns, "udp dst port 53") as watching:
+        assert listener.words in watching.notes[0]
+        for _ in range(3):
+            with pair.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(b"x", (pair.server.ipv4, 53))
+        watching.wait_for(3)
+    seen = [path for path in watching.paths if path.packet.dport == 53]
+    places = [str(hop.chain) for hop in seen[0].chain_hops]
+    assert places[0].startswith("raw/")
+    assert "filter/odd:rule:1" in places
+    assert [[str(hop.chain) for hop in path.chain_hops] for path in seen] == [places] * 3
 
 
 # -- what is said, and what it does to the other listener
@@ -584,5 +616,5 @@ def kill_all(parent: subprocess.Popen[str], guardian: int) -> None:
     parent.kill()
     parent.communicate()
     os.kill(guardian, signal.SIGKILL)
-    assert select.select([descriptor], [], [], 5)[0]
+    assert select.select([descriptor], [], [], 5 * SLOW)[0]
     os.close(descriptor)
