@@ -37,7 +37,6 @@ from ipttrace.copies import is_copied_at, may_be_group, returning, split
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
-    RECEIVING_HOOKS,
     Backend,
     ChainRef,
     Hook,
@@ -204,11 +203,7 @@ class Correlator:
         possible = [walk for walk in walks if walk.can_take(event, station)]
         if not possible or (len(possible) == 1 and not possible[0].copying):
             return possible[0] if possible else None
-        expected = [
-            walk
-            for walk in possible
-            if walk.expects(event, station) and not self._passes_unseen(walk, station)
-        ]
+        expected = [walk for walk in possible if walk.expects(event, station)]
         if not expected and possible[0].copying and _may_begin(event, station):
             return None
         possible = expected or possible
@@ -223,12 +218,6 @@ class Correlator:
         for walk in possible:
             walk.ambiguous = True
         return possible[0]
-
-    def _passes_unseen(self, walk: Walk, station: Station) -> bool:
-        """Tell whether a packet would have come by one of our observers without its report."""
-        if self._own_table is None or walk.bridged or station.bridged:
-            return False
-        return walk.hook is Hook.OUTPUT and station.hook in RECEIVING_HOOKS
 
     def _surrounds(self, walk: Walk, station: Station) -> bool:
         """Tell whether a packet that begins at a station was born within the way of another.
