@@ -210,23 +210,31 @@ class Correlator:
         if len(possible) == 1:
             return possible[0]
         bound = self._by_trace_id.get(event.trace_id or 0)
-        if bound in possible:
-            return bound
-        inner = [walk for walk in possible if walk.parent in possible]
-        if inner:
-            return inner[-1]
-        for walk in possible:
-            walk.ambiguous = True
-        return possible[0]
+        return bound if bound in possible else self._first(possible, station)
+
+    def _first(self, possible: list[Walk], station: Station) -> Walk:
+        """Return which of equal packets reports first.
+
+        The innermost of those that are on their way here; what comes over lo waits for its turn.
+        """
+        here = [walk for walk in possible if not walk.crosses_lo(station)]
+        among = here or sorted(
+            possible, key=lambda walk: (walk.hook is Hook.OUTPUT, walk.last_time)
+        )
+        if len({id(walk.root) for walk in among}) > 1:
+            for walk in among:
+                walk.ambiguous = True
+            return among[0]
+        return among[-1] if here else among[0]
 
     def _surrounds(self, walk: Walk, station: Station) -> bool:
         """Tell whether a packet that begins at a station was born within the way of another.
 
         A rule that copies may be the first to report of its table, and then only after its copy.
         """
-        if walk.hook is not station.hook:
-            return walk.inside
-        return walk.copying or (station.hook is Hook.OUTPUT and self._copying)
+        if station.hook is Hook.OUTPUT and self._copying:
+            return True
+        return walk.inside and walk.hook is not station.hook
 
     def _rejoined(self, key: Fingerprint, packet: PacketSummary) -> Walk | None:
         """Return the first fragment of a packet that was joined from fragments."""

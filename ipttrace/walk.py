@@ -10,6 +10,8 @@ from ipttrace.netfilter import (
     FATAL_VERDICTS,
     INET_HOOKS,
     LOOPBACK_INDEX,
+    RECEIVING_HOOKS,
+    SENDING_HOOKS,
     Backend,
     Basis,
     Hook,
@@ -155,6 +157,15 @@ class Walk:
     def inside(self) -> bool:
         """Whether it is in the midst of a chain that is not ours."""
         return self.base_open and len(self.hops) > self.base_from
+
+    @property
+    def root(self) -> Walk:
+        """The packet of which it is a copy, or a copy's copy; itself if it is none."""
+        return self.parent.root if self.parent else self
+
+    def crosses_lo(self, station: Station) -> bool:
+        """Tell whether a report at `station` would be its first after it was sent over lo."""
+        return self.hook in SENDING_HOOKS and station.hook in RECEIVING_HOOKS
 
     @property
     def copying(self) -> bool:
