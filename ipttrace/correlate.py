@@ -34,6 +34,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ipttrace.copies import is_copied_at, may_be_group, returning, split
+from ipttrace.ends import Ends
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
@@ -104,8 +105,7 @@ class Correlator:
         self._sequence: int | None = None
         self._last_packet: PacketSummary | None = None
         self._last_key: Fingerprint = ()
-        self._last_stage = _last_stages(ruleset)
-        self._egress = _has_egress(ruleset)
+        self._ends = Ends(ruleset)
         self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
 
     @property
@@ -117,8 +117,7 @@ class Correlator:
         """Look reports up in other rules from now on: somebody changed them."""
         self._ruleset = ruleset
         self._locator = Locator(ruleset, self._created)
-        self._last_stage = _last_stages(ruleset)
-        self._egress = _has_egress(ruleset)
+        self._ends = Ends(ruleset)
         self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
 
     def feed(self, event: Event) -> None:
@@ -276,17 +275,7 @@ class Correlator:
 
     def _is_settled(self, walk: Walk) -> bool:
         """Tell whether nothing more can be reported of a packet."""
-        return walk.fate is not None or walk.whole is not None or self._at_the_end(walk)
-
-    def _at_the_end(self, walk: Walk) -> bool:
-        """Tell whether no later chain can report a packet, wherever it goes from here."""
-        if walk.base_open or walk.hook not in (Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING):
-            return False
-        if walk.hook is not Hook.INPUT and walk.out_index == LOOPBACK_INDEX:
-            return False
-        if walk.hook is Hook.OUTPUT and Hook.POSTROUTING in self._last_stage:
-            return False
-        return walk.priority >= self._last_stage.get(walk.hook, walk.priority)
+        return walk.fate is not None or walk.whole is not None or self._ends.reached_by(walk)
 
     def _pass_observer(
         self, walk: Walk, event: TraceEvent, station: Station, before: PacketSummary
@@ -309,7 +298,9 @@ class Correlator:
             walk.leave(outcome, WireHop(event.time, "contained", self._name(index)))
         elif index != LOOPBACK_INDEX:
             copies = walk.local and may_be_group(walk.packet.dst)
-            walk.leave(outcome, open_end=copies or self._egress or self._goes_on(walk, station))
+            walk.leave(
+                outcome, open_end=copies or self._ends.egress or self._goes_on(walk, station)
+            )
 
     def _goes_on(self, walk: Walk, station: Station) -> bool:
         """Tell whether a packet that leaves here may meet a bridge's chains yet, or IP's in it.
@@ -327,7 +318,7 @@ class Correlator:
             return self.outcome(walk.whole)
         if walk.fate is not None:
             return walk.fate
-        if self._own_table is None and self._at_the_end(walk):
+        if self._own_table is None and self._ends.reached_by(walk):
             if walk.hook is Hook.INPUT:
                 return Outcome.DELIVERED
             return Outcome.SENT if walk.local else Outcome.FORWARDED
@@ -415,24 +406,6 @@ def _may_begin(event: TraceEvent, station: Station) -> bool:
     nft reports come from the kernel alone, so they may begin anywhere (bridges, user triggers).
     """
     return event.backend is Backend.NFT or station.hook in (Hook.PREROUTING, Hook.OUTPUT)
-
-
-def _last_stages(ruleset: Ruleset) -> dict[Hook, int]:
-    """Return the priority of the last base chain at each hook that meets every packet.
-
-    A nat table meets only the first one of a connection, a bridge's chains only its frames.
-    """
-    stages: dict[Hook, int] = {}
-    for chain in ruleset.chains.values():
-        partial = chain.ref.table == "nat" or chain.ref.table_family is TableFamily.BRIDGE
-        if chain.hook is not None and chain.priority is not None and not partial:
-            stages[chain.hook] = max(chain.priority, stages.get(chain.hook, chain.priority))
-    return stages
-
-
-def _has_egress(ruleset: Ruleset) -> bool:
-    """Tell whether a packet may be reported after it left IP: netdev's chains come later."""
-    return any(chain.hook is Hook.EGRESS for chain in ruleset.chains.values())
 
 
 def _prefix(event: TraceEvent) -> str:

@@ -13,7 +13,6 @@ from ipttrace.netfilter import (
     RECEIVING_HOOKS,
     SENDING_HOOKS,
     Backend,
-    Basis,
     Hook,
     Stage,
     TableFamily,
@@ -25,6 +24,7 @@ from ipttrace.netfilter import (
 from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
+from ipttrace.rewrites import differences, nat_hop, source_hop
 from ipttrace.ruleset import Rule
 from ipttrace.targets import ADDRESS_FIELDS, copies
 
@@ -280,7 +280,7 @@ class Walk:
         changed: list[Change] = []
         if event.packet is not None and event.packet is not self.packet:
             seen = self._seen_whole(event.packet)
-            changed = _differences(self.packet, seen)
+            changed = differences(self.packet, seen)
             self.packet = seen
             if changed and self.packet.flow != self.flows[-1]:
                 self.flows.append(self.packet.flow)
@@ -310,7 +310,7 @@ class Walk:
         unexplained = [change for change in others if not self._blame_earlier(change)]
         translated = [change for change in unexplained if change.field in ADDRESS_FIELDS]
         if translated:
-            self.hops.append(_nat_hop(self.packet, translated, time))
+            self.hops.append(nat_hop(self.packet, translated, time))
         return mine
 
     def _blame_earlier(self, change: Change) -> bool:
@@ -353,7 +353,7 @@ class Walk:
             return
         last = self.hops[-1] if self.hops else None
         if not (isinstance(last, NatHop) and last.source):
-            self.hops.append(_source_hop(before, self.packet, time))
+            self.hops.append(source_hop(before, self.packet, time))
 
     def translate_source(self, flow: Flow, time: float) -> None:
         """Add the nat hop that a conntrack entry proves: `flow` is what the packet became."""
@@ -390,56 +390,3 @@ class Walk:
 def _is_answered_by(rule: Rule) -> bool:
     """Tell whether a rule takes a packet in a socket's place (nf_synproxy_core.c)."""
     return (rule.target or "").upper() == "SYNPROXY"
-
-
-def _differences(old: PacketSummary, new: PacketSummary) -> list[Change]:
-    """Return what two looks at one packet's headers differ in."""
-    pairs = (
-        ("src", old.src, new.src),
-        ("dst", old.dst, new.dst),
-        ("sport", old.sport, new.sport),
-        ("dport", old.dport, new.dport),
-        ("ttl", old.ttl, new.ttl),
-    )
-    return [Change(*each) for each in pairs if each[1] != each[2] and each[2] is not None]
-
-
-def endpoint(packet: PacketSummary, address: str, port: int | None) -> str:
-    """Return `address:port`, in IPv6 `[address]:port`; the bare address without a port."""
-    if port is None:
-        return address
-    return f"[{address}]:{port}" if packet.family == "ipv6" else f"{address}:{port}"
-
-
-def _source_hop(before: PacketSummary, after: PacketSummary, time: float) -> NatHop:
-    return NatHop(
-        time,
-        Basis.REPORTED,
-        source=(
-            endpoint(before, before.src, before.sport),
-            endpoint(after, after.src, after.sport),
-        ),
-    )
-
-
-def _nat_hop(packet: PacketSummary, changes: list[Change], time: float) -> NatHop:
-    """Return the nat hop for address changes that led to `packet`."""
-    old = {change.field: change.old for change in changes}
-    source = (
-        endpoint(packet, str(old.get("src", packet.src)), _port(old.get("sport", packet.sport))),
-        endpoint(packet, packet.src, packet.sport),
-    )
-    destination = (
-        endpoint(packet, str(old.get("dst", packet.dst)), _port(old.get("dport", packet.dport))),
-        endpoint(packet, packet.dst, packet.dport),
-    )
-    return NatHop(
-        time,
-        Basis.REPORTED,
-        source if source[0] != source[1] else None,
-        destination if destination[0] != destination[1] else None,
-    )
-
-
-def _port(value: str | int | None) -> int | None:
-    return value if isinstance(value, int) else None
