@@ -148,3 +148,61 @@ def test_a_chain_that_was_gone_to_from_a_base_chain_returns_to_the_policy() -> N
     stations = [locator.locate(event) for event in events]
     steps = [Step(station, 1.0, Hook.INPUT, 0) for station in stations if station is not None]
     assert next_place(steps) == ("INPUT", 0)
+
+
+def sent_over_lo(trace_id: int) -> list[TraceEvent]:
+    """A copy from its birth to the queue of lo."""
+    return [
+        base_report(trace_id, OWN, "trigger-output", out_index=LO),
+        base_report(trace_id, OWN, "observe-postrouting", out_index=LO),
+    ]
+
+
+def logged(number: int, **fields: object) -> TraceEvent:
+    """A report of the legacy mangle table at PREROUTING."""
+    event = TraceEvent(
+        1.0,
+        Backend.LEGACY,
+        TableFamily.IP,
+        "mangle",
+        "PREROUTING",
+        TraceKind.RULE,
+        number,
+        hook=Hook.PREROUTING,
+        packet=PACKET,
+        mark=0,
+        in_index=LO,
+    )
+    return dataclasses.replace(event, **fields)  # type: ignore[arg-type]
+
+
+def test_copies_that_wait_on_lo_take_no_report_of_their_original() -> None:
+    rules = nft_rules() | ruleset(
+        chain("mangle", "PREROUTING", [COPYING, COPYING, "-j LOG"]),
+    )
+    first = base_report(1, OWN, "trigger-prerouting", in_index=LO)
+    original = [first, logged(1), *sent_over_lo(2), logged(2), *sent_over_lo(3), logged(3)]
+    end = [
+        logged(4, kind=TraceKind.POLICY),
+        base_report(1, OWN, "observe-input", in_index=LO),
+    ]
+    copies = [
+        event
+        for trace_id in (4, 5)
+        for event in (
+            base_report(trace_id, OWN, "trigger-prerouting", in_index=LO),
+            logged(3),
+            logged(4, kind=TraceKind.POLICY),
+            base_report(trace_id, OWN, "observe-input", in_index=LO),
+        )
+    ]
+    correlator = Correlator(rules, ids=count(1), own_table=(TableFamily.IP, OWN))
+    for time, event in enumerate([*original, *end, *copies], 1):
+        correlator.feed(dataclasses.replace(event, time=float(time)))
+    found = [[(hop.number, hop.time) for hop in path.chain_hops] for path in correlator.paths()]
+    assert found == [
+        [(1, 2.0), (2, 5.0), (3, 8.0), (None, 9.0)],
+        [(3, 12.0), (None, 13.0)],
+        [(3, 16.0), (None, 17.0)],
+    ]
+    assert not any(path.ambiguous for path in correlator.paths())
