@@ -8,9 +8,9 @@ time, and the log's clock is not that of the reader.  What ties them is the way 
 report of one stream comes before one of the other if its hook, or at the same hook its priority,
 comes first on the packet's way (`netfilter.leads_to`).
 
-1. Each stream is split into ways by fingerprint; within one fingerprint (a TEE clone is born while
-   the packet that it copies is inside a chain) a report belongs to the youngest way that it can
-   continue.
+1. Each stream is split into ways by fingerprint; within one fingerprint a report belongs to the
+   youngest way that it can continue.  A TEE clone is born while the packet that it copies is inside
+   a chain, and has ended once that one goes on.
 2. Each way in the nft stream is paired with one in the log, and each of its reports is put behind
    the last of the log's that comes before it.  The log's own order is never changed.
 3. What has no partner (a conntrack event, a packet that met no legacy table) stays behind all that
@@ -63,6 +63,8 @@ class _Step:
     in_index: int | None
     closes: bool
     """The walk of this base chain is over."""
+    copies: bool = False
+    """A rule with the target TEE matched: ip_tables reports it before it acts."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,9 @@ class _Way:
     first: Flow
     last: Flow
     """NAT may have changed it."""
+    parent: _Way | None = None
+    """The packet inside whose walk of a chain this one was born, if it is a copy."""
+    over: bool = False
     steps: list[_Step] = field(default_factory=list)
 
     @property
@@ -82,6 +87,8 @@ class _Way:
     def can_take(self, step: _Step) -> bool:
         """Tell whether the packet can have made this report next."""
         last = self.steps[-1]
+        if self.over:
+            return False
         if step.hook is not last.hook:
             return leads_to(last.hook, step.hook, step.in_index)
         if step.priority != last.priority or step.base != last.base:
@@ -159,13 +166,15 @@ def _ways(events: Sequence[Event], locator: Locator) -> dict[Fingerprint, list[_
 def _step(index: int, event: TraceEvent, station: Station, before: _Step | None) -> _Step | None:
     """Return the report with its place: where nft does not say it, that of the one before."""
     if station.hook is None or station.base is None:
-        return replace(before, index=index, event=event, closes=False) if before else None
+        if before is None:
+            return None
+        return replace(before, index=index, event=event, closes=False, copies=False)
     in_index = event.in_index
     if event.packet is None and before is not None:
         in_index = before.in_index
-    return _Step(
-        index, event, station.hook, station.priority, station.base, in_index, station.closes
-    )
+    copies = station.rule is not None and station.rule.target == "TEE"
+    place = (station.hook, station.priority, station.base)
+    return _Step(index, event, *place, in_index, station.closes, copies)
 
 
 def _way_of(
@@ -180,9 +189,12 @@ def _way_of(
     bound = [way for way in possible if way is known]
     same = [way for way in possible if way.last == packet.flow]
     if not possible:
-        alike.append(_Way(packet.flow, packet.flow))
+        around = [way for way in alike if not way.over and way.steps[-1].copies]
+        alike.append(_Way(packet.flow, packet.flow, around[-1] if around else None))
     way = (bound or same or possible or alike[-1:])[0]
     way.last = packet.flow
+    for other in alike:
+        other.over = other.over or other.parent is way
     return way
 
 

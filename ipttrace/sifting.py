@@ -6,10 +6,15 @@ is every answer, because it is they that trace answers.  Of the traced flow itse
 may come before any of theirs: it comes at the hook where the trigger stands, and is of that flow.
 On its way from one namespace to another a packet is made in the first and comes into the second:
 one that came in is not one that was made here.
+
+A LOG rule of the user's prints to the same log, with a prefix of its own that may imitate a report.
+ip_tables reports the rule before it acts: what follows of the same packet with just that prefix is
+the rule's own line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ipttrace.event import Event, ForeignLog, TraceEvent
@@ -17,8 +22,12 @@ from ipttrace.netfilter import LOOPBACK_INDEX
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ports import TraceRequest
 from ipttrace.report import Fingerprint, fingerprint
+from ipttrace.ruleset import Ruleset
 
 Key = tuple[Fingerprint, bool]
+
+_LOG_PREFIX = re.compile(r' --log-prefix "(TRACE: [^"]*)"')
+"""As iptables-save writes a prefix that can imitate a report: it has a space."""
 
 REMEMBERED = 4096
 """Packets that are known to be ours; reports of one packet come close together."""
@@ -35,28 +44,41 @@ class Sieve:
         self._request = request
         self._tells = has_own_table and request.flow is not None
         self._ours: dict[Key, None] = {}
+        self._announced: dict[Key, str] = {}
+        """The prefix that a LOG rule is about to print of a packet."""
 
-    def sift(self, logged: Sequence[Event], traced: Sequence[Event]) -> list[Event]:
+    def sift(
+        self, logged: Sequence[Event], traced: Sequence[Event], ruleset: Ruleset
+    ) -> list[Event]:
         """Return what was logged, with others' reports as `ForeignLog`.
 
         `traced` is what netlink said up to the same moment.
         """
-        if not self._tells:
-            return list(logged)
         for event in traced:
             if isinstance(event, TraceEvent) and event.packet is not None:
                 self._remember(_key(event, event.packet))
-        return [self._judged(event) for event in logged]
+        return [self._judged(event, ruleset) for event in logged]
 
-    def _judged(self, event: Event) -> Event:
+    def _judged(self, event: Event, ruleset: Ruleset) -> Event:
         if not isinstance(event, TraceEvent) or event.packet is None:
             return event
         key = _key(event, event.packet)
-        if key not in self._ours and self._is_first(event, event.packet):
+        if self._tells and key not in self._ours and self._is_first(event, event.packet):
             self._remember(key)
-        if key in self._ours:
-            return event
-        return ForeignLog(event.time, f"TRACE: {event.table}:{event.chain}", event.packet)
+        stranger = self._tells and key not in self._ours
+        if stranger or self._announced.pop(key, None) == _prefix(event):
+            return ForeignLog(event.time, _prefix(event), event.packet)
+        place = ruleset.locate(event)
+        if place is not None and place.rule is not None and place.rule.target == "LOG":
+            self._announce(key, place.rule.text)
+        return event
+
+    def _announce(self, key: Key, rule: str) -> None:
+        prefix = _LOG_PREFIX.search(rule)
+        if prefix is not None:
+            self._announced[key] = prefix[1]
+        if len(self._announced) > REMEMBERED:
+            del self._announced[next(iter(self._announced))]
 
     def _is_first(self, event: TraceEvent, packet: PacketSummary) -> bool:
         """Tell whether a report can be the first of a packet that the trigger met."""
@@ -88,3 +110,7 @@ class Sieve:
 def _key(event: TraceEvent, packet: PacketSummary) -> Key:
     """Return what tells a packet from others, and one that came in from one that was made here."""
     return fingerprint(packet), event.in_index not in (None, LOOPBACK_INDEX)
+
+
+def _prefix(event: TraceEvent) -> str:
+    return f"TRACE: {event.table}:{event.chain}:{event.kind}:{event.number} "

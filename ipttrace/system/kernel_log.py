@@ -179,7 +179,7 @@ class KernelLogSource:
                 logged += self._decoder.decode(each.data, each.time, self._known(each.time))
             else:
                 traced += map(as_logged, decode_datagram(each.data, each.time))
-        ours = self._sieve.sift(logged, traced)
+        ours = self._sieve.sift(logged, traced, ruleset)
         return interleave(ours, traced, ruleset)
 
     def _known(self, now: float) -> Mapping[str, int]:

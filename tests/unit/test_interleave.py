@@ -223,6 +223,25 @@ def test_an_answer_with_the_requests_own_content_is_another_way() -> None:
     assert list(interleave(*streams(events), builders.ruleset(*chains))) == events
 
 
+def test_a_clone_has_ended_when_the_packet_that_it_copies_goes_on() -> None:
+    """Both pass POSTROUTING, but the clone is not tracked: it does not meet the nat table."""
+    tee = builders.chain("mangle", "POSTROUTING", ["-j TEE --gateway 198.51.100.9"])
+    nat = builders.chain("nat", "POSTROUTING")
+    first, copied, inner, left, on, translated, gone = way("""
+        = observe-forward s0>s1
+        - mangle:POSTROUTING s0>s1
+        - mangle:POSTROUTING >s1
+        2= observe-postrouting >s1
+        - mangle:POSTROUTING s0>s1
+        - nat:POSTROUTING s0>s1
+        = observe-postrouting s0>s1
+    """)
+    inner, on = replace(inner, number=2), replace(on, number=2)
+    events = [first, copied, inner, left, on, translated, gone]
+    found = interleave(*streams(events), all_tables(tee, nat))
+    assert list(found) == events
+
+
 def test_packets_that_differ_in_ports_alone_keep_their_own_ways() -> None:
     """The log shows no payload: datagrams of one length have one fingerprint."""
     one, two = (replace(builders.udp(dport=port), ip_id=7) for port in (53, 54))

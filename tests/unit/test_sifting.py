@@ -19,6 +19,14 @@ PACKET = builders.tcp(sport=40000, dport=8443)
 OTHER = builders.tcp(sport=40001, dport=8443, ip_id=7)
 
 
+RULES = builders.ruleset(
+    builders.chain(
+        "mangle", "PREROUTING", ['-j LOG --log-prefix "TRACE: raw:PREROUTING:policy:1 "']
+    ),
+    builders.chain("nat", "PREROUTING", ['-j LOG --log-prefix "other "']),
+)
+
+
 def logged(
     packet: PacketSummary = PACKET, hook: Hook = Hook.PREROUTING, table: str = "raw"
 ) -> TraceEvent:
@@ -53,11 +61,12 @@ def sifted(
     open_ends: Mapping[str, bool] | None = None,
 ) -> list[Event]:
     request = TraceRequest("0", flow=flow, **(open_ends or {}))  # type: ignore[arg-type]
-    return Sieve(request, has_own_table=has_own_table).sift(events, others or [])
+    return Sieve(request, has_own_table=has_own_table).sift(events, others or [], RULES)
 
 
 def refused(event: TraceEvent) -> ForeignLog:
-    return ForeignLog(event.time, f"TRACE: {event.table}:{event.chain}", event.packet)
+    prefix = f"TRACE: {event.table}:{event.chain}:{event.kind}:{event.number} "
+    return ForeignLog(event.time, prefix, event.packet)
 
 
 def test_a_packet_of_the_flow_is_ours_from_its_first_report_on() -> None:
@@ -133,16 +142,16 @@ def test_a_packet_over_loopback_comes_in_and_was_made_here() -> None:
 
 def test_what_was_known_before_is_known_still() -> None:
     sieve = Sieve(TraceRequest("0", flow=PACKET.flow), has_own_table=True)
-    assert sieve.sift([], [traced(OTHER), traced(None)]) == []
+    assert sieve.sift([], [traced(OTHER), traced(None)], RULES) == []
     event = logged(OTHER, Hook.INPUT, "filter")
-    assert sieve.sift([event], []) == [event]
+    assert sieve.sift([event], [], RULES) == [event]
 
 
 def test_only_so_many_packets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sifting, "REMEMBERED", 1)
     sieve = Sieve(TraceRequest("0", flow=PACKET.flow), has_own_table=True)
-    sieve.sift([], [traced(OTHER), traced(replace(OTHER, ip_id=8))])
-    assert sieve.sift([logged(OTHER)], []) == [refused(logged(OTHER))]
+    sieve.sift([], [traced(OTHER), traced(replace(OTHER, ip_id=8))], RULES)
+    assert sieve.sift([logged(OTHER)], [], RULES) == [refused(logged(OTHER))]
 
 
 def test_without_a_table_of_ours_all_is_taken() -> None:
@@ -151,9 +160,47 @@ def test_without_a_table_of_ours_all_is_taken() -> None:
 
 def test_what_a_filter_traces_is_all_taken() -> None:
     sieve = Sieve(TraceRequest("0", filter=PacketFilter("tcp", ())), has_own_table=True)
-    assert sieve.sift([logged(OTHER)], []) == [logged(OTHER)]
+    assert sieve.sift([logged(OTHER)], [], RULES) == [logged(OTHER)]
 
 
 def test_what_is_no_report_is_kept() -> None:
     lost = Lost(1.0, 3, "why")
     assert sifted([lost, logged(OTHER)]) == [lost, refused(logged(OTHER))]
+
+
+# -- lines of LOG rules
+
+
+@pytest.mark.parametrize("has_own_table", [True, False])
+def test_what_a_log_rule_prints_is_no_report(has_own_table: bool) -> None:
+    """The report of the LOG rule comes first, then its line, then the packet goes on."""
+    rule, line, goes_on = logged(table="mangle"), logged(), logged(table="nat")
+    found = sifted([rule, line, goes_on], has_own_table=has_own_table)
+    assert found == [rule, refused(line), goes_on]
+
+
+def test_a_log_rules_line_comes_also_in_a_later_drain() -> None:
+    sieve = Sieve(TraceRequest("0", flow=PACKET.flow), has_own_table=True)
+    assert sieve.sift([logged(table="mangle")], [], RULES) == [logged(table="mangle")]
+    assert sieve.sift([logged()], [], RULES) == [refused(logged())]
+    assert sieve.sift([logged()], [], RULES) == [logged()]
+
+
+def test_a_line_with_another_prefix_or_of_another_packet_is_not_the_log_rules() -> None:
+    other = replace(logged(), packet=replace(PACKET, ip_id=99))
+    events: list[Event] = [logged(table="mangle"), other, logged(table="security")]
+    assert sifted(events) == events
+
+
+def test_a_log_rule_without_such_a_prefix_announces_nothing() -> None:
+    events: list[Event] = [logged(table="nat"), logged()]
+    assert sifted(events) == events
+
+
+def test_only_so_many_lines_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sifting, "REMEMBERED", 1)
+    sieve = Sieve(TraceRequest("0", filter=PacketFilter("tcp", ())), has_own_table=True)
+    packets = [replace(PACKET, ip_id=number) for number in (1, 2)]
+    sieve.sift([logged(each, table="mangle") for each in packets], [], RULES)
+    found = sieve.sift([logged(each) for each in packets], [], RULES)
+    assert found == [logged(packets[0]), refused(logged(packets[1]))]
