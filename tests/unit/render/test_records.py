@@ -84,8 +84,9 @@ def test_a_path_has_exactly_the_fields_of_the_contract() -> None:
 
 
 def test_a_bridges_ports_stand_beside_the_bridge() -> None:
-    ports = {"physical_in": "p1", "out_interface": "br0", "physical_out": "p2"}
-    path = b.mark_drop_path(in_interface="br0", **ports)
+    path = b.mark_drop_path(
+        in_interface="br0", physical_in="p1", out_interface="br0", physical_out="p2"
+    )
     packet = record_of(path)["packet"]
     names = [packet[field] for field in ("in", "physical_in", "out", "physical_out")]
     assert names == ["br0", "p1", "br0", "p2"]
