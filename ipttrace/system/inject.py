@@ -183,7 +183,6 @@ class InjectingClient:
         destination = behind or station.mac or target.mac or random_mac()
         return destination, known.get(source) or random_mac()
 
-
     def _is_bridged(self, ipr: Any, master: Interface) -> bool:
         """Tell whether senders address such frames to another host, not to this one.
 
