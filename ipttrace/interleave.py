@@ -10,36 +10,35 @@ comes first on the packet's way (`netfilter.leads_to`).
 
 1. Each stream is split into ways by fingerprint; within one fingerprint a report belongs to the
    youngest way that it can continue.  A TEE clone is born while the packet that it copies is inside
-   a chain, and has ended once that one goes on.
-2. Each way in the nft stream is paired with one in the log, and each of its reports is put behind
-   the last of the log's that comes before it.  The log's own order is never changed.
+   a chain, and has left once that one goes on; over lo it may still come back.
+2. Each way in the nft stream is paired with one in the log, and each of its reports is put between
+   the log's that come before and after it.  The log's own order is never changed.
 3. What has no partner (a conntrack event, a packet that met no legacy table) stays behind all that
    was before it in its own stream; a new conntrack entry comes behind its packet's last legacy
    report.
 
 Limits: a legacy and an nft chain of the same priority are taken in the order nft, legacy, or the
-other way round where the nft chain dropped the packet.  Two equal packets in flight at once can be
-taken for each other.
+other way round where the nft chain ended the walk of that priority: it dropped the packet, or
+translated its address (nf_nat_inet_fn asks no further chain).  Two equal packets in flight at once
+can be taken for each other.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ipttrace.event import Event, FlowChange, FlowEvent, TraceEvent
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
     RECEIVING_HOOKS,
     SENDING_HOOKS,
-    Hook,
-    Verdict,
     leads_to,
 )
-from ipttrace.packet import Flow, PacketSummary
-from ipttrace.report import Base, Fingerprint, Locator, Station, fingerprint
+from ipttrace.packet import PacketSummary
+from ipttrace.report import Fingerprint, Locator
 from ipttrace.ruleset import Ruleset
+from ipttrace.ways import Step, Way, ways_of
 
 LOGGED_PORTS = frozenset({"tcp", "udp", "136"})
 """The protocols whose ports the kernel log shows; 136 is UDP-Lite."""
@@ -48,53 +47,6 @@ Position = tuple[int, int]
 """An index in the log, and -1 before it, 0 it itself, 1 after it."""
 
 _START: Position = (-1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One report and where it came from."""
-
-    index: int
-    """In its stream."""
-    event: TraceEvent
-    hook: Hook
-    priority: int
-    base: Base | None
-    in_index: int | None
-    closes: bool
-    """The walk of this base chain is over."""
-    copies: bool = False
-    """A rule with the target TEE matched: ip_tables reports it before it acts."""
-
-
-@dataclass(slots=True)
-class _Way:
-    """The reports of one packet in one stream."""
-
-    first: Flow
-    last: Flow
-    """NAT may have changed it."""
-    parent: _Way | None = None
-    """The packet inside whose walk of a chain this one was born, if it is a copy."""
-    over: bool = False
-    steps: list[_Step] = field(default_factory=list)
-
-    @property
-    def local(self) -> bool:
-        """Whether the packet was made here, as far as its first report tells."""
-        return self.steps[0].hook in SENDING_HOOKS
-
-    def can_take(self, step: _Step) -> bool:
-        """Tell whether the packet can have made this report next."""
-        last = self.steps[-1]
-        if self.over:
-            return False
-        if step.hook is not last.hook:
-            return leads_to(last.hook, step.hook, step.in_index)
-        if step.priority != last.priority or step.base != last.base:
-            return step.priority >= last.priority
-        further = (step.event.number or 0) > (last.event.number or 0)
-        return not last.closes and (step.event.chain != last.event.chain or further)
 
 
 def interleave(
@@ -107,8 +59,8 @@ def interleave(
     if not logged or not traced:
         return [*logged, *traced]
     locator = Locator(ruleset, frozenset())
-    legacy = _ways(logged, locator)
-    places = _places(traced, _pairs(legacy, _ways(traced, locator)), legacy)
+    legacy = ways_of(logged, locator)
+    places = _places(traced, _pairs(legacy, ways_of(traced, locator)), legacy)
     placed = [((index, 0), 0, event) for index, event in enumerate(logged)]
     placed += [
         (place, index, event)
@@ -142,65 +94,9 @@ def _shown(packet: PacketSummary) -> PacketSummary:
     return replace(packet, sport=None, dport=None)
 
 
-def _ways(events: Sequence[Event], locator: Locator) -> dict[Fingerprint, list[_Way]]:
-    """Return the ways of the packets in one stream, oldest first."""
-    ways: defaultdict[Fingerprint, list[_Way]] = defaultdict(list)
-    by_id: dict[int, _Way] = {}
-    for index, event in enumerate(events):
-        station = locator.locate(event) if isinstance(event, TraceEvent) else None
-        if station is None or not isinstance(event, TraceEvent):
-            continue
-        known = by_id.get(event.trace_id) if event.trace_id is not None else None
-        step = _step(index, event, station, known.steps[-1] if known else None)
-        way = known
-        if step is not None and event.packet is not None:
-            way = _way_of(step, event.packet, known, ways)
-        if step is None or way is None:
-            continue
-        way.steps.append(step)
-        if event.trace_id is not None:
-            by_id[event.trace_id] = way
-    return ways
-
-
-def _step(index: int, event: TraceEvent, station: Station, before: _Step | None) -> _Step | None:
-    """Return the report with its place: where nft does not say it, that of the one before."""
-    if station.hook is None or station.base is None:
-        if before is None:
-            return None
-        return replace(before, index=index, event=event, closes=False, copies=False)
-    in_index = event.in_index
-    if event.packet is None and before is not None:
-        in_index = before.in_index
-    copies = station.rule is not None and station.rule.target == "TEE"
-    place = (station.hook, station.priority, station.base)
-    return _Step(index, event, *place, in_index, station.closes, copies)
-
-
-def _way_of(
-    step: _Step,
-    packet: PacketSummary,
-    known: _Way | None,
-    ways: defaultdict[Fingerprint, list[_Way]],
-) -> _Way:
-    """Return the way that goes on with this step: that of its trace id, or of its flow, first."""
-    alike = ways[fingerprint(packet)]
-    possible = [way for way in reversed(alike) if way.can_take(step)]
-    bound = [way for way in possible if way is known]
-    same = [way for way in possible if way.last == packet.flow]
-    if not possible:
-        around = [way for way in alike if not way.over and way.steps[-1].copies]
-        alike.append(_Way(packet.flow, packet.flow, around[-1] if around else None))
-    way = (bound or same or possible or alike[-1:])[0]
-    way.last = packet.flow
-    for other in alike:
-        other.over = other.over or other.parent is way
-    return way
-
-
 def _pairs(
-    legacy: dict[Fingerprint, list[_Way]], nft: dict[Fingerprint, list[_Way]]
-) -> Iterator[tuple[_Way, _Way]]:
+    legacy: dict[Fingerprint, list[Way]], nft: dict[Fingerprint, list[Way]]
+) -> Iterator[tuple[Way, Way]]:
     """Yield each way in the nft stream with its partner in the log."""
     for key, ways in nft.items():
         free = list(legacy.get(key, ()))
@@ -214,8 +110,8 @@ def _pairs(
 
 def _places(
     traced: Sequence[Event],
-    pairs: Iterator[tuple[_Way, _Way]],
-    legacy: dict[Fingerprint, list[_Way]],
+    pairs: Iterator[tuple[Way, Way]],
+    legacy: dict[Fingerprint, list[Way]],
 ) -> list[Position]:
     """Return where in the log each event of the nft stream belongs."""
     known: dict[int, Position] = {}
@@ -233,23 +129,28 @@ def _places(
     return places
 
 
-def _anchors(way: _Way, partner: _Way) -> Iterator[tuple[int, Position]]:
+def _anchors(way: Way, partner: Way) -> Iterator[tuple[int, Position]]:
     done = 0
     for step in way.steps:
         while done < len(partner.steps) and _precedes(partner.steps[done], step, way):
             done += 1
-        place = (partner.steps[done - 1].index, 1) if done else (partner.steps[0].index, -1)
-        yield step.index, place
+        yield step.index, _between(partner.steps[:done], partner.steps[done:], step)
 
 
-def _precedes(logged: _Step, step: _Step, way: _Way) -> bool:
+def _between(before: Sequence[Step], after: Sequence[Step], step: Step) -> Position:
+    """Return the place next to the legacy report at the same hook: others may lie in between."""
+    with_next = after and after[0].hook is step.hook
+    if before and (before[-1].hook is step.hook or not with_next):
+        return before[-1].index, 1
+    return after[0].index, -1
+
+
+def _precedes(logged: Step, step: Step, way: Way) -> bool:
     """Tell whether a packet made the legacy report before the nft report `step` of `way`."""
     if logged.hook is step.hook:
         if logged.priority != step.priority:
             return logged.priority < step.priority
-        last = way.steps[-1]
-        dropped = last.event.verdict is Verdict.DROP
-        return dropped and (last.hook, last.priority) == (step.hook, step.priority)
+        return (step.hook, step.priority) in way.ends
     if logged.hook in RECEIVING_HOOKS and step.hook in SENDING_HOOKS:
         came_back = logged.in_index == LOOPBACK_INDEX
         return not came_back and leads_to(logged.hook, step.hook, step.in_index)

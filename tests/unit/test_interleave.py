@@ -242,6 +242,28 @@ def test_a_clone_has_ended_when_the_packet_that_it_copies_goes_on() -> None:
     assert list(found) == events
 
 
+def test_a_clone_comes_back_over_loopback_after_the_packet_that_it_copies() -> None:
+    tee = builders.chain("mangle", "INPUT", ["-j TEE --gateway 198.51.100.1"])
+    events = way("""
+        - raw:PREROUTING s0>
+        - mangle:INPUT s0>
+        2= trigger-output >lo
+        - raw:OUTPUT >lo
+        - mangle:POSTROUTING >lo
+        2= observe-postrouting >lo
+        - mangle:INPUT s0>
+        - filter:INPUT s0>
+        = observe-input s0>
+        3= trigger-prerouting lo>
+        - raw:PREROUTING lo>
+        - mangle:INPUT lo>
+        - filter:INPUT lo>
+        3= observe-input lo>
+    """)
+    events[6] = replace(events[6], number=2)
+    assert list(interleave(*streams(events), all_tables(tee))) == events
+
+
 def test_packets_that_differ_in_ports_alone_keep_their_own_ways() -> None:
     """The log shows no payload: datagrams of one length have one fingerprint."""
     one, two = (replace(builders.udp(dport=port), ip_id=7) for port in (53, 54))

@@ -16,14 +16,16 @@ from ipttrace.sifting import Sieve
 from tests import builders
 
 PACKET = builders.tcp(sport=40000, dport=8443)
+NFT = Backend.NFT
 OTHER = builders.tcp(sport=40001, dport=8443, ip_id=7)
 
 
+IMITATED = '--log-prefix "TRACE: raw:PREROUTING:policy:1 "'
 RULES = builders.ruleset(
-    builders.chain(
-        "mangle", "PREROUTING", ['-j LOG --log-prefix "TRACE: raw:PREROUTING:policy:1 "']
-    ),
+    builders.chain("mangle", "PREROUTING", [f"-j LOG {IMITATED} --log-tcp-sequence"]),
     builders.chain("nat", "PREROUTING", ['-j LOG --log-prefix "other "']),
+    builders.chain("filter", "FORWARD", [f"-j LOG {IMITATED}"]),
+    builders.chain("mangle", "PREROUTING", [f"-j LOG {IMITATED} --log-tcp-sequence"], backend=NFT),
 )
 
 
@@ -186,15 +188,36 @@ def test_a_log_rules_line_comes_also_in_a_later_drain() -> None:
     assert sieve.sift([logged()], [], RULES) == [logged()]
 
 
+def test_two_log_rules_print_two_lines() -> None:
+    rule, line = logged(table="mangle"), logged()
+    assert sifted([rule, rule, line, line, line]) == [rule, rule, *[refused(line)] * 2, line]
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_what_an_nft_log_rule_prints_is_no_report(headers: bool) -> None:
+    """nf_tables reports the rule after it acted; only its chain's first report shows headers."""
+    rule = replace(traced(), table="mangle", kind=TraceKind.RULE, handle=11, trace_id=5)
+    first = replace(rule, handle=None)
+    reports: list[Event] = [rule] if headers else [first, replace(rule, packet=None)]
+    assert sifted([logged(), logged()], reports) == [refused(logged()), logged()]
+
+
 def test_a_line_with_another_prefix_or_of_another_packet_is_not_the_log_rules() -> None:
     other = replace(logged(), packet=replace(PACKET, ip_id=99))
     events: list[Event] = [logged(table="mangle"), other, logged(table="security")]
     assert sifted(events) == events
 
 
-def test_a_log_rule_without_such_a_prefix_announces_nothing() -> None:
-    events: list[Event] = [logged(table="nat"), logged()]
-    assert sifted(events) == events
+def test_a_line_between_other_interfaces_is_not_the_log_rules() -> None:
+    rule, later = logged(table="mangle"), replace(logged(), out_index=3)
+    assert sifted([rule, later]) == [rule, later]
+
+
+@pytest.mark.parametrize("rule", [logged(table="nat"), logged(hook=Hook.FORWARD, table="filter")])
+def test_a_log_rule_that_cannot_imitate_a_report_announces_nothing(rule: TraceEvent) -> None:
+    """Without its sequence number a TCP packet is in no report."""
+    events: list[Event] = [rule, replace(logged(), in_index=rule.in_index)]
+    assert sifted(events, [traced()]) == events
 
 
 def test_only_so_many_lines_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
