@@ -329,9 +329,9 @@ class Correlator:
         """How many packets were seen so far."""
         return len(self._walks)
 
-    def pending(self, first: int = 0) -> int:
-        """Return how many packets may still report, the `first` ones left out."""
-        return sum(not self._is_settled(walk) for walk in self._walks[first:])
+    def pending(self, first: int = 0) -> frozenset[int]:
+        """Return the ids of the packets that may still report, the `first` ones left out."""
+        return frozenset(walk.id for walk in self._walks[first:] if not self._is_settled(walk))
 
     def paths(
         self, changes: Mapping[RuleRef, Counter] | None = None, first: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from ipttrace.journeys import JourneyBook
@@ -38,11 +39,12 @@ def assign_roles(
     """Return `paths` with role, request, journey and leg, and an empty path for an unseen probe.
 
     `flows` are all the flows that each path's packet has had.  The n-th packet sent is journey n,
-    and paths come in the order of their journeys and legs.
+    and paths come in the order of their journeys and legs.  Packets that others trace are left out.
     """
     joined = JourneyBook().join(paths)
     probes = _find_probes(joined, sent.packets)
     named = _refuse([_with_role(path, probes, flows, joined) for path in joined], probes, sent)
+    named = _concerning(named, flows, sent)
     missing = [index for index in range(len(sent.packets)) if index not in probes.values()]
     unseen = {index: _unseen(sent, index, next(ids)) for index in missing}
     return _numbered(named, probes, unseen, len(sent.packets))
@@ -116,8 +118,7 @@ def _with_role(
 def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
     """Tell whether a packet goes back to who sent packets of the flows `asked`."""
     if packet.icmp is not None and packet.icmp.type in _ERROR_TYPES[packet.protocol]:
-        quoted = packet.quoted.flow if packet.quoted else None
-        return quoted in asked or (quoted is None and any(packet.dst == flow.src for flow in asked))
+        return _speaks_of(packet, frozenset(asked))
     return packet.flow.reversed() in asked and not _is_echo_request(packet)
 
 
@@ -149,6 +150,41 @@ def is_refusal(reply: PacketPath) -> bool:
 
 def _client_refused(index: int, results: Sequence[str]) -> bool:
     return index < len(results) and results[index] == "ECONNREFUSED"
+
+
+def _concerning(
+    paths: Sequence[PacketPath], flows: Mapping[int, tuple[Flow, ...]], sent: Sent
+) -> list[PacketPath]:
+    """Return the probes, their answers, and packets that have to do with one of them.
+
+    These are of the same flows either way, or speak of one, or come from the same client's port.
+    """
+    probes = {packet.flow for packet in sent.packets}
+    answers: set[Flow] = set()
+    for path in paths:
+        if path.role is not Role.OBSERVED:
+            (probes if path.role is Role.PROBE else answers).update(flows.get(path.id, ()))
+    clients = {(flow.protocol, flow.src, flow.sport) for flow in probes if flow.sport is not None}
+    known = probes | answers | {flow.reversed() for flow in probes | answers}
+    return [
+        path
+        for path in paths
+        if path.role is not Role.OBSERVED
+        or any(
+            flow in known or (flow.protocol, flow.src, flow.sport) in clients
+            for flow in flows.get(path.id, (path.packet.flow,))
+        )
+        or _speaks_of(path.packet, known)
+    ]
+
+
+def _speaks_of(error: PacketSummary, flows: AbstractSet[Flow]) -> bool:
+    """Tell whether a packet is an ICMP error about one of `flows`, or may be one."""
+    if error.icmp is None or error.icmp.type not in _ERROR_TYPES[error.protocol]:
+        return False
+    if error.quoted is not None:
+        return error.quoted.flow in flows
+    return any(error.dst == flow.src for flow in flows)
 
 
 def _unseen(sent: Sent, index: int, number: int) -> PacketPath:

@@ -7,6 +7,7 @@ answer, tidy up what the packets left, disarm.  Disarming happens on every way o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
@@ -169,18 +170,21 @@ class TraceSession:
         plan, client = self._plan, self._client
         if not plan.injected and client.poll() is not None:
             return True
-        if any(
-            tracer.correlator.pending(first)
-            for tracer, first in zip(self._tracers, self._first, strict=True)
-        ):
+        concerned = self._recent(client.identities[len(self._results)])
+        if any(path.id in self._pending() for path in concerned):
             return False
-        seen = self._recent(client.identities[len(self._results)])
+        seen = [path for path in concerned if path.role is not Role.OBSERVED]
         if all(path.role is not Role.PROBE for path in seen):
             return False
         return plan.injected or any(path.outcome in _DEAD for path in seen)
 
+    def _pending(self) -> AbstractSet[int]:
+        """Return the ids of the packets of which more may come."""
+        since = zip(self._tracers, self._first, strict=True)
+        return frozenset().union(*(tracer.correlator.pending(first) for tracer, first in since))
+
     def _recent(self, identity: PacketSummary) -> tuple[PacketPath, ...]:
-        """Return the probe and its answers, as far as they were seen since it was sent."""
+        """Return the probe and what has to do with it, as far as it was seen since."""
         paths = [
             path
             for tracer, first in zip(self._tracers, self._first, strict=True)
@@ -190,7 +194,7 @@ class TraceSession:
         named = assign_roles(
             paths, self._flows(), Sent((identity,)), count(max(known, default=0) + 1)
         )
-        return tuple(path for path in named if path.id in known and path.role is not Role.OBSERVED)
+        return tuple(path for path in named if path.id in known)
 
     def _flows(self) -> dict[int, tuple[Flow, ...]]:
         known: dict[int, tuple[Flow, ...]] = {}

@@ -31,6 +31,8 @@ class Side:
     """Opens the queue for what was asked for and armed."""
     netns: str | None = None
     """As the user named it; None for the one that the tool runs in."""
+    reserve_source: Callable[[TraceRequest], EventSource | None] = lambda _: None
+    """Opens the queue before anything is armed, where that can be."""
 
 
 class Tracer:
@@ -61,8 +63,9 @@ class Tracer:
             conntrack_active=bool(tracked & {family} if family else tracked),
             untracked=frozenset(PacketFamily) - tracked,
         )
+        self._source = self._side.reserve_source(request)
         self.armed = self._side.rules.arm(request)
-        self._source = self._side.open_source(request, self.armed)
+        self._source = self._source or self._side.open_source(request, self.armed)
         ruleset = reader.read(family)
         warnings = (*self.armed.warnings, *self._source.warnings, *rules_met_untraced(ruleset))
         self.armed = replace(self.armed, warnings=warnings)

@@ -95,6 +95,7 @@ def open_side(
         rules=guardian,
         reader=reader,
         open_source=sources.open,
+        reserve_source=sources.reserve,
         netns=namespace.name,
     )
     return guardian, side

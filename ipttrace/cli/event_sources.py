@@ -27,6 +27,15 @@ POLL = 0.05
 Note = Callable[[str], None]
 
 
+class _UnreachableError(Exception):
+    """Legacy reports cannot come through the log group."""
+
+    def __init__(self, reason: str, listener: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.listener = listener
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Opens the source of one session in one namespace."""
@@ -40,25 +49,42 @@ class Sources:
     clock: Clock
     note: Note
 
+    def reserve(self, request: TraceRequest) -> EventSource | None:
+        """Open the queue before anything is armed; None where reports come from elsewhere.
+
+        Only one session at a time has legacy rules of its own: another one's would shift the
+        numbers of rules in its reports.
+        """
+        try:
+            return self._queue(request)
+        except _UnreachableError:
+            return None
+
     def open(self, request: TraceRequest, armed: Armed) -> EventSource:
         """Open the source of what is traced; without legacy rules no log group is needed."""
+        try:
+            return self._queue(request)
+        except _UnreachableError as error:
+            return self._fall_back(request, armed, error.reason, error.listener)
+
+    def _queue(self, request: TraceRequest) -> EventSource:
+        """Open the queue; another session that holds the log group is waited for."""
         if Backend.LEGACY not in request.backends:
             return NetlinkQueue(self.namespace, legacy=False)
         if kernel_log.is_in_use(self.namespace, self._families):
-            reason = "another session of ipttrace reads the kernel log here"
-            return self._fall_back(request, armed, reason)
+            raise _UnreachableError("another session of ipttrace reads the kernel log here")
         deadline = self.clock.monotonic() + LOG_GROUP_WAIT
         told = False
         while True:
             try:
                 return NetlinkQueue(self.namespace)
-            except LogGroupAbsentError:
-                return self._fall_back(request, armed, "the kernel has no nfnetlink_log")
+            except LogGroupAbsentError as error:
+                raise _UnreachableError("the kernel has no nfnetlink_log") from error
             except LogGroupTakenError as error:
                 late = self.clock.monotonic() >= deadline
                 if late if error.owner is None else not self._is_session(error.owner):
                     who = owner_text(error.owner)
-                    return self._fall_back(request, armed, f"NFLOG group 0 is held by {who}", who)
+                    raise _UnreachableError(f"NFLOG group 0 is held by {who}", who) from error
                 if late:
                     raise
                 if not told:

@@ -70,10 +70,36 @@ def test_two_probes_of_one_flow_are_told_apart_by_their_sequence_numbers() -> No
     assert (first.role, second.role) == (Role.PROBE, Role.PROBE)
 
 
-def test_a_packet_of_somebody_else_is_no_probe() -> None:
-    unseen, observed = assigned(path(1, replace(SYN, sport=41000)))
-    assert (observed.role, unseen.role) == (Role.OBSERVED, Role.PROBE)
+def test_a_packet_of_somebody_else_is_left_out() -> None:
+    (unseen,) = assigned(path(1, replace(SYN, sport=41000)))
+    assert unseen.role is Role.PROBE
     assert (unseen.id, unseen.hops, unseen.outcome) == (100, (), Outcome.LOST)
+
+
+def test_other_packets_of_the_probes_flow_and_client_are_observed() -> None:
+    again = replace(SYN, ip_id=8)
+    elsewhere = replace(SYN, dst="198.51.100.9", ip_id=9)
+    late = replace(RST, src="198.51.100.9")
+    found = assigned(path(1, SYN), path(2, again), path(3, elsewhere), path(4, late))
+    assert [(each.id, each.role) for each in found] == [
+        (1, Role.PROBE),
+        (2, Role.OBSERVED),
+        (3, Role.OBSERVED),
+    ]
+
+
+def test_the_answer_to_another_client_of_the_service_is_left_out() -> None:
+    other = replace(RST, dport=41000)
+    found = assigned(path(1, SYN), path(2, RST), path(3, other))
+    assert [each.id for each in found] == [1, 2]
+
+
+def test_a_copy_whose_destination_was_rewritten_is_observed() -> None:
+    copy = replace(SYN, dst="203.0.113.9", ip_id=8)
+    flows = {1: (SYN.flow,), 2: (copy.flow, replace(SYN.flow, dport=1))}
+    sent = Sent((SYN,), (), None, 9.0)
+    found = assign_roles((path(1, SYN), path(2, copy)), flows, sent, count(100))
+    assert [each.role for each in found] == [Role.PROBE, Role.OBSERVED]
 
 
 @pytest.mark.parametrize("answer", [RST, UNREACHABLE])
@@ -103,9 +129,9 @@ def test_an_answer_to_the_flow_after_nat_is_an_answer() -> None:
     assert (reply.role, reply.request) == (Role.REPLY, 1)
 
 
-def test_an_error_about_another_packet_is_no_answer() -> None:
+def test_an_error_about_another_packet_is_left_out() -> None:
     other = replace(UNREACHABLE, quoted=replace(SYN, sport=41000))
-    assert assigned(path(1, SYN), path(2, other))[1].role is Role.OBSERVED
+    assert [each.id for each in assigned(path(1, SYN), path(2, other))] == [1]
 
 
 def test_an_answer_is_not_older_than_its_request() -> None:

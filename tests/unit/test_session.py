@@ -40,6 +40,7 @@ class Stage:
     failure: BaseException = field(default_factory=lambda: RuntimeError("told to fail"))
     cancelled: bool = False
     warnings: tuple[str, ...] = ()
+    reserves: bool = False
     log: list[str] = field(default_factory=list)
 
     def run(self, plan: Plan, *, answer_fails: bool = False) -> TraceResult:
@@ -59,13 +60,23 @@ class Stage:
                 raise self.failure
             return self.source
 
+        def reserve_source(_: TraceRequest) -> ListSource | None:
+            if self.reserves:
+                self.log.append("reserve")
+            return self.source if self.reserves else None
+
         def answer(result: TraceResult) -> None:
             self.log.append("answer")
             self.answers.append(result)
             if answer_fails:
                 raise BrokenPipeError
 
-        side = Side(self.rules, FixedRules(RECORDING.ruleset), open_source)
+        side = Side(
+            self.rules,
+            FixedRules(RECORDING.ruleset),
+            open_source,
+            reserve_source=reserve_source,
+        )
         kernel = Kernel(
             sides=[side],
             client=self.client,
@@ -85,6 +96,20 @@ def test_the_order_of_things() -> None:
     assert stage.log == [
         *("prepare", "arm", "open", "send", "quiet", "answer", "finish", "disarm"),
     ]
+    assert stage.source.closed == 1
+
+
+def test_what_another_session_may_hold_is_had_before_any_rule_is_made() -> None:
+    stage = Stage([(FATE_OF_THE_SYN, 0)], reserves=True)
+    stage.run(INJECTED)
+    assert stage.log[:4] == ["prepare", "reserve", "arm", "send"]
+    assert stage.source.closed == 1
+
+
+def test_what_was_reserved_is_given_back_where_arming_fails() -> None:
+    stage = Stage(fail_in="arm", reserves=True)
+    with pytest.raises(RuntimeError):
+        stage.run(INJECTED)
     assert stage.source.closed == 1
 
 
