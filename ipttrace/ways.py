@@ -1,7 +1,7 @@
 """The ways of packets in one stream of reports: which reports are of one packet.
 
 A simpler view than the correlator's, for `interleave`: it must hold for reports of one backend
-alone, and knows no verdicts.
+alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ipttrace.event import Event, TraceEvent
 from ipttrace.netfilter import (
+    FATAL_VERDICTS,
     LOOPBACK_INDEX,
     RECEIVING_HOOKS,
     SENDING_HOOKS,
@@ -24,6 +25,9 @@ from ipttrace.netfilter import (
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.report import Base, Fingerprint, Locator, Station, fingerprint
 from ipttrace.targets import ADDRESS_FIELDS
+
+_CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN})
+"""Verdicts of rules after which their base chain has no more to say."""
 
 Place = tuple[Hook, int]
 """A hook and a priority."""
@@ -41,8 +45,9 @@ class Step:
     base: Base | None
     in_index: int | None
     out_index: int | None
+    verdict: Verdict | None
     closes: bool
-    """The walk of this base chain is over."""
+    """The end of a base chain."""
     copies: bool = False
     """A rule with the target TEE matched: ip_tables reports it before it acts."""
     ends: bool = False
@@ -76,6 +81,8 @@ class Way:
     def can_take(self, step: Step) -> bool:
         """Tell whether the packet can have made this report next."""
         last = self.steps[-1]
+        if last.verdict in FATAL_VERDICTS:
+            return False
         if self.comes_back(step):
             left = last.out_index not in (None, LOOPBACK_INDEX)
             return not left and leads_to(last.hook, step.hook, step.in_index)
@@ -88,7 +95,8 @@ class Way:
         if step.priority != last.priority or step.base != last.base:
             return step.priority >= last.priority
         further = (step.event.number or 0) > (last.event.number or 0)
-        return not last.closes and (step.event.chain != last.event.chain or further)
+        closed = last.closes or last.verdict in _CLOSING
+        return not closed and (step.event.chain != last.event.chain or further)
 
 
 def _same_link(last: Step, step: Step) -> bool:
@@ -131,14 +139,23 @@ def _step(index: int, event: TraceEvent, station: Station, before: Step | None) 
     if station.hook is None or station.base is None:
         if before is None:
             return None
-        ends = event.verdict is Verdict.DROP
-        return replace(before, index=index, event=event, closes=False, copies=False, ends=ends)
+        verdict = event.verdict
+        return replace(
+            before,
+            index=index,
+            event=event,
+            verdict=verdict,
+            closes=False,
+            copies=False,
+            ends=verdict is Verdict.DROP,
+        )
     links = (event.in_index, event.out_index)
     if event.packet is None and before is not None:
         links = (before.in_index, before.out_index)
     copies = station.rule is not None and station.rule.target == "TEE"
     place = (station.hook, station.priority, station.base)
-    return Step(index, event, *place, *links, station.closes, copies, _ends(event, station))
+    ends = (station.closes, copies, _ends(event, station))
+    return Step(index, event, *place, *links, station.verdict, *ends)
 
 
 def _ends(event: TraceEvent, station: Station) -> bool:

@@ -204,6 +204,8 @@ def monitored(lines: Sequence[str], rules: Rules) -> list[Heard]:
             shown = _headers_in(found["rest"])
             headers.update({found["id"]: shown} if shown else {})
             continue
+        if found["rest"].startswith("verdict "):  # Linux 6.1 also reports the end of a chain
+            continue
         one = _heard_in(found, rules)
         if one.spot is not None:
             heard.append(replace(one, headers=headers.get(found["id"])))

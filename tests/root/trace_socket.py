@@ -59,6 +59,10 @@ class TraceSocket:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the log group back; may be called more than once."""
         self._socket.close()
 
     def _configure(self, family: int, attributes: bytes) -> None:

@@ -101,6 +101,11 @@ class Trial:
         )
         run("nft", "-f", "-", netns=self.routed.netns, stdin="\n".join(lines))
 
+    def forget_sentinels(self) -> None:
+        """Delete that table, so that the next trial does not take it for the user's."""
+        table = f"{self.spec.family.table_family} {OWN}"
+        run("nft", "delete", "table", *table.split(), netns=self.routed.netns)
+
     def check_probe(self) -> None:
         """Compare with what nft says, with the counters, and with how it was before."""
         self._check_records()
