@@ -65,6 +65,9 @@ class Tracer:
         )
         self._source = self._side.reserve_source(request)
         self.armed = self._side.rules.arm(request)
+        if self._source is not None:
+            # What came while only some of the rules stood was traced in part.
+            self._source.drain()
         self._source = self._source or self._side.open_source(request, self.armed)
         ruleset = reader.read(family)
         warnings = (*self.armed.warnings, *self._source.warnings, *rules_met_untraced(ruleset))
