@@ -103,6 +103,7 @@ class Correlator:
         self._by_trace_id: dict[int, Walk] = {}
         self._fragments = Fragments()
         self._sequence: int | None = None
+        self._number: int | None = None
         self._last_packet: PacketSummary | None = None
         self._last_key: Fingerprint = ()
         self._ends = Ends(ruleset)
@@ -120,9 +121,13 @@ class Correlator:
         self._ends = Ends(ruleset)
         self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
 
-    def feed(self, event: Event) -> None:
-        """Take one event, in the order in which the kernel gave it."""
+    def feed(self, event: Event, number: int | None = None) -> None:
+        """Take one event, in the order in which the kernel gave it.
+
+        `number` is that of its message in the queue, where these are counted.
+        """
         self.last_time = event.time
+        self._number = number
         match event:
             case TraceEvent():
                 self._count_gap(event.sequence)
@@ -170,6 +175,8 @@ class Correlator:
             self.tally.orphans += 1
             return
         before = walk.packet
+        if self._number is not None:
+            walk.reports.append(self._number)
         walk.advance(event, station)
         walk.append(event, station, walk.learn(event, station))
         if station.own:
@@ -366,6 +373,7 @@ class Correlator:
             outcome=outcome,
             ambiguous=walk.ambiguous,
             last_packet=walk.packet,
+            reports=tuple(walk.reports),
         )
 
     def _way_out(self, walk: Walk) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -112,6 +113,32 @@ class Undecoded:
     time: float
     reason: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEvent:
+    """One event of a tracepoint (tracefs): of the whole host, not yet tied to a packet."""
+
+    time: float
+    """Seconds since the epoch; when the kernel wrote it."""
+    cpu: int
+    pid: int
+    """The thread that was running, whether or not it had to do with it."""
+    softirq: bool
+    """Written while the processor served a softirq: then `pid` says nothing."""
+    name: str
+    fields: Mapping[str, int | str | bytes]
+    """As the event's format file names them; addresses are raw bytes."""
+
+    def number(self, field: str) -> int:
+        """Return a field that holds a number; 0 where this kernel's event has none such."""
+        value = self.fields.get(field, 0)
+        return value if isinstance(value, int) else 0
+
+    def text(self, field: str) -> str:
+        """Return a field that holds a name; empty where this kernel's event has none such."""
+        value = self.fields.get(field, "")
+        return value if isinstance(value, str) else ""
 
 
 Event = TraceEvent | FlowEvent | ForeignLog | Lost | Undecoded

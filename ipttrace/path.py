@@ -94,15 +94,90 @@ class WireHop:
     interface: str | None
 
 
-Hop = ChainHop | NatHop | WireHop
-
-
 class Strength(StrEnum):
     """How a piece of evidence is tied to the packet."""
 
     REPORTED = "reported"
+    """The kernel said so of this very packet."""
     MATCHED = "matched"
+    """An event or counter of this namespace in the probe's window that nothing else explains."""
     INFERRED = "inferred"
+    """It follows from the rules and from what was not seen."""
+
+
+class Decision(StrEnum):
+    """What routing decided."""
+
+    LOCAL = "local"
+    FORWARD = "forward"
+    OUTPUT = "output"
+    UNREACHABLE = "unreachable"
+    BLACKHOLE = "blackhole"
+    PROHIBIT = "prohibit"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteHop:
+    """The routing decision; `basis` is that of the decision, the rest is RTM_GETROUTE's."""
+
+    time: float
+    decision: Decision
+    basis: Basis
+    in_interface: str | None = None
+    out_interface: str | None = None
+    via: str | None = None
+    table: str | None = None
+    source: str | None = None
+
+
+class SocketState(StrEnum):
+    """What a socket does, as far as it matters for a packet."""
+
+    LISTEN = "listen"
+    """Takes packets from anybody: a TCP listener, an unconnected UDP socket."""
+    ESTABLISHED = "established"
+    """Has one other end."""
+    NONE = "none"
+    """There is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketHop:
+    """The socket that took the packet, or that there is none."""
+
+    time: float
+    state: SocketState
+    address: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    process: str | None = None
+    netns: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DropHop:
+    """Where the kernel freed the packet, and the reason it gave (tracepoint kfree_skb)."""
+
+    time: float
+    reason: str
+    """By name, as include/net/dropreason-core.h has it: `NO_SOCKET`."""
+    location: str | None
+    """The kernel function."""
+    basis: Strength = Strength.REPORTED
+
+
+@dataclass(frozen=True, slots=True)
+class ResetHop:
+    """A TCP reset in answer to the packet."""
+
+    time: float
+    reason: str | None
+    """The kernel's name for it, where it gives one; None for a rule's or another host's."""
+    by: str
+    """`kernel`, `rule` or `remote`."""
+
+
+Hop = ChainHop | NatHop | WireHop | RouteHop | SocketHop | DropHop | ResetHop
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +238,8 @@ class PacketPath:
     last_packet: PacketSummary | None = None
     """As it was when last seen; None where nobody saw it."""
     diagnosis: Diagnosis | None = None
+    reports: tuple[int, ...] = ()
+    """The numbers of its reports in the namespace's queue, where that counts them."""
 
     @property
     def chain_hops(self) -> tuple[ChainHop, ...]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from ipttrace.event import Event
+from ipttrace.event import Event, KernelEvent
+from ipttrace.evidence import Scene
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
 from ipttrace.packet import Flow, PacketSummary
+from ipttrace.question import Question
 from ipttrace.ruleset import Ruleset
 
 
@@ -54,6 +56,18 @@ class EventSource(Protocol):
         """What a user must know about the way in which they come."""
         ...
 
+    @property
+    def position(self) -> int | None:
+        """How many messages were read since `announce`; None where they are not counted."""
+        ...
+
+    def announce(self) -> None:
+        """Let the kernel put one message into the queue, and take it out; count from here on.
+
+        Where messages cannot be counted nothing is done.
+        """
+        ...
+
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
         ...
@@ -71,6 +85,50 @@ class EventSource(Protocol):
 
     def close(self) -> None:
         """Give the socket back to the kernel."""
+        ...
+
+
+class KernelEvents(Protocol):
+    """The tracepoints of the whole host."""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Names of the events that this kernel does not have."""
+        ...
+
+    def address_of(self, source: EventSource) -> int | None:
+        """Return the address by which the events know a source's socket; the source counts on."""
+        ...
+
+    def start(self, interfaces: Sequence[str]) -> None:
+        """Let the events come; those of interfaces only for the ones named."""
+        ...
+
+    def drain(self) -> tuple[Sequence[KernelEvent], int]:
+        """Return what was written since, in the order of time, and how often some was lost."""
+        ...
+
+    def function(self, address: int) -> str | None:
+        """Return the name of the kernel function at an address."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and leave nothing behind; may be called more than once."""
+        ...
+
+
+class SceneReader(Protocol):
+    """Looks around in one namespace; asks, and changes nothing."""
+
+    def before(self, flows: Sequence[Flow]) -> None:
+        """Note what the counters and the connection table say before the packets are sent."""
+        ...
+
+    def look(self, question: Question) -> Scene:
+        """Return all that can be seen around a packet; its `trail` is left to the caller.
+
+        What cannot be looked at is named in `missing`; nothing is raised.
+        """
         ...
 
 
@@ -213,6 +271,16 @@ class ProbeClient(Protocol):
 
     def send(self) -> None:
         """Send the next packet; returns before the result is in."""
+        ...
+
+    @property
+    def device(self) -> str | None:
+        """The device through which packets are injected; None for a real client's."""
+        ...
+
+    @property
+    def thread(self) -> int | None:
+        """The thread that made the last call of `send`; None before it."""
         ...
 
     def poll(self) -> str | None:

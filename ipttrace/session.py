@@ -6,20 +6,24 @@ answer, tidy up what the packets left, disarm.  Disarming happens on every way o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 from ipttrace.correlate import Tally
-from ipttrace.diagnose.chains import diagnose
+from ipttrace.diagnose import Case, diagnose
 from ipttrace.errors import CancelledError
+from ipttrace.evidence import Scene
+from ipttrace.gathering import Gathering, Sources, Trails
 from ipttrace.netfilter import Hook
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
 from ipttrace.roles import UNSPECIFIED, Sent, assign_roles
+from ipttrace.timeline import fate, with_evidence
 from ipttrace.tracer import Side, Tracer
 
 QUIET = 0.2
@@ -29,6 +33,7 @@ ATTENTION = 0.25
 """Seconds after which a wait looks whether it was cancelled."""
 
 _DEAD = frozenset({Outcome.DROPPED, Outcome.REJECTED})
+_ENDED = frozenset({Outcome.DROPPED, Outcome.REJECTED, Outcome.REFUSED})
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
 
@@ -59,6 +64,8 @@ class Kernel:
     clock: Clock
     cancelled: Callable[[], bool] = lambda: False
     """Asked often; once it says True the session ends with a CancelledError."""
+    sources: Sources = Sources()
+    """Where evidence comes from, beside the chains' reports."""
 
 
 class TraceSession:
@@ -72,19 +79,33 @@ class TraceSession:
         self._started = kernel.clock.monotonic()
         self._results: list[str] = []
         self._ids = count(1)
-        self._tracers = [Tracer(side, kernel.clock, self._ids) for side in kernel.sides]
+        self._gathering = Gathering(kernel.sources)
+        self._tracers = [self._tracer(side, number) for number, side in enumerate(kernel.sides)]
         self._first = [0] * len(self._tracers)
         """In each namespace, how many packets were seen before the one just sent."""
+
+    def _tracer(self, side: Side, number: int) -> Tracer:
+        return Tracer(
+            side,
+            self._clock,
+            self._ids,
+            follow=partial(self._gathering.follow, number),
+            time_of=partial(self._gathering.time_of, number),
+        )
 
     def run(self, answer: Callable[[TraceResult], None]) -> TraceResult:
         """Trace the probe; call `answer` as soon as the paths are known, then take all back."""
         disarmed: list[Disarmed] = []
         left: list[str] = []
         with ExitStack() as cleaning:
+            cleaning.callback(self._gathering.close)
             for tracer in self._tracers:
                 cleaning.callback(_disarm, tracer, disarmed)
             cleaning.callback(lambda: left.extend(self._client.finish()))
-            self._arm(tuple(self._client.prepare()))
+            flows = tuple(self._client.prepare())
+            self._arm(flows)
+            names = [name for tracer in self._tracers for name in tracer.interfaces()]
+            self._gathering.begin(flows, names, self._client)
             self._send_all()
             paths = self._conclude()
             for tracer in self._tracers:
@@ -128,7 +149,9 @@ class TraceSession:
     def _send_all(self) -> None:
         for number in range(1, self._plan.packets + 1):
             self._first = [tracer.correlator.begun for tracer in self._tracers]
+            self._gathering.sending(self._clock.now())
             self._client.send()
+            self._gathering.sent()
             self._pump(last=number == self._plan.packets)
             self._results.append(self._client.poll() or "TIMEOUT")
 
@@ -160,6 +183,7 @@ class TraceSession:
 
     def _drain(self) -> bool:
         drained = [tracer.drain() for tracer in self._tracers]
+        self._gathering.drain()
         return any(drained)
 
     def _is_settled(self) -> bool:
@@ -171,12 +195,26 @@ class TraceSession:
         if not plan.injected and client.poll() is not None:
             return True
         concerned = self._recent(client.identities[len(self._results)])
-        if any(path.id in self._pending() for path in concerned):
+        if not concerned:
+            return self._died_unseen()
+        trails = self._trails(concerned)
+        concerned = tuple(replace(p, outcome=fate(p, trails.of(p))) for p in concerned)
+        pending = self._pending()
+        if any(path.id in pending and path.outcome not in _ENDED for path in concerned):
             return False
         seen = [path for path in concerned if path.role is not Role.OBSERVED]
         if all(path.role is not Role.PROBE for path in seen):
             return False
         return plan.injected or any(path.outcome in _DEAD for path in seen)
+
+    def _died_unseen(self) -> bool:
+        """Tell whether the packet just sent died before any chain could report it."""
+        trail = self._gathering.unreported(len(self._results))
+        return trail is not None and bool(trail.drops)
+
+    def _trails(self, paths: Sequence[PacketPath]) -> Trails:
+        numbers = {tracer.netns: number for number, tracer in enumerate(self._tracers)}
+        return self._gathering.trails(numbers, paths)
 
     def _pending(self) -> AbstractSet[int]:
         """Return the ids of the packets of which more may come."""
@@ -218,15 +256,41 @@ class TraceSession:
             self._clock.now(),
         )
         named = assign_roles(paths, self._flows(), sent, self._ids)
-        return tuple(replace(path, diagnosis=self._diagnose(path, named)) for path in named)
+        if not self._gathering.asked:
+            return tuple(self._diagnosed(path, named, Scene()) for path in named)
+        scenes = {path.id: scene for path, scene in self._scenes(named)}
+        whole = tuple(with_evidence(path, scenes[path.id], _answers(path, named)) for path in named)
+        return tuple(self._diagnosed(path, whole, scenes[path.id]) for path in whole)
 
-    def _diagnose(self, path: PacketPath, paths: tuple[PacketPath, ...]) -> Diagnosis:
-        replies = [other for other in paths if other.request == path.id]
+    def _scenes(self, paths: Sequence[PacketPath]) -> Iterator[tuple[PacketPath, Scene]]:
+        """Yield what was seen around each packet; the tables are asked for the probes alone."""
+        trails, flows = self._trails(paths), self._flows()
+        for path in paths:
+            trail = trails.of(path)
+            if path.role is not Role.PROBE:
+                yield path, Scene(trail=trail, last=path.last_packet)
+                continue
+            if not path.reports and path.id not in flows:
+                trail = self._gathering.unreported(path.journey - 1)
+            seen = replace(path, outcome=fate(path, trail))
+            yield path, self._gathering.scene(seen, flows.get(path.id, ()), trail)
+
+    def _diagnosed(
+        self, path: PacketPath, paths: tuple[PacketPath, ...], scene: Scene
+    ) -> PacketPath:
         tracer = next(each for each in self._tracers if each.netns == path.netns)
         client = None
         if path.role is Role.PROBE and not self._plan.injected:
             client = self._results[path.journey - 1]
-        return diagnose(path, replies=replies, client=client, ruleset=tracer.correlator.ruleset)
+        case = Case(
+            path,
+            _answers(path, paths),
+            client,
+            tracer.correlator.ruleset,
+            scene,
+            paths,
+        )
+        return replace(path, diagnosis=diagnose(case))
 
     def _tallies(self) -> Tally:
         tallies = [tracer.correlator.tally for tracer in self._tracers]
@@ -266,6 +330,10 @@ class TraceSession:
             clean=all(each.clean for each in disarmed),
             seconds=self._clock.monotonic() - self._started,
         )
+
+
+def _answers(path: PacketPath, paths: Sequence[PacketPath]) -> list[PacketPath]:
+    return [other for other in paths if other.request == path.id]
 
 
 def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:

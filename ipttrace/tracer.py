@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ipttrace.correlate import Correlator
@@ -12,6 +12,7 @@ from ipttrace.own_table import BEFORE_RAW
 from ipttrace.ports import (
     Armed,
     Clock,
+    Datagram,
     Disarmed,
     EventSource,
     RulesetReader,
@@ -42,8 +43,21 @@ class Tracer:
     their places, as the reports will count them.
     """
 
-    def __init__(self, side: Side, clock: Clock, ids: Iterator[int]) -> None:
+    def __init__(
+        self,
+        side: Side,
+        clock: Clock,
+        ids: Iterator[int],
+        follow: Callable[[EventSource], None] = lambda _: None,
+        time_of: Callable[[int], float | None] = lambda _: None,
+    ) -> None:
+        """`follow` is told of the queue before anything is armed.
+
+        `time_of` knows when the kernel wrote the n-th message since, if anything does.
+        """
         self.netns = side.netns
+        self._follow = follow
+        self._time_of = time_of
         self.armed: Armed | None = None
         self.correlator = Correlator(Ruleset(), ids=ids, netns=side.netns)
         self._side = side
@@ -64,6 +78,8 @@ class Tracer:
             untracked=frozenset(PacketFamily) - tracked,
         )
         self._source = self._side.reserve_source(request)
+        if self._source is not None:
+            self._follow(self._source)
         self.armed = self._side.rules.arm(request)
         if self._source is not None:
             # What came while only some of the rules stood was traced in part.
@@ -82,6 +98,10 @@ class Tracer:
             own_table=self.armed.own_table,
         )
 
+    def interfaces(self) -> Sequence[str]:
+        """Return the names of the namespace's interfaces, as they are now."""
+        return list(self._side.reader.interfaces().values())
+
     def fileno(self) -> int | None:
         """Return the queue's descriptor; None before it is open."""
         return self._source.fileno() if self._source is not None else None
@@ -91,11 +111,24 @@ class Tracer:
         if self._source is None:
             return False
         datagrams, overruns = self._source.drain()
-        for event in self._source.decode(datagrams, self.correlator.ruleset):
-            self.correlator.feed(event)
+        if self._source.position is not None:
+            self._feed_counted(datagrams, self._source.position - len(datagrams))
+        else:
+            for event in self._source.decode(datagrams, self.correlator.ruleset):
+                self.correlator.feed(event)
         for _ in range(overruns):
             self.correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
         return bool(datagrams or overruns)
+
+    def _feed_counted(self, datagrams: Sequence[Datagram], first: int) -> None:
+        """Feed the correlator messages, the n-th with its number and the kernel's time."""
+        source, ruleset = self._source, self.correlator.ruleset
+        assert source is not None
+        for number, datagram in enumerate(datagrams, first):
+            time = self._time_of(number)
+            stamped = datagram if time is None else Datagram(time, datagram.data)
+            for event in source.decode((stamped,), ruleset):
+                self.correlator.feed(event, number)
 
     def changes(self) -> Mapping[RuleRef, Counter]:
         """Return by how much the counters rose since arming."""

@@ -73,6 +73,7 @@ class Walk:
         "physical_out",
         "priority",
         "reached",
+        "reports",
         "time",
         "visited",
         "whole",
@@ -102,6 +103,8 @@ class Walk:
         self.last_number = 0
         self.visited: set[Base] = set()
         self.hops: list[Step | NatHop | WireHop] = []
+        self.reports: list[int] = []
+        """The numbers of its reports in the queue, where that counts them."""
         self.headers_from = self.mark_from = 0
         self.parent: Walk | None = None
         self.whole: Walk | None = None

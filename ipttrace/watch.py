@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 
-from ipttrace.diagnose.chains import diagnose
+from ipttrace.diagnose import Case, diagnose
+from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
 from ipttrace.path import Outcome, PacketPath, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest
@@ -124,7 +125,7 @@ class WatchSession:
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
             ruleset = self._tracers[path.netns].correlator.ruleset
-            found = diagnose(path, replies=(), client=None, ruleset=ruleset)
+            found = diagnose(Case(path, ruleset=ruleset, scene=Scene()))
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
             give(replace(path, diagnosis=found))

@@ -11,7 +11,8 @@ from functools import cache, partial
 
 from ipttrace.cli.event_sources import Sources
 from ipttrace.diagnose.onward import tell_onward
-from ipttrace.errors import UsageError
+from ipttrace.errors import NotSupportedError, UsageError
+from ipttrace.gathering import Sources as EvidenceSources
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import TraceResult
 from ipttrace.ports import ProbeClient, Trigger
@@ -26,6 +27,8 @@ from ipttrace.system.namespaces import Namespace, find_namespace, find_namespace
 from ipttrace.system.neighbour_namespaces import find_onward
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
+from ipttrace.system.scene import NamespaceScene
+from ipttrace.system.tracefs import TraceInstance
 from ipttrace.tracer import Side
 
 Answer = Callable[[TraceResult], None]
@@ -62,11 +65,25 @@ def trace_probe(
         spec = _placed(spec, traced[0], hint)
         warming = _warming(spec)
         client = _client(spec, traced[0], session, guardians[0])
-        kernel = Kernel(sides, client, clock, cancelled)
+        sources = evidence_sources(spec, traced, session)
+        if sources.events is not None:
+            cleaning.callback(sources.events.close)
+        kernel = Kernel(sides, client, clock, cancelled, sources)
         warming.join()
         told = _onward_teller(traced if follows else ())
         session_run = TraceSession(_plan(spec, session, traced), kernel)
         return told(session_run.run(lambda result: answer(told(result))))
+
+
+def evidence_sources(spec: ProbeSpec, traced: Sequence[Namespace], session: str) -> EvidenceSources:
+    """Return where evidence comes from; the kernel's events may be out of reach."""
+    if spec.evidence == "none":
+        return EvidenceSources()
+    scenes = {namespace.name: NamespaceScene(namespace) for namespace in traced}
+    try:
+        return EvidenceSources(TraceInstance(session), scenes)
+    except NotSupportedError as error:
+        return EvidenceSources(None, scenes, (error.message,))
 
 
 def _onward_teller(traced: Sequence[Namespace]) -> Callable[[TraceResult], TraceResult]:

@@ -1,7 +1,37 @@
-"""Why a packet met its fate: small pure functions over its path and the rules."""
+"""Why a packet met its fate: small pure functions over its path, the rules and the scene.
+
+Each family of causes is a module with its functions in `CAUSES`; the first that finds its proof
+names the cause (CAUSES.md, Precedence).
+"""
 
 from __future__ import annotations
 
-from ipttrace.diagnose.chains import diagnose
+from collections.abc import Callable
+from dataclasses import replace
 
-__all__ = ["diagnose"]
+from ipttrace.diagnose import chains, conntrack, link, routing, sockets
+from ipttrace.diagnose.case import Case
+from ipttrace.diagnose.unmatched import unmatched
+from ipttrace.path import Diagnosis, Outcome
+
+__all__ = ["Case", "diagnose"]
+
+ARRIVED = frozenset({Outcome.DELIVERED, Outcome.FORWARDED, Outcome.SENT})
+
+CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
+    chains.killed_by_chain,
+    *conntrack.CAUSES,
+    *routing.CAUSES,
+    *link.CAUSES,
+    chains.redirect_not_in_output,
+    *sockets.CAUSES,
+)
+
+
+def diagnose(case: Case) -> Diagnosis:
+    """Return why the packet ended as it did."""
+    found = next((d for cause in CAUSES if (d := cause(case)) is not None), None)
+    diagnosis = found or chains.otherwise(case)
+    if case.path.outcome in ARRIVED:
+        return diagnosis
+    return replace(diagnosis, unmatched=unmatched(case.path, case.ruleset))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output, what_listens
-from ipttrace.diagnose.unmatched import unmatched
 from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here, with_port
 from ipttrace.matching import PacketFacts, criteria, judge
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
@@ -31,35 +31,34 @@ ICMP_ERRORS = {
 }
 """RFC 792 and RFC 4443; redirects and source quench say nothing of a packet's fate."""
 
-ARRIVED = frozenset({Outcome.DELIVERED, Outcome.FORWARDED, Outcome.SENT})
-
 DESTINATION_ONLY = frozenset({"-p", "-d", "--dport", "-m", "--comment"})
 
 
-def diagnose(
-    path: PacketPath, *, replies: Sequence[PacketPath], client: str | None, ruleset: Ruleset
-) -> Diagnosis:
-    """Return why `path` ended as it did; `client` is what the client's call returned, if known."""
-    answers = [reply for reply in replies if reply.request == path.id]
-    diagnosis = _cause(path, answers, client, ruleset)
-    if path.outcome in ARRIVED:
-        return diagnosis
-    return replace(diagnosis, unmatched=unmatched(path, ruleset))
+def killed_by_chain(case: Case) -> Diagnosis | None:
+    """Return the cause where the last chain that reported dropped or rejected the packet."""
+    last = case.last
+    if last is None or last.verdict not in FATAL_VERDICTS:
+        return None
+    return diagnose_death(case.path, last)
 
 
-def _cause(
-    path: PacketPath, answers: Sequence[PacketPath], client: str | None, ruleset: Ruleset
-) -> Diagnosis:
-    last = path.chain_hops[-1] if path.chain_hops else None
-    if last is not None and last.verdict in FATAL_VERDICTS:
-        return diagnose_death(path, last)
+def redirect_not_in_output(case: Case) -> Diagnosis | None:
+    """Return the cause where a packet made here was refused for want of a rule in nat/OUTPUT."""
+    if case.path.outcome is not Outcome.REFUSED:
+        return None
+    return _redirect_not_in_output(case.path, case.ruleset)
+
+
+def otherwise(case: Case) -> Diagnosis:
+    """Return what the path alone says, where nothing more was proved."""
+    path = case.path
     if path.outcome is Outcome.DELIVERED:
-        return _delivered(path, client)
+        return _delivered(path, case.client)
     if path.outcome in (Outcome.FORWARDED, Outcome.SENT):
-        return _left(path, answers)
+        return _left(path, case.replies)
     if path.outcome is Outcome.REFUSED:
-        return _redirect_not_in_output(path, ruleset) or _refused(path, answers)
-    return _unknown(path, last, client)
+        return _refused(path, case.replies)
+    return _unknown(path, case.last, case.client)
 
 
 def _delivered(path: PacketPath, client: str | None) -> Diagnosis:

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
-from ipttrace.path import Outcome, Role, Strength
+from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -20,6 +20,7 @@ Pair = tuple[str, str]
 """`address:port` before and after; `[address]:port` in IPv6."""
 
 
+ResetBy = Literal["kernel", "rule", "remote"]
 WireEvent = Literal["received", "sent", "contained"]
 
 
@@ -85,7 +86,7 @@ class ChainHopRecord(Struct, frozen=True, tag_field="kind", tag="chain"):
 class RouteHopRecord(Struct, frozen=True, tag_field="kind", tag="route"):
     """The routing decision."""
 
-    decision: Literal["local", "forward", "output", "unreachable", "blackhole", "prohibit"]
+    decision: Decision
     in_interface: str | None = field(name="in")
     out_interface: str | None = field(name="out")
     via: str | None
@@ -105,7 +106,7 @@ class NatHopRecord(Struct, frozen=True, tag_field="kind", tag="nat"):
 class SocketHopRecord(Struct, frozen=True, tag_field="kind", tag="socket"):
     """The socket that took the packet, or that there is none."""
 
-    state: Literal["listen", "established", "none"]
+    state: SocketState
     address: str | None
     port: int | None
     pid: int | None
@@ -118,14 +119,14 @@ class DropHopRecord(Struct, frozen=True, tag_field="kind", tag="drop"):
 
     reason: str
     location: str | None
-    basis: Literal["reported", "matched"]
+    basis: Strength
 
 
 class ResetHopRecord(Struct, frozen=True, tag_field="kind", tag="reset"):
     """A TCP reset in answer to the packet."""
 
     reason: str | None
-    by: Literal["kernel", "rule", "remote"]
+    by: ResetBy
 
 
 class WireHopRecord(Struct, frozen=True, tag_field="kind", tag="wire"):

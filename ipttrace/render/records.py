@@ -13,9 +13,13 @@ from ipttrace.path import (
     ChainHop,
     Change,
     Diagnosis,
+    DropHop,
     Hop,
     NatHop,
     PacketPath,
+    ResetHop,
+    RouteHop,
+    SocketHop,
     TraceResult,
     WireHop,
 )
@@ -200,6 +204,24 @@ def _hop(hop: Hop) -> types.HopRecord:
         case WireHop():
             event = msgspec.convert(hop.event, types.WireEvent)
             return types.WireHopRecord(event, hop.interface)
+        case RouteHop():
+            return types.RouteHopRecord(
+                hop.decision,
+                hop.in_interface,
+                hop.out_interface,
+                hop.via,
+                hop.table,
+                hop.source,
+                hop.basis,
+            )
+        case SocketHop():
+            return types.SocketHopRecord(
+                hop.state, hop.address, hop.port, hop.pid, hop.process, hop.netns
+            )
+        case DropHop():
+            return types.DropHopRecord(hop.reason, hop.location, hop.basis)
+        case ResetHop():
+            return types.ResetHopRecord(hop.reason, msgspec.convert(hop.by, types.ResetBy))
 
 
 def _chain_hop(hop: ChainHop) -> types.ChainHopRecord:

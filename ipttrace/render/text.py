@@ -11,10 +11,14 @@ from ipttrace.diagnose.walk import depths, name
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
 from ipttrace.path import (
     ChainHop,
+    DropHop,
     Hop,
     NatHop,
     PacketPath,
+    ResetHop,
     Role,
+    RouteHop,
+    SocketHop,
     TraceResult,
     WireHop,
 )
@@ -127,7 +131,12 @@ def _header(path: PacketPath, width: int | None, color: bool, numbered: bool) ->
 def _rows(path: PacketPath) -> list[Row]:
     both = len({hop.chain.backend for hop in path.chain_hops}) > 1
     pairs = zip(path.hops, depths(path.hops), strict=True)
-    return [_row(hop, depth, both) for hop, depth in pairs]
+    return [_row(hop, depth, both) for hop, depth in pairs if not _said_elsewhere(hop)]
+
+
+def _said_elsewhere(hop: Hop) -> bool:
+    """Tell whether a hop says what the packet's head or its fate says as well."""
+    return isinstance(hop, WireHop) and hop.event != "contained"
 
 
 def _row(hop: Hop, depth: int, both: bool) -> Row:
@@ -140,6 +149,15 @@ def _row(hop: Hop, depth: int, both: bool) -> Row:
             contained = ("CONTAINED",) if hop.event == "contained" else ()
             lead = _lead("wire", "", "", both)
             return Row(lead, words.wire_words(hop), contained, effect_style=Style.OPEN)
+        case RouteHop():
+            return Row(_lead("route", "", "", both), words.route_words(hop))
+        case SocketHop():
+            return Row(_lead("socket", "", "", both), words.socket_words(hop))
+        case DropHop():
+            effect = words.drop_words(hop)
+            return Row(_lead("kernel", "drop", "", both), effect, rule_style=Style.BAD)
+        case ResetHop():
+            return Row(_lead("tcp", "reset", "", both), words.reset_words(hop))
 
 
 def _lead(table: str, chain: str, backend: str, both: bool) -> tuple[str, ...]:

@@ -10,7 +10,19 @@ from ipttrace.diagnose.walk import with_port
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS, Basis, ChainRef, PacketFamily, TableFamily, Verdict
 from ipttrace.packet import IcmpHeader, PacketSummary
-from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, WireHop
+from ipttrace.path import (
+    ChainHop,
+    Change,
+    DropHop,
+    NatHop,
+    Outcome,
+    PacketPath,
+    ResetHop,
+    RouteHop,
+    SocketHop,
+    SocketState,
+    WireHop,
+)
 
 ICMP_NAMES = {
     (PacketFamily.IPV4, 0): "echo reply",
@@ -182,3 +194,35 @@ def wire_words(hop: WireHop) -> str:
     """Return `in on eth0` or `out by eth0`."""
     way = "in on" if hop.event == "received" else "out by"
     return f"{way} {clean_text(hop.interface or 'an unknown interface')}"
+
+
+def route_words(hop: RouteHop) -> str:
+    """Return `local (table local)` or `forward, out by eth1 via 192.0.2.1 (table main)`."""
+    words = [str(hop.decision)]
+    if hop.out_interface and hop.decision != "local":
+        words.append(f"out by {clean_text(hop.out_interface)}")
+    text = ", ".join(words)
+    if hop.via:
+        text += f" via {hop.via}"
+    return text + (f" (table {hop.table})" if hop.table else "")
+
+
+def socket_words(hop: SocketHop) -> str:
+    """Return who took the packet, or that nobody listens."""
+    if hop.state is SocketState.NONE:
+        return f"none on port {hop.port}" if hop.port is not None else "none"
+    where = endpoint(hop.address or "", hop.port)
+    owner = f", {clean_text(hop.process or 'a process')} (pid {hop.pid})" if hop.pid else ""
+    return f"{hop.state} {where}{owner}"
+
+
+def drop_words(hop: DropHop) -> str:
+    """Return the kernel's reason and the function that gave it."""
+    where = f" in {hop.location}" if hop.location else ""
+    return clean_text(f"{hop.reason}{where} ({hop.basis})")
+
+
+def reset_words(hop: ResetHop) -> str:
+    """Return who reset the connection, and why."""
+    by = {"kernel": "by the kernel", "rule": "by the rule", "remote": "from outside"}
+    return by.get(hop.by, hop.by) + (f": {clean_text(hop.reason)}" if hop.reason else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -24,9 +25,15 @@ class RealClient:
         self._attempts: list[Attempt] = []
         self._current: Attempt | None = None
         self._sent = 0
+        self.thread: int | None = None
         self._ready = select.epoll()
         self._stack = ExitStack()
         self._stack.callback(self._ready.close)
+
+    @property
+    def device(self) -> None:
+        """Nothing is injected."""
+        return
 
     @property
     def flows(self) -> Sequence[Flow]:
@@ -56,6 +63,7 @@ class RealClient:
         self._forget_current()
         self._sent += 1
         self._current = attempt
+        self.thread = threading.get_native_id()
         attempt.start()
         if attempt.result is None:
             self._ready.register(attempt.socket, attempt.events)

@@ -65,6 +65,16 @@ class InjectingClient:
         self._sent = 0
 
     @property
+    def device(self) -> str | None:
+        """The device through which the packets come; None before `prepare`."""
+        return self._tap.name if self._tap is not None else None
+
+    @property
+    def thread(self) -> None:
+        """Packets that come in are known by the device."""
+        return
+
+    @property
     def identities(self) -> Sequence[PacketSummary]:
         """The headers and payload of each packet, in the order of sending."""
         return self._summaries

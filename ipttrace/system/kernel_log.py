@@ -147,6 +147,14 @@ class KernelLogSource:
         for descriptor in (log.fileno(), queue.fileno()):
             self._ready.register(descriptor, select.EPOLLIN)
 
+    @property
+    def position(self) -> None:
+        """Messages of two sources cannot be counted."""
+        return
+
+    def announce(self) -> None:
+        """Do nothing: see `position`."""
+
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
         return self._ready.fileno()

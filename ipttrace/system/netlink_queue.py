@@ -56,6 +56,7 @@ LOG_GROUPS = Path("/proc/thread-self/net/netfilter/nfnetlink_log")
 
 NLM_F_REQUEST = 1
 NLM_F_ACK = 4
+NLMSG_NOOP = 1
 NLMSG_ERROR = 2
 
 
@@ -96,6 +97,7 @@ class NetlinkQueue:
         loggers are then as they were.
         """
         self._namespace = namespace
+        self.position: int | None = None
         self._socket = namespace.run(_open_socket)
         try:
             if legacy:
@@ -118,6 +120,8 @@ class NetlinkQueue:
             try:
                 datagrams.append(Datagram(time.time(), receive(READ_SIZE, socket.MSG_DONTWAIT)))
             except BlockingIOError:
+                if self.position is not None:
+                    self.position += len(datagrams)
                 return datagrams, overruns
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
@@ -135,6 +139,17 @@ class NetlinkQueue:
             for datagram in datagrams
             for event in decode_datagram(datagram.data, datagram.time)
         ]
+
+    def announce(self) -> None:
+        """Let the kernel put one message into the queue, and take it out; count from here on.
+
+        A control message that asks for an acknowledgement has no other effect (netlink_rcv_skb).
+        To be called before anything is armed.
+        """
+        header = struct.pack("=IHHII", 16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 1, 0)
+        self._socket.send(header)
+        self._expect_ack()
+        self.position = 0
 
     def close(self) -> None:
         """Give the socket, and with it the log group, back to the kernel."""

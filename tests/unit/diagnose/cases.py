@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipttrace.diagnose import diagnose
+from ipttrace.diagnose import Case, diagnose
 from ipttrace.netfilter import Backend
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
@@ -29,7 +29,7 @@ def why(
     replies: Sequence[PacketPath] = (),
     client: str | None = None,
 ) -> Diagnosis:
-    return diagnose(path, replies=replies, client=client, ruleset=ruleset)
+    return diagnose(Case(path, replies, client, ruleset))
 
 
 def dropped(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from inline_snapshot import snapshot
 
-from ipttrace.diagnose import diagnose
+from ipttrace.diagnose import Case, diagnose
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
 from ipttrace.path import (
@@ -27,7 +27,7 @@ from tests import builders as b
 
 def diagnosed(path: PacketPath, ruleset: Ruleset | None = None) -> PacketPath:
     rules = b.article_rules() if ruleset is None else ruleset
-    return replace(path, diagnosis=diagnose(path, replies=(), client=None, ruleset=rules))
+    return replace(path, diagnosis=diagnose(Case(path, ruleset=rules)))
 
 
 def shown(

@@ -1,0 +1,195 @@
+"""Puts what the kernel told beside the chains into a packet's path: hops of other kinds, its fate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ipttrace.evidence import Scene, SocketEntry, Trail
+from ipttrace.netfilter import FATAL_VERDICTS, Basis, Hook, Verdict
+from ipttrace.packet import PacketSummary
+from ipttrace.path import (
+    LEFT,
+    ChainHop,
+    Decision,
+    DropHop,
+    Hop,
+    Outcome,
+    PacketPath,
+    ResetHop,
+    Role,
+    RouteHop,
+    SocketHop,
+    SocketState,
+    WireHop,
+)
+
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
+MAPPED = "::ffff:"
+
+OPEN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
+REFUSALS = frozenset({"NO_SOCKET"})
+"""Reasons for which the kernel tells the sender that nobody is there."""
+
+ROUTING_HOOKS = (Hook.INPUT, Hook.FORWARD)
+REJECTED_BY_ROUTE = {
+    "blackhole": Decision.BLACKHOLE,
+    "unreachable": Decision.UNREACHABLE,
+    "prohibit": Decision.PROHIBIT,
+    "none": Decision.UNREACHABLE,
+}
+
+
+def fate(path: PacketPath, trail: Trail | None) -> Outcome:
+    """Return a packet's fate, with what the kernel told of its death."""
+    drop = death(path, trail)
+    if drop is None:
+        resets = trail.resets if trail else ()
+        return Outcome.REFUSED if path.outcome is Outcome.DELIVERED and resets else path.outcome
+    if path.outcome in (Outcome.REJECTED, Outcome.DROPPED):
+        return path.outcome
+    if drop.reason in REFUSALS or (trail and trail.resets):
+        return Outcome.REFUSED
+    return Outcome.DROPPED
+
+
+def death(path: PacketPath, trail: Trail | None) -> DropHop | None:
+    """Return how the kernel freed the packet, None if it did not, or it was we who stopped it."""
+    drop = trail.drop if trail else None
+    contained = any(isinstance(hop, WireHop) and hop.event == "contained" for hop in path.hops)
+    return None if contained else drop
+
+
+def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ()) -> PacketPath:
+    """Return the path with its route, socket, reset, drop and wire hops, and its fate."""
+    outcome = fate(path, scene.trail)
+    path = replace(path, outcome=outcome)
+    if path.role is Role.OBSERVED and scene.trail is None:
+        return path
+    return replace(path, hops=tuple(_hops(path, scene, answers)))
+
+
+def _hops(path: PacketPath, scene: Scene, answers: Sequence[PacketPath]) -> Iterator[Hop]:
+    trail = scene.trail or Trail()
+    if path.in_interface is not None and (scene.trail is not None or path.hops):
+        received = trail.received[-1].time if trail.received else path.time
+        yield WireHop(received, "received", path.in_interface)
+    yield from _with_routes(path, scene)
+    end = max((hop.time for hop in path.hops), default=path.time)
+    yield from _ends(path, scene, trail, answers, end)
+
+
+def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
+    """Yield the hops with the routing decisions where they were made."""
+    made_here = path.in_interface is None
+    if made_here and scene.route is not None and (path.hops or scene.route.kind != "none"):
+        yield _route(path.time, Decision.OUTPUT, path, scene)
+    routed = False
+    before: Hop | None = None
+    for hop in path.hops:
+        if not routed and isinstance(hop, ChainHop) and hop.hook in ROUTING_HOOKS:
+            routed = True
+            local = hop.hook is Hook.INPUT
+            decision = Decision.LOCAL if local else Decision.FORWARD
+            yield _route(before.time if before else hop.time, decision, path, scene)
+        yield hop
+        before = hop
+    if not routed and (decision := _last_decision(path, scene)) is not None:
+        yield _route(before.time if before else path.time, decision, path, scene)
+
+
+def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
+    """Return the decision behind which no chain reported."""
+    last = path.chain_hops[-1] if path.chain_hops else None
+    if path.in_interface is None or (last is not None and last.verdict in FATAL_VERDICTS):
+        return None
+    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED):
+        return Decision.LOCAL
+    if path.outcome in LEFT:
+        return Decision.FORWARD
+    drop = death(path, scene.trail)
+    routed = drop is not None and drop.reason in ("IP_INNOROUTES", "IP_OUTNOROUTES")
+    return REJECTED_BY_ROUTE.get(scene.route.kind) if routed and scene.route else None
+
+
+def _route(time: float, decision: Decision, path: PacketPath, scene: Scene) -> RouteHop:
+    route = scene.route
+    if route is None:
+        return RouteHop(time, decision, Basis.INFERRED, path.in_interface)
+    agrees = (route.kind == "local") == (decision is Decision.LOCAL) or decision is Decision.OUTPUT
+    if not agrees:
+        return RouteHop(time, decision, Basis.INFERRED, path.in_interface)
+    return RouteHop(
+        time,
+        decision,
+        Basis.INFERRED,
+        path.in_interface,
+        route.interface,
+        route.gateway,
+        route.table,
+        route.source,
+    )
+
+
+def _ends(
+    path: PacketPath, scene: Scene, trail: Trail, answers: Sequence[PacketPath], end: float
+) -> Iterator[Hop]:
+    drop = death(path, scene.trail)
+    if path.outcome is Outcome.DELIVERED and scene.sockets:
+        taker = taking(scene.sockets, scene.last or path.packet)
+        if taker is not None:
+            yield _socket(end, taker)
+    if path.outcome is Outcome.REFUSED and drop is not None and drop.reason in REFUSALS:
+        yield SocketHop(end, SocketState.NONE, port=(scene.last or path.packet).dport)
+    yield from trail.resets
+    yield from _other_resets(path, answers)
+    if drop is not None:
+        yield drop
+    contained = any(isinstance(hop, WireHop) for hop in path.hops)
+    if path.outcome in LEFT and not contained:
+        yield WireHop(trail.queued[-1].time if trail.queued else end, "sent", path.out_interface)
+
+
+def _other_resets(path: PacketPath, answers: Sequence[PacketPath]) -> Iterator[ResetHop]:
+    """Yield the resets that the kernel's TCP did not send: a rule's, or another host's."""
+    resets = [answer for answer in answers if "RST" in answer.packet.tcp_flags]
+    last = path.chain_hops[-1] if path.chain_hops else None
+    if last is not None and last.verdict is Verdict.REJECT:
+        yield from (ResetHop(each.time, None, "rule") for each in resets[:1])
+    elif path.outcome in LEFT:
+        outside = [each for each in resets if each.in_interface is not None]
+        yield from (ResetHop(each.time, None, "remote") for each in outside[:1])
+
+
+def _socket(time: float, entry: SocketEntry) -> SocketHop:
+    return SocketHop(
+        time, entry.state, entry.address, entry.port, entry.pid, entry.process, entry.netns
+    )
+
+
+def taking(sockets: Sequence[SocketEntry], packet: PacketSummary) -> SocketEntry | None:
+    """Return the socket that takes a packet: the most particular one (__inet_lookup in the kernel).
+
+    A connected one comes first, then one that is bound to the address, then one that is not.
+    """
+    fitting = [each for each in sockets if _takes(each, packet)]
+    return max(
+        fitting, key=lambda each: (each.remote is not None, not _is_wild(each)), default=None
+    )
+
+
+def _takes(entry: SocketEntry, packet: PacketSummary) -> bool:
+    if entry.protocol != packet.protocol or entry.port != packet.dport:
+        return False
+    if entry.remote is not None and entry.remote != (packet.src, packet.sport):
+        return False
+    address = entry.address.removeprefix(MAPPED)
+    if address == "::":
+        return packet.family == "ipv6" or not entry.v6_only
+    return address in (packet.dst, "0.0.0.0") and (  # noqa: S104 - compared with
+        (":" in address) == (packet.family == "ipv6")
+    )
+
+
+def _is_wild(entry: SocketEntry) -> bool:
+    return entry.address in WILDCARDS
