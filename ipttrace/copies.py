@@ -71,7 +71,7 @@ def split(walk: Walk, number: int) -> Walk:
     other = copy(walk)
     other.id, other.copied = number, True
     other.hops = [hop for hop in walk.hops if hop not in made]
-    other.flows, other.visited = list(walk.flows), set(walk.visited)
+    other.flows, other.visited, other.reports = list(walk.flows), set(walk.visited), []
     other.first_mark = _mark_after(made, walk.first_mark)
     if other.hops:
         other.time = other.hops[0].time

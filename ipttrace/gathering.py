@@ -34,6 +34,10 @@ class Sources:
     """Why there are no events, in words."""
 
 
+NONE = Sources()
+"""Nobody asked for evidence."""
+
+
 class Gathering:
     """Gathers during one session; `tracers` are known by their number."""
 

@@ -6,24 +6,22 @@ answer, tidy up what the packets left, disarm.  Disarming happens on every way o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
-from ipttrace.correlate import Tally
-from ipttrace.diagnose import Case, diagnose
+from ipttrace.conclusion import Conclusion, flows_of, trails_of
 from ipttrace.errors import CancelledError
-from ipttrace.evidence import Scene
-from ipttrace.gathering import Gathering, Sources, Trails
+from ipttrace.gathering import NONE, Gathering, Sources
 from ipttrace.netfilter import Hook
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.path import Outcome, PacketPath, Role, TraceResult
 from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
 from ipttrace.roles import UNSPECIFIED, Sent, assign_roles
-from ipttrace.timeline import fate, with_evidence
+from ipttrace.timeline import fate
 from ipttrace.tracer import Side, Tracer
 
 QUIET = 0.2
@@ -34,7 +32,6 @@ ATTENTION = 0.25
 
 _DEAD = frozenset({Outcome.DROPPED, Outcome.REJECTED})
 _ENDED = frozenset({Outcome.DROPPED, Outcome.REJECTED, Outcome.REFUSED})
-_UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class Kernel:
     clock: Clock
     cancelled: Callable[[], bool] = lambda: False
     """Asked often; once it says True the session ends with a CancelledError."""
-    sources: Sources = Sources()
+    sources: Sources = NONE
     """Where evidence comes from, beside the chains' reports."""
 
 
@@ -107,10 +104,11 @@ class TraceSession:
             names = [name for tracer in self._tracers for name in tracer.interfaces()]
             self._gathering.begin(flows, names, self._client)
             self._send_all()
-            paths = self._conclude()
+            conclusion = self._conclusion()
+            paths = conclusion.paths(self._ids)
             for tracer in self._tracers:
                 tracer.quiet()
-            result = self._result(paths)
+            result = conclusion.result(paths, self._clock.monotonic() - self._started)
             answer(result)
         return self._completed(result, disarmed, left)
 
@@ -197,7 +195,7 @@ class TraceSession:
         concerned = self._recent(client.identities[len(self._results)])
         if not concerned:
             return self._died_unseen()
-        trails = self._trails(concerned)
+        trails = trails_of(self._tracers, self._gathering, concerned)
         concerned = tuple(replace(p, outcome=fate(p, trails.of(p))) for p in concerned)
         pending = self._pending()
         if any(path.id in pending and path.outcome not in _ENDED for path in concerned):
@@ -211,10 +209,6 @@ class TraceSession:
         """Tell whether the packet just sent died before any chain could report it."""
         trail = self._gathering.unreported(len(self._results))
         return trail is not None and bool(trail.drops)
-
-    def _trails(self, paths: Sequence[PacketPath]) -> Trails:
-        numbers = {tracer.netns: number for number, tracer in enumerate(self._tracers)}
-        return self._gathering.trails(numbers, paths)
 
     def _pending(self) -> AbstractSet[int]:
         """Return the ids of the packets of which more may come."""
@@ -230,94 +224,21 @@ class TraceSession:
         ]
         known = {path.id for path in paths}
         named = assign_roles(
-            paths, self._flows(), Sent((identity,)), count(max(known, default=0) + 1)
+            paths, flows_of(self._tracers), Sent((identity,)), count(max(known, default=0) + 1)
         )
         return tuple(path for path in named if path.id in known)
 
-    def _flows(self) -> dict[int, tuple[Flow, ...]]:
-        known: dict[int, tuple[Flow, ...]] = {}
-        for tracer in self._tracers:
-            known |= tracer.correlator.flows_of()
-        return known
-
-    def _conclude(self) -> tuple[PacketPath, ...]:
-        """Return all paths with their roles, counters and diagnoses."""
+    def _conclusion(self) -> Conclusion:
+        """Return what is to be concluded from, after a last look at the counters."""
         changes = [tracer.changes() for tracer in self._tracers]
         self._drain()
-        paths = [
-            path
-            for tracer, risen in zip(self._tracers, changes, strict=True)
-            for path in tracer.correlator.paths(risen)
-        ]
         sent = Sent(
             tuple(self._client.identities),
             () if self._plan.injected else tuple(self._results),
             self._tracers[0].netns,
             self._clock.now(),
         )
-        named = assign_roles(paths, self._flows(), sent, self._ids)
-        if not self._gathering.asked:
-            return tuple(self._diagnosed(path, named, Scene()) for path in named)
-        scenes = {path.id: scene for path, scene in self._scenes(named)}
-        whole = tuple(with_evidence(path, scenes[path.id], _answers(path, named)) for path in named)
-        return tuple(self._diagnosed(path, whole, scenes[path.id]) for path in whole)
-
-    def _scenes(self, paths: Sequence[PacketPath]) -> Iterator[tuple[PacketPath, Scene]]:
-        """Yield what was seen around each packet; the tables are asked for the probes alone."""
-        trails, flows = self._trails(paths), self._flows()
-        for path in paths:
-            trail = trails.of(path)
-            if path.role is not Role.PROBE:
-                yield path, Scene(trail=trail, last=path.last_packet)
-                continue
-            if not path.reports and path.id not in flows:
-                trail = self._gathering.unreported(path.journey - 1)
-            seen = replace(path, outcome=fate(path, trail))
-            yield path, self._gathering.scene(seen, flows.get(path.id, ()), trail)
-
-    def _diagnosed(
-        self, path: PacketPath, paths: tuple[PacketPath, ...], scene: Scene
-    ) -> PacketPath:
-        tracer = next(each for each in self._tracers if each.netns == path.netns)
-        client = None
-        if path.role is Role.PROBE and not self._plan.injected:
-            client = self._results[path.journey - 1]
-        case = Case(
-            path,
-            _answers(path, paths),
-            client,
-            tracer.correlator.ruleset,
-            scene,
-            paths,
-        )
-        return replace(path, diagnosis=diagnose(case))
-
-    def _tallies(self) -> Tally:
-        tallies = [tracer.correlator.tally for tracer in self._tracers]
-        names = ("lost", "undecoded", "foreign", "orphans")
-        return Tally(*(sum(getattr(each, name) for each in tallies) for name in names))
-
-    def _result(self, paths: tuple[PacketPath, ...]) -> TraceResult:
-        tally = self._tallies()
-        armed = [tracer.armed for tracer in self._tracers if tracer.armed is not None]
-        known = self._flows().keys()
-        seen = [path for path in paths if path.id in known]
-        totals = TraceTotals(
-            packets=len(seen),
-            complete=sum(path.outcome not in _UNKNOWN for path in seen),
-            lost_events=tally.lost,
-            undecoded=tally.undecoded,
-        )
-        warnings = [warning for each in armed for warning in each.warnings]
-        return TraceResult(
-            paths=paths,
-            totals=totals,
-            client=() if self._plan.injected else tuple(self._results),
-            trigger=armed[0].trigger,
-            backends=tuple(sorted({name for each in armed for name in each.backends})),
-            warnings=(*dict.fromkeys(warnings), *_remarks(tally)),
-            seconds=self._clock.monotonic() - self._started,
-        )
+        return Conclusion(self._tracers, self._gathering, sent, changes)
 
     def _completed(
         self, result: TraceResult, disarmed: Sequence[Disarmed], left: Sequence[str]
@@ -330,10 +251,6 @@ class TraceSession:
             clean=all(each.clean for each in disarmed),
             seconds=self._clock.monotonic() - self._started,
         )
-
-
-def _answers(path: PacketPath, paths: Sequence[PacketPath]) -> list[PacketPath]:
-    return [other for other in paths if other.request == path.id]
 
 
 def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:
@@ -350,15 +267,3 @@ def _common(flows: tuple[Flow, ...]) -> Flow:
         sport=first.sport if same_port else None,
         icmp_id=first.icmp_id if same_id else None,
     )
-
-
-def _remarks(tally: Tally) -> tuple[str, ...]:
-    remarks = []
-    if tally.foreign:
-        remarks.append(
-            f"{tally.foreign} log messages are not of these rules and packets and were left out: "
-            "others log to the same place, or the rules were changed meanwhile"
-        )
-    if tally.orphans:
-        remarks.append(f"{tally.orphans} reports belong to packets whose beginning was not seen")
-    return tuple(remarks)

@@ -1,4 +1,4 @@
-"""Puts what the kernel told beside the chains into a packet's path: hops of other kinds, its fate."""
+"""Puts what the kernel told beside the chains into a packet's path: further hops, and its fate."""
 
 from __future__ import annotations
 
@@ -89,9 +89,8 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
     for hop in path.hops:
         if not routed and isinstance(hop, ChainHop) and hop.hook in ROUTING_HOOKS:
             routed = True
-            local = hop.hook is Hook.INPUT
-            decision = Decision.LOCAL if local else Decision.FORWARD
-            yield _route(before.time if before else hop.time, decision, path, scene)
+            then = Decision.LOCAL if hop.hook is Hook.INPUT else Decision.FORWARD
+            yield _route(before.time if before else hop.time, then, path, scene)
         yield hop
         before = hop
     if not routed and (decision := _last_decision(path, scene)) is not None:

@@ -103,20 +103,18 @@ class Walk:
         self.last_number = 0
         self.visited: set[Base] = set()
         self.hops: list[Step | NatHop | WireHop] = []
+        self.headers_from = self.mark_from = 0
         self.reports: list[int] = []
         """The numbers of its reports in the queue, where that counts them."""
-        self.headers_from = self.mark_from = 0
         self.parent: Walk | None = None
         self.whole: Walk | None = None
         """The first of its fragments, which went on as the packet that they were joined to."""
         self.fate: Outcome | None = None
         self.open_end = False
         """It left, and a bridge's chains or those of EGRESS may report it yet."""
-        self.ambiguous = False
-        self.local = False
-        """The packet was made in this namespace."""
-        self.copied = False
-        """It is the copy that goes back to this host: `copies`."""
+        self.ambiguous = self.local = self.copied = False
+        """`local`: the packet was made in this namespace; `copied`: it is the copy that goes back
+        to this host (`copies`)."""
 
     @property
     def ended(self) -> bool:

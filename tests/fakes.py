@@ -37,6 +37,13 @@ class ListSource:
     warnings: tuple[str, ...] = ()
     closed: int = 0
 
+    @property
+    def position(self) -> None:
+        return None
+
+    def announce(self) -> None:
+        """Nothing is counted."""
+
     def fileno(self) -> int:
         return -1
 
@@ -127,6 +134,14 @@ class ScriptedClient:
     @property
     def identities(self) -> Sequence[PacketSummary]:
         return self.packets
+
+    @property
+    def device(self) -> str | None:
+        return None
+
+    @property
+    def thread(self) -> int | None:
+        return None
 
     def fileno(self) -> int | None:
         return None

@@ -8,7 +8,7 @@ from itertools import count
 from ipttrace.correlate import Correlator
 from ipttrace.decode.netlink import decode_datagram
 from ipttrace.event import Event
-from ipttrace.path import ChainHop, Hop, NatHop, PacketPath
+from ipttrace.path import ChainHop, Hop, NatHop, PacketPath, WireHop
 from ipttrace.ruleset import Ruleset
 from tests.recordings import Recording
 
@@ -57,8 +57,10 @@ def hop_text(hop: Hop) -> str:
     """Return one hop as text."""
     if isinstance(hop, NatHop):
         return f"nat source={hop.source} destination={hop.destination} {hop.basis}"
-    if not isinstance(hop, ChainHop):
+    if isinstance(hop, WireHop):
         return f"wire {hop.event} {hop.interface}"
+    if not isinstance(hop, ChainHop):
+        return str(hop)
     place = hop.number if hop.number is not None else hop.handle or ""
     changes = [f"{change.field}:{change.old}->{change.new}" for change in hop.changes]
     words = [hop.chain.backend, str(hop.hook), str(hop.chain), hop.event, str(place)]

@@ -29,7 +29,9 @@ CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
 
 
 def diagnose(case: Case) -> Diagnosis:
-    """Return why the packet ended as it did."""
+    """Return why the packet ended as it did; answers to other packets are left out."""
+    answers = [reply for reply in case.replies if reply.request == case.path.id]
+    case = replace(case, replies=answers)
     found = next((d for cause in CAUSES if (d := cause(case)) is not None), None)
     diagnosis = found or chains.otherwise(case)
     if case.path.outcome in ARRIVED:

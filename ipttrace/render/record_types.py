@@ -20,6 +20,7 @@ Pair = tuple[str, str]
 """`address:port` before and after; `[address]:port` in IPv6."""
 
 
+DropBasis = Literal["reported", "matched"]
 ResetBy = Literal["kernel", "rule", "remote"]
 WireEvent = Literal["received", "sent", "contained"]
 
@@ -119,7 +120,7 @@ class DropHopRecord(Struct, frozen=True, tag_field="kind", tag="drop"):
 
     reason: str
     location: str | None
-    basis: Strength
+    basis: DropBasis
 
 
 class ResetHopRecord(Struct, frozen=True, tag_field="kind", tag="reset"):

@@ -219,7 +219,9 @@ def _hop(hop: Hop) -> types.HopRecord:
                 hop.state, hop.address, hop.port, hop.pid, hop.process, hop.netns
             )
         case DropHop():
-            return types.DropHopRecord(hop.reason, hop.location, hop.basis)
+            return types.DropHopRecord(
+                hop.reason, hop.location, msgspec.convert(hop.basis, types.DropBasis)
+            )
         case ResetHop():
             return types.ResetHopRecord(hop.reason, msgspec.convert(hop.by, types.ResetBy))
 

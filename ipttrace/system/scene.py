@@ -30,7 +30,7 @@ class NamespaceScene:
         """Note what the counters and the connection table say before the packets are sent."""
         self._namespace.run(lambda: self._note(flows))
 
-    def _note(self, flows: Sequence[Flow]) -> None:
+    def _note(self, flows: Sequence[Flow]) -> None:  # noqa: ARG002
         self._counters = read_counters()
 
     def look(self, question: Question) -> Scene:

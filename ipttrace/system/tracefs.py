@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ipttrace.decode.tracepoint import EventFormat, decode_page, parse_format
 from ipttrace.errors import KernelError, NotSupportedError
@@ -113,12 +114,22 @@ def instance_name(session: str) -> str:
 def instances() -> list[str]:
     """Return the names of the instances of ours; none where tracefs cannot be reached."""
     with suppress(OSError), _opened() as directory:
-        folder = os.open(INSTANCES, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory.descriptor)
-        try:
-            return sorted(name for name in os.listdir(folder) if name.startswith(OWN_TABLE))
-        finally:
-            os.close(folder)
+        return [name for name in _names(directory.descriptor, INSTANCES) if is_ours(name)]
     return []
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether an instance of that name is of a session of ipttrace."""
+    return name.startswith(OWN_TABLE)
+
+
+def _names(directory: int, path: str) -> list[str]:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
+    finally:
+        os.close(folder)
 
 
 def remove_instance(name: str) -> bool:
@@ -140,7 +151,7 @@ def remove_instance(name: str) -> bool:
 class _Directory:
     descriptor: int
 
-    def __enter__(self) -> _Directory:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -205,11 +216,7 @@ class TraceInstance:
             self._pipes[cpu] = os.open(path, flags, dir_fd=self._root)
 
     def _processors(self) -> Iterator[int]:
-        folder = os.open(self._at("per_cpu"), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._root)
-        try:
-            names = os.listdir(folder)
-        finally:
-            os.close(folder)
+        names = _names(self._root, self._at("per_cpu"))
         yield from sorted(int(name.removeprefix("cpu")) for name in names)
 
     def _at(self, path: str) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of causes have in common: a probe, its path, its cause, and checks of all of it."""
+"""What the tests of causes have in common: a probe, its path, its cause, and what is checked."""
 
 from __future__ import annotations
 

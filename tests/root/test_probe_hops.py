@@ -16,7 +16,16 @@ import pytest
 
 from ipttrace.cli.compose import trace_probe
 from ipttrace.netfilter import Backend, Hook, PacketFamily, Verdict
-from ipttrace.path import ChainHop, Hop, NatHop, Outcome, PacketPath, Role, TraceResult
+from ipttrace.path import (
+    ChainHop,
+    Hop,
+    NatHop,
+    Outcome,
+    PacketPath,
+    Role,
+    TraceResult,
+    WireHop,
+)
 from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
 from tests.root.footprint import check_untouched, look
@@ -87,20 +96,28 @@ def lab(routed: Routed, family: PacketFamily, backend: Backend, listen: Listener
 
 
 def way(path: PacketPath) -> list[str]:
-    """Return the path's hops; not the ends of chains that let it pass, which not all have."""
+    """Return what rules and conntrack did, and whether we stopped the packet at the way out.
+
+    Not the ends of chains that let it pass, which not all have.
+    """
     return [words(hop) for hop in path.hops if not passes(hop)]
 
 
 def passes(hop: Hop) -> bool:
-    return isinstance(hop, ChainHop) and hop.number is None and hop.verdict is not Verdict.DROP
+    if isinstance(hop, WireHop):
+        return hop.event != "contained"
+    if isinstance(hop, NatHop):
+        return False
+    return not isinstance(hop, ChainHop) or (hop.number is None and hop.verdict is not Verdict.DROP)
 
 
 def words(hop: Hop) -> str:
     if isinstance(hop, NatHop):
         changes = filter(None, (hop.source, hop.destination))
         return f"nat {', '.join(f'{old} > {new}' for old, new in changes)}"
-    if not isinstance(hop, ChainHop):
+    if isinstance(hop, WireHop):
         return f"wire {hop.event} {hop.interface}"
+    assert isinstance(hop, ChainHop)
     changed = [f"{change.field}:{change.old}>{change.new}" for change in hop.changes]
     return " ".join([str(hop.chain), str(hop.number or hop.event), str(hop.verdict), *changed])
 

@@ -9,9 +9,29 @@ from ipttrace.decode.text import clean_text
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
 from ipttrace.packet import PacketSummary
-from ipttrace.path import ChainHop, Hop, NatHop, Outcome, PacketPath, Role, WireHop
+from ipttrace.path import (
+    ChainHop,
+    DropHop,
+    Hop,
+    NatHop,
+    Outcome,
+    PacketPath,
+    ResetHop,
+    Role,
+    RouteHop,
+    SocketHop,
+    SocketState,
+    WireHop,
+)
 from ipttrace.render.stations import short_change, short_nat
-from ipttrace.render.words import rule_words, table_name
+from ipttrace.render.words import (
+    drop_words,
+    reset_words,
+    route_words,
+    rule_words,
+    socket_words,
+    table_name,
+)
 
 
 class Tone(StrEnum):
@@ -135,6 +155,15 @@ def _hop_row(hop: Hop, both: bool) -> HopRow:
             tone = Tone.WARN if hop.event == "contained" else Tone.MUTED
             text = "kept inside by ipttrace" if hop.event == "contained" else ""
             return HopRow("wire", where, "", text or hop.event, hop.event, "", "", "", tone)
+        case RouteHop():
+            return HopRow("route", "", "", route_words(hop), "", "", "", "", Tone.MUTED)
+        case SocketHop():
+            tone = Tone.BAD if hop.state is SocketState.NONE else Tone.GOOD
+            return HopRow("socket", "", "", socket_words(hop), "", "", "", "", tone)
+        case DropHop():
+            return HopRow("kernel", "drop", "", drop_words(hop), "", "", "", "", Tone.BAD)
+        case ResetHop():
+            return HopRow("tcp", "reset", "", reset_words(hop), "", "", "", "", Tone.BAD)
 
 
 def _chain_row(hop: ChainHop, both: bool) -> HopRow:
@@ -207,5 +236,6 @@ def telling_hop(path: PacketPath) -> int | None:
     """Return the hop to look at first: where it died, else the last change, else the first."""
     hops = list(enumerate(path.hops))
     dead = [i for i, hop in hops if isinstance(hop, ChainHop) and hop.verdict in FATAL_VERDICTS]
+    dead = dead or [i for i, hop in hops if isinstance(hop, DropHop)]
     changed = [i for i, hop in hops if isinstance(hop, NatHop) or _changed(hop)]
     return (dead or changed or [0])[-1] if hops else None

@@ -311,13 +311,13 @@ tcp [2001:db8:7::7]:40000 > [2001:db8:1::1]:8443  SYN  60 bytes
 def test_hostile_text_is_written_out() -> None:
     text = '-m comment --comment "\x1b[2J\r\nroot# \u202e" -j DROP'
     hop = b.rule_hop("filter", "INPUT", 1, text, backend=Backend.NFT)
-    wire = WireHop(b.TIME, "sent", "e\x07th")
+    wire = WireHop(b.TIME, "contained", "e\x07th")
     path = b.path(wire, hop, in_interface="\x1b]0;x\x07", outcome=Outcome.DROPPED)
     text = shown(replace(path, netns="a\nb"))
     assert text == snapshot("""\
 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes   iptables-nft, in on \\x1b]0;x\\x07, namespace a\\x0ab
-  wire             out by e\\x07th
-  filter  INPUT 1  -m comment --comment "\\x1b[2J\\x0d\\x0aroot# \\u202e" -j DROP  DROP  +1
+  wire             out by e\\x07th                                              CONTAINED
+  filter  INPUT 1  -m comment --comment "\\x1b[2J\\x0d\\x0aroot# \\u202e" -j DROP  DROP       +1
 x dropped at filter/INPUT 1
   a client sees a timeout
 """)
