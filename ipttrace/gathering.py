@@ -122,6 +122,16 @@ class Gathering:
             scene = reader.look(question)
         return replace(scene, trail=trail, missing=(*self._unseen(trail), *scene.missing))
 
+    def resolving(self, path: PacketPath, trail: Trail | None) -> bool:
+        """Tell whether a packet still waits for the next host's link address."""
+        reader = (self._scenes or {}).get(path.netns)
+        if reader is None or trail is None or not trail.waits or trail.drops:
+            return False
+        wait = trail.waits[-1]
+        with suppress(IptTraceError, OSError):
+            return reader.is_resolving(wait.interface, wait.address)
+        return False
+
     def _unseen(self, trail: Trail | None) -> tuple[str, ...]:
         if self._events is None:
             return self._missing

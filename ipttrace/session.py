@@ -199,6 +199,8 @@ class TraceSession:
             return self._died_unseen()
         trails = self._trails(concerned)
         concerned = tuple(replace(p, outcome=fate(p, trails.of(p))) for p in concerned)
+        if any(self._gathering.resolving(path, trails.of(path)) for path in concerned):
+            return False
         pending = self._pending()
         if any(path.id in pending and path.outcome not in _ENDED for path in concerned):
             return False
@@ -254,6 +256,7 @@ class TraceSession:
             () if self._plan.injected else tuple(self._results),
             self._tracers[0].netns,
             self._clock.now(),
+            self._plan.in_interface if self._plan.injected else None,
         )
         named = assign_roles(paths, self._flows(), sent, self._ids)
         if not self._gathering.asked:
@@ -273,7 +276,16 @@ class TraceSession:
             if not path.reports and path.id not in flows:
                 trail = self._gathering.unreported(path.journey - 1)
             seen = replace(path, outcome=fate(path, trail))
-            yield path, self._gathering.scene(seen, flows.get(path.id, ()), trail)
+            scene = self._gathering.scene(seen, flows.get(path.id, ()), trail)
+            if not path.hops and path.in_interface is None and not self._is_clients(path):
+                # It never came here: what this namespace would do with it says nothing of it.
+                scene = replace(scene, route=None, route_back=None, neighbour=None)
+            yield path, scene
+
+    def _is_clients(self, path: PacketPath) -> bool:
+        """Tell whether the client runs in the namespace of a path."""
+        made_in = self._plan.made_in
+        return made_in is not None and self._tracers[made_in].netns == path.netns
 
     def _diagnosed(
         self, path: PacketPath, paths: tuple[PacketPath, ...], scene: Scene
@@ -289,6 +301,7 @@ class TraceSession:
             tracer.correlator.ruleset,
             scene,
             paths,
+            self._is_clients(path),
         )
         return replace(path, diagnosis=diagnose(case))
 

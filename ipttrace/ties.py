@@ -24,7 +24,7 @@ we sent it.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +77,8 @@ class _Traced:
     path: int | None
     addresses: set[int] = field(default_factory=set)
     ended: bool = False
+    guessed: int | None = None
+    """The address of what was sent last, if it was taken for this packet and may be another."""
     received: list[Crossing] = field(default_factory=list)
     queued: list[Crossing] = field(default_factory=list)
     drops: list[tuple[KernelEvent, Strength]] = field(default_factory=list)
@@ -104,6 +106,7 @@ class Ties:
         self._open: dict[Context, _Stretch] = {}
         self._closed: list[_Stretch] = []
         self._late: list[KernelEvent] = []
+        self._gone: deque[tuple[float, int]] = deque(maxlen=MOST_STRETCHES)
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
 
@@ -140,6 +143,8 @@ class Ties:
             stretch.wanted = stretch.wanted or event.text("name") in self._devices
         elif event.name == FREE and event.text("reason") in LATE:
             self._late.append(event)
+        if event.name in (FREE, QUEUE):
+            self._gone.append((event.time, event.number("skbaddr")))
         if not event.softirq and event.pid in self._threads:
             stretch.wanted = True
         stretch.events.append(event)
@@ -236,18 +241,23 @@ class Ties:
         packets.remove(known)
         packets.append(known)
         known.ended = False
+        known.guessed = None
 
     def _tie_late(self, found: Mapping[int, list[_Traced]]) -> None:
-        """Give packets that waited for a neighbour the end that the neighbour's timer made."""
-        waiting = [part for parts in found.values() for part in parts if part.waits]
-        for part in waiting:
+        """Give packets that waited for a neighbour the end that the neighbour's timer made.
+
+        A packet that waits keeps its address: who has it afterwards is the packet only until it
+        is sent or freed.  What has no known address is tied to nothing.
+        """
+        for part in (part for parts in found.values() for part in parts if part.waits):
             since = part.waits[-1].time
-            late = [event for event in self._late if event.time > since]
-            own = [event for event in late if event.number("skbaddr") in part.addresses]
-            if own:
-                part.drops.append((own[0], Strength.REPORTED))
-            elif late and not part.addresses and len(waiting) == 1:
-                part.drops.append((late[0], Strength.MATCHED))
+            for event in self._late:
+                address = event.number("skbaddr")
+                if event.time <= since or address not in part.addresses:
+                    continue
+                if not any(since < at < event.time and address == gone for at, gone in self._gone):
+                    part.drops.append((event, Strength.REPORTED))
+                    break
 
     def _trail(self, parts: Sequence[_Traced]) -> Trail:
         drops = [
@@ -310,10 +320,13 @@ def _received(packets: list[_Traced], event: KernelEvent) -> None:
 
 
 def _queued(packets: list[_Traced], event: KernelEvent) -> None:
-    packet = _named(packets, event) or _acting(packets)
+    packet = _named(packets, event)
     if packet is None:
-        packet = _Traced(None)
-        packets.append(packet)
+        packet = _acting(packets)
+        if packet is None:
+            packet = _Traced(None)
+            packets.append(packet)
+        packet.guessed = event.number("skbaddr")
     packet.addresses.add(event.number("skbaddr"))
     packet.queued.append(Crossing(event.time, event.text("name")))
     packet.ended = True
@@ -332,14 +345,32 @@ def _freed(packets: list[_Traced], event: KernelEvent) -> None:
 
 def _answered(packets: list[_Traced], event: KernelEvent) -> None:
     """Take what the kernel does about a packet; it may name a copy of the one received."""
+    if event.name == WAIT:
+        _waits(packets, event)
+        return
     packet = _named(packets, event) or _acting(packets)
     if packet is None:
         return
-    if event.name == WAIT:
-        packet.waits.append(event)
-        return
     packet.addresses.add(event.number("skbaddr"))
     (packet.resets if event.name == RESET else packet.errors).append(event)
+
+
+def _waits(packets: list[_Traced], event: KernelEvent) -> None:
+    """Take the packet that waits for a neighbour.
+
+    What was sent just before by the same interface was not the packet, but the question for the
+    neighbour's address (neigh_probe in __neigh_event_send, before the event is written).
+    """
+    candidates = (each for each in reversed(packets) if not each.ended or each.guessed is not None)
+    packet = next(candidates, None)
+    if packet is None:
+        return
+    if packet.guessed is not None and packet.queued[-1].interface == event.text("dev"):
+        packet.queued.pop()
+        packet.addresses.discard(packet.guessed)
+    packet.guessed = None
+    packet.waits.append(event)
+    packet.ended = True
 
 
 def _named(packets: Sequence[_Traced], event: KernelEvent) -> _Traced | None:

@@ -41,7 +41,7 @@ REFUSING = {errno.EINVAL: "blackhole", errno.EHOSTUNREACH: "unreachable", errno.
 """What a lookup answers for routes of these types (fib_props in net/ipv4/fib_semantics.c)."""
 
 UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
-UNSPECIFIED_OF = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the same
+UNSPECIFIED_OF: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the same
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -107,14 +107,17 @@ class RouteTables(RouteSocket):
         """Return the entry of the next host on a route; None where there is none."""
         if route.interface is None or route.kind != "unicast":
             return None
-        address = route.gateway or packet.dst
-        index = socket.if_nametoindex(route.interface)
+        return self.entry(route.interface, route.gateway or packet.dst)
+
+    def entry(self, interface: str, address: str) -> Neighbour | None:
+        """Return the entry of a host on an interface's link; None where there is none."""
+        index = socket.if_nametoindex(interface)
         header = _NDMSG.pack(_family(address), index, 0, 0, 0)
         try:
             found = self._ask(RTM_GETNEIGH, header + attribute(NDA_DST, _packed(address)))
         except FileNotFoundError:
             return None
-        return Neighbour(route.interface, address, decode_neighbour(found[0]).state)
+        return Neighbour(interface, address, decode_neighbour(found[0]).state)
 
     def mtu(self, interfaces: Iterable[str | None]) -> dict[str, int]:
         """Return the MTU of each interface that there is."""

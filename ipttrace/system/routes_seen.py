@@ -50,3 +50,10 @@ def see_routes(question: Question) -> RoutesSeen:
         ends = (question.in_interface, question.out_interface, route.interface if route else None)
         mtu = attempt("mtu", lambda: tables.mtu(dict.fromkeys(ends))) or {}
     return RoutesSeen(route, back, neighbour, mtu, tuple(missing))
+
+
+def is_resolving(interface: str, address: str) -> bool:
+    """Tell whether the kernel still asks for a neighbour's link address; raises OSError."""
+    with RouteTables() as tables:
+        entry = tables.entry(interface, address)
+    return entry is not None and entry.state == "incomplete"

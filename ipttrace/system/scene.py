@@ -16,7 +16,7 @@ from ipttrace.question import Question
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.network_settings import read_settings
-from ipttrace.system.routes_seen import RoutesSeen, see_routes
+from ipttrace.system.routes_seen import RoutesSeen, is_resolving, see_routes
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ class NamespaceScene:
     def look(self, question: Question) -> Scene:
         """Return all that can be seen around a packet; its `trail` is left to the caller."""
         return self._namespace.run(lambda: self._look(question))
+
+    def is_resolving(self, interface: str, address: str) -> bool:
+        """Tell whether the kernel still asks for the link address of a neighbour."""
+        return self._namespace.run(lambda: is_resolving(interface, address))
 
     def _look(self, question: Question) -> Scene:
         missing: list[str] = []
