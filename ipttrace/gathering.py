@@ -13,10 +13,11 @@ from ipttrace.diagnose.walk import mark_before, packet_before
 from ipttrace.errors import IptTraceError
 from ipttrace.evidence import NOTHING, Scene, Trail
 from ipttrace.netfilter import Hook
-from ipttrace.packet import Flow
-from ipttrace.path import Outcome, PacketPath
+from ipttrace.packet import Flow, PacketSummary
+from ipttrace.path import ChainHop, Outcome, PacketPath
 from ipttrace.ports import EventSource, KernelEvents, ProbeClient, SceneReader
 from ipttrace.question import Question
+from ipttrace.targets import sent_on_to
 from ipttrace.ties import Report, Ties
 
 LOST = "events of the kernel were overwritten before they could be read"
@@ -160,12 +161,13 @@ def question_of(path: PacketPath, flows: tuple[Flow, ...]) -> Question:
     after = (Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING)
     begins = next((hop for hop in hops if hop.hook in after), None)
     routed = packet_before(path, begins)
-    if begins is None and path.last_packet is not None:
-        routed = path.last_packet
+    last = path.last_packet or packet_before(path, None)
+    if begins is None:
+        routed = last = _sent_on(last, hops[-1] if hops else None)
     return Question(
         first=path.packet,
         routed=routed,
-        last=path.last_packet or packet_before(path, None),
+        last=last,
         flows=flows or (path.packet.flow,),
         in_interface=path.in_interface,
         out_interface=path.out_interface,
@@ -173,6 +175,14 @@ def question_of(path: PacketPath, flows: tuple[Flow, ...]) -> Question:
         refused=path.outcome in (Outcome.REFUSED, Outcome.REJECTED),
         seen=bool(path.reports or hops),
     )
+
+
+def _sent_on(packet: PacketSummary, hop: ChainHop | None) -> PacketSummary:
+    """Return the packet as the last rule left it, which no later report could show."""
+    aim = sent_on_to(hop.rule) if hop is not None else None
+    if aim is None:
+        return packet
+    return replace(packet, dst=aim[0], dport=packet.dport if aim[1] is None else aim[1])
 
 
 def _last_mark(path: PacketPath) -> int:

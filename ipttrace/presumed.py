@@ -126,11 +126,7 @@ def waits_in_vain(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
     entry, trail = scene.neighbour, scene.trail
     if entry is None or entry.state not in UNRESOLVED or is_contained(path):
         return False
-    if path.outcome not in LEFT | {Outcome.DROPPED} or not path.chain_hops:
-        return False
-    if path.chain_hops[-1].hook not in (Hook.POSTROUTING, Hook.OUTPUT, Hook.FORWARD):
-        return False
-    if path.chain_hops[-1].verdict in STOPPED:
+    if path.outcome not in LEFT | {Outcome.DROPPED} or not _came_to_the_way_out(path):
         return False
     if any(answer.in_interface is not None for answer in answers):
         return False
@@ -139,9 +135,17 @@ def waits_in_vain(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
     return not any(since is None or time > since for time in queued)
 
 
+def _came_to_the_way_out(path: PacketPath) -> bool:
+    last = path.chain_hops[-1] if path.chain_hops else None
+    if last is None:
+        return path.out_interface is not None
+    ways_out = (Hook.POSTROUTING, Hook.OUTPUT, Hook.FORWARD)
+    return last.hook in ways_out and last.verdict not in STOPPED
+
+
 def _vanished_in_routing(path: PacketPath) -> bool:
     """Tell whether the packet's last report is from before it was routed."""
-    if path.in_interface is None:
+    if path.in_interface is None or path.out_interface is not None:
         return False
     last = path.chain_hops[-1] if path.chain_hops else None
     return last is None or (last.hook is Hook.PREROUTING and last.verdict not in STOPPED)

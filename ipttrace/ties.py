@@ -48,8 +48,8 @@ PAUSE = 0.1
 MOST_STRETCHES = 20_000
 """The oldest are forgotten."""
 
-LATE = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
-"""Reasons of packets that had waited for a neighbour: freed in a context of its timer's."""
+MOST_ENDS = 10_000
+"""How many sent and freed packets are remembered, of all traffic."""
 
 RECEIVE, QUEUE, FREE = "netif_receive_skb", "net_dev_queue", "kfree_skb"
 RESET, ERROR, READY = "tcp_send_reset", "icmp_send", "sk_data_ready"
@@ -105,8 +105,7 @@ class Ties:
         self._doubtful: set[Report] = set()
         self._open: dict[Context, _Stretch] = {}
         self._closed: list[_Stretch] = []
-        self._late: list[KernelEvent] = []
-        self._gone: deque[tuple[float, int]] = deque(maxlen=MOST_STRETCHES)
+        self._ends: deque[KernelEvent] = deque(maxlen=MOST_ENDS)
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
 
@@ -141,10 +140,8 @@ class Ties:
             stretch.wanted = True
         elif event.name == RECEIVE:
             stretch.wanted = stretch.wanted or event.text("name") in self._devices
-        elif event.name == FREE and event.text("reason") in LATE:
-            self._late.append(event)
-        if event.name in (FREE, QUEUE):
-            self._gone.append((event.time, event.number("skbaddr")))
+        elif event.name in (FREE, QUEUE):
+            self._ends.append(event)
         if not event.softirq and event.pid in self._threads:
             stretch.wanted = True
         stretch.events.append(event)
@@ -244,20 +241,21 @@ class Ties:
         known.guessed = None
 
     def _tie_late(self, found: Mapping[int, list[_Traced]]) -> None:
-        """Give packets that waited for a neighbour the end that the neighbour's timer made.
+        """Give packets that waited for a neighbour the end that came later, in another context.
 
-        A packet that waits keeps its address: who has it afterwards is the packet only until it
-        is sent or freed.  What has no known address is tied to nothing.
+        A packet that waits keeps its address: the first that is sent or freed there is the packet.
+        What has no known address is tied to nothing.
         """
         for part in (part for parts in found.values() for part in parts if part.waits):
             since = part.waits[-1].time
-            for event in self._late:
-                address = event.number("skbaddr")
-                if event.time <= since or address not in part.addresses:
-                    continue
-                if not any(since < at < event.time and address == gone for at, gone in self._gone):
-                    part.drops.append((event, Strength.REPORTED))
-                    break
+            later = (event for event in self._ends if event.time > since)
+            end = next((e for e in later if e.number("skbaddr") in part.addresses), None)
+            if end is None or part.drops:
+                continue
+            if end.name == FREE:
+                part.drops.append((end, Strength.REPORTED))
+            else:
+                part.queued.append(Crossing(end.time, end.text("name")))
 
     def _trail(self, parts: Sequence[_Traced]) -> Trail:
         drops = [

@@ -12,7 +12,7 @@ from ipttrace.diagnose.proof import answer_words, freed, proof, told
 from ipttrace.diagnose.walk import name
 from ipttrace.netfilter import PacketFamily
 from ipttrace.path import Diagnosis, DropHop, Evidence, Outcome, Strength
-from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit, waits_in_vain
+from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
 NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
 CHECKSUM_DROPS = {
@@ -46,20 +46,27 @@ V4 = PacketFamily.IPV4
 
 
 def neighbour_failed(case: Case) -> Diagnosis | None:
-    """Return the cause where the next host does not tell its link address (ARP, ND)."""
-    found = proof(case, Sign.NEIGHBOUR_FAILED, lambda drop: drop.reason in NEIGHBOUR_DROPS)
+    """Return the cause where the next host does not tell its link address (ARP, ND).
+
+    arp_error_report frees what waited with NEIGH_FAILED, ndisc_error_report without a reason.
+    """
     entry, wait = case.scene.neighbour, next(reversed(case.trail.waits), None)
+
+    def fits(drop: DropHop) -> bool:
+        waited = wait is not None and drop.time > wait.time
+        return drop.reason in NEIGHBOUR_DROPS or (waited and drop.reason == "NOT_SPECIFIED")
+
+    found = proof(case, Sign.NEIGHBOUR_FAILED, fits)
     if found is None:
         return None
     drop = told(case)
-    if drop is None and not waits_in_vain(case.path, case.scene, case.replies):
-        return None
     address = wait.address if wait else entry.address if entry else case.packet.dst
     interface = wait.interface if wait else entry.interface if entry else case.path.out_interface
     asks = "ARP" if case.packet.family is V4 else "neighbour discovery"
     who = "the next host" if address == case.packet.dst else "the gateway"
     summary = f"dropped on its way out of {interface}: {who} {address} does not answer {asks}"
-    if drop is None and entry is not None and entry.state == "incomplete":
+    asking = entry is not None and entry.state == "incomplete" and case.client in (None, "TIMEOUT")
+    if drop is None and asking:
         summary = f"{summary} (the kernel still asks, and gives up after about 3 s)"
     remedy = (
         f"check that {address} is up, in this network, and on the link of {interface}",

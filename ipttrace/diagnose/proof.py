@@ -51,14 +51,10 @@ def _risen(case: Case, counters: AbstractSet[str]) -> Iterator[Evidence]:
             yield Evidence(f"{name} rose by {rise}", Strength.MATCHED)
 
 
-def answer_sent(case: Case, kind: int, code: int | None = None) -> PacketPath | None:
+def answer_sent(case: Case, kind: int) -> PacketPath | None:
     """Return the ICMP error with which this namespace answered."""
-    for reply in case.replies:
-        icmp = reply.packet.icmp
-        if reply.in_interface is None and icmp is not None and icmp.type == kind:
-            if code in (None, icmp.code):
-                return reply
-    return None
+    errors = ((reply, reply.packet.icmp) for reply in case.replies if reply.in_interface is None)
+    return next((each for each, icmp in errors if icmp is not None and icmp.type == kind), None)
 
 
 def answer_words(case: Case, words: str, *kinds: int) -> Iterator[Evidence]:

@@ -20,6 +20,7 @@ from ipttrace.presumed import (
     loopback_routed,
     rp_filter,
 )
+from ipttrace.targets import sent_on_to
 from ipttrace.timeline import REFUSERS, UNROUTED
 
 MODES = {1: "strict", 2: "loose"}
@@ -88,8 +89,8 @@ def martian_loopback(case: Case) -> Diagnosis | None:
     found = proof(case, Sign.MARTIAN_LOOPBACK, fits)
     if found is None:
         return None
-    setter = [hop for hop in case.path.chain_hops for c in hop.changes if c.field == "dst"]
-    refs = tuple(hop.ref for hop in setter[-1:])
+    setters = [hop for hop in case.path.chain_hops if sent_on_to(hop.rule) is not None]
+    refs = tuple(hop.ref for hop in setters[-1:])
     who = f"{refs[0]} sent it on to" if refs else "it is addressed to"
     name = _conf(case, "route_localnet")
     summary = (
@@ -105,7 +106,9 @@ def martian_loopback(case: Case) -> Diagnosis | None:
             f"{_sysctl(name, 1)}"
         ),
     )
-    return Diagnosis(Cause.MARTIAN_LOOPBACK, summary, refs, (*found, closed), remedy=remedy)
+    rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in setters[-1:]]
+    evidence = (*found, closed, *rule)
+    return Diagnosis(Cause.MARTIAN_LOOPBACK, summary, refs, evidence, remedy=remedy)
 
 
 def forwarding_off(case: Case) -> Diagnosis | None:
