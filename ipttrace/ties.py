@@ -78,7 +78,7 @@ class _Traced:
     addresses: set[int] = field(default_factory=set)
     ended: bool = False
     guessed: int | None = None
-    """The address of what was sent last, if it was taken for this packet and may be another."""
+    """The address of what was sent or freed last, if that may have been another packet."""
     received: list[Crossing] = field(default_factory=list)
     queued: list[Crossing] = field(default_factory=list)
     drops: list[tuple[KernelEvent, Strength]] = field(default_factory=list)
@@ -108,6 +108,8 @@ class Ties:
         self._ends: deque[KernelEvent] = deque(maxlen=MOST_ENDS)
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
+        self._crossing: set[int] = set()
+        """Addresses of what these threads gave to an interface, as far as it may come in again."""
 
     def follow(self, address: int, queue: int) -> None:
         """Count the messages of the queue whose socket has that address, from now on."""
@@ -139,11 +141,16 @@ class Ties:
             stretch.reports[len(stretch.events)] = report
             stretch.wanted = True
         elif event.name == RECEIVE:
-            stretch.wanted = stretch.wanted or event.text("name") in self._devices
+            address = event.number("skbaddr")
+            crosses = address in self._crossing
+            self._crossing.discard(address)
+            stretch.wanted = stretch.wanted or crosses or event.text("name") in self._devices
         elif event.name in (FREE, QUEUE):
             self._ends.append(event)
         if not event.softirq and event.pid in self._threads:
             stretch.wanted = True
+            if event.name == QUEUE:
+                self._crossing.add(event.number("skbaddr"))
         stretch.events.append(event)
 
     def _stretch(self, event: KernelEvent) -> _Stretch:
@@ -200,8 +207,19 @@ class Ties:
                 injected = device in {crossing.interface for crossing in traced.received}
                 sent = stretch.context == ("thread", thread) and not traced.received
                 if injected if device else sent:
-                    return self._trail([traced])
+                    return self._trail([traced, *self._beyond(traced)])
         return Trail() if device is None else None
+
+    def _beyond(self, sent: _Traced) -> Iterator[_Traced]:
+        """Yield the packet where it came out of a veth: at once, and with the same address."""
+        for stretch in self._wanted():
+            for traced in self._read(stretch, {}):
+                if traced is sent or not (traced.received and sent.queued):
+                    continue
+                delay = traced.received[0].time - sent.queued[-1].time
+                if 0 <= delay < PAUSE and traced.addresses & sent.addresses:
+                    yield traced
+                    return
 
     def _wanted(self) -> Iterator[_Stretch]:
         yield from self._closed
@@ -334,9 +352,10 @@ def _freed(packets: list[_Traced], event: KernelEvent) -> None:
     packet, strength = _named(packets, event), Strength.REPORTED
     if packet is None:
         packet, strength = _acting(packets), Strength.MATCHED
-    if packet is None:
-        packet = _Traced(None)
-        packets.append(packet)
+        if packet is None:
+            packet = _Traced(None)
+            packets.append(packet)
+        packet.guessed = event.number("skbaddr")
     packet.drops.append((event, strength))
     packet.ended = True
 
@@ -356,16 +375,20 @@ def _answered(packets: list[_Traced], event: KernelEvent) -> None:
 def _waits(packets: list[_Traced], event: KernelEvent) -> None:
     """Take the packet that waits for a neighbour.
 
-    What was sent just before by the same interface was not the packet, but the question for the
-    neighbour's address (neigh_probe in __neigh_event_send, before the event is written).
+    What was sent or freed just before was not the packet, but the question for the neighbour's
+    address (neigh_probe in __neigh_event_send, before the event is written).
     """
     candidates = (each for each in reversed(packets) if not each.ended or each.guessed is not None)
     packet = next(candidates, None)
     if packet is None:
         return
-    if packet.guessed is not None and packet.queued[-1].interface == event.text("dev"):
-        packet.queued.pop()
-        packet.addresses.discard(packet.guessed)
+    if packet.guessed is not None:
+        packet.drops = [
+            drop for drop in packet.drops if drop[0].number("skbaddr") != packet.guessed
+        ]
+        if packet.guessed in packet.addresses and packet.queued:
+            packet.queued.pop()
+            packet.addresses.discard(packet.guessed)
     packet.guessed = None
     packet.waits.append(event)
     packet.ended = True

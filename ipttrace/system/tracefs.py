@@ -243,6 +243,8 @@ class TraceInstance:
                 continue
             if event in BY_INTERFACE and 0 < len(interfaces) <= MOST_INTERFACES:
                 words = [f'name == "{name}"' for name in interfaces if '"' not in name]
+                if event == "net/net_dev_queue":  # what we send in a namespace that is not traced
+                    words.append(f"common_pid == {threading.get_native_id()}")
                 with suppress(OSError):  # then all come, and are sorted out later
                     self._write(f"events/{event}/filter", " || ".join(words))
             self._write(f"events/{event}/enable", "1")
@@ -268,7 +270,8 @@ class TraceInstance:
         """Return the name of the kernel function at an address, None where it cannot be known."""
         if self._functions is None:
             self._functions = Kallsyms()
-        return self._functions.name(address)
+        name = self._functions.name(address)
+        return name and name.partition(".")[0]  # without the compiler's `.constprop.0`
 
     def close(self) -> None:
         """Stop and remove the instance; may be called more than once."""
