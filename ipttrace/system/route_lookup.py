@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from ipttrace.decode.rtnetlink import (
@@ -92,9 +92,14 @@ class RouteTables(RouteSocket):
     def route(self, lookup: Lookup) -> Route:
         """Return how a packet would be routed now."""
         try:
-            return self._named(decode_route(self._ask(RTM_GETROUTE, lookup.encode())[0]))
+            found = self._named(decode_route(self._ask(RTM_GETROUTE, lookup.encode())[0]))
         except OSError as error:
             return self._refused(lookup, error.errno or 0)
+        asked = None if lookup.packet.src in UNSPECIFIED else lookup.packet.src
+        if found.source is None and lookup.in_interface is None:
+            # IPv4 tells the source only where it is another one than was asked for (rt_fill_info).
+            return replace(found, source=asked)
+        return found
 
     def back(self, packet: PacketSummary, mark: int = 0) -> Route | None:
         """Return the way to a packet's source, as source validation asks for it."""
