@@ -51,14 +51,22 @@ def presumed(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ())
         return Sign.NEIGHBOUR_FAILED
     if path.outcome in GONE and _vanished_in_routing(path):
         return _in_routing(path, scene)
-    last = path.chain_hops[-1] if path.chain_hops else None
-    arrived = path.outcome in GONE | {Outcome.DELIVERED} and not any(
-        answer.in_interface is None for answer in answers
-    )
-    if scene.trail is None and arrived and last is not None and last.hook is Hook.INPUT:
+    if scene.trail is None and _came_to_a_socket(path, answers):
         wrong = any(risen(scene, counter) for counter in CHECKSUMS.get(path.packet.protocol, ()))
-        return Sign.BAD_CHECKSUM if wrong and last.verdict not in STOPPED else None
+        return Sign.BAD_CHECKSUM if wrong else None
     return None
+
+
+def _came_to_a_socket(path: PacketPath, answers: Sequence[PacketPath]) -> bool:
+    """Tell whether nothing stood between the packet and the sockets, and nobody answered it."""
+    if path.outcome not in GONE | {Outcome.DELIVERED}:
+        return False
+    if any(answer.in_interface is None for answer in answers):
+        return False
+    last = path.chain_hops[-1] if path.chain_hops else None
+    if last is None:
+        return path.outcome is Outcome.DELIVERED
+    return last.hook is Hook.INPUT and last.verdict not in STOPPED
 
 
 def risen(scene: Scene, counter: str) -> int:

@@ -69,6 +69,9 @@ def death(path: PacketPath, trail: Trail | None) -> DropHop | None:
 def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ()) -> PacketPath:
     """Return the path with its route, socket, reset, drop and wire hops, and its fate."""
     path = replace(path, outcome=fate(path, scene.trail))
+    unseen = path.role is Role.PROBE and not path.hops and path.out_interface is None
+    if unseen and scene.trail is not None and scene.trail.received:
+        path = replace(path, in_interface=path.in_interface or scene.trail.received[-1].interface)
     if path.role is Role.PROBE and presumed(path, scene, answers) is not None:
         path = replace(path, outcome=Outcome.DROPPED)
     if path.role is Role.OBSERVED and scene.trail is None:

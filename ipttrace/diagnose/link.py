@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
-from ipttrace.diagnose.proof import answer_words, freed, proof, told
+from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
 from ipttrace.diagnose.walk import name
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import Diagnosis, DropHop, Evidence, Outcome, Strength
+from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
 NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
@@ -93,7 +93,7 @@ def mtu_exceeded(case: Case) -> Diagnosis | None:
     """Return the cause where the packet was too large, and might not be fragmented."""
     v4 = case.packet.family is V4
     counters = frozenset({"Ip.FragFails"} if v4 else {"Ip6FragFails", "Ip6InTooBigErrors"})
-    found = _call_too_large(case)
+    found = call_refused(case, "EMSGSIZE")
     found = found or proof(case, Sign.MTU_EXCEEDED, _has("PKT_TOO_BIG"), counters)
     if found is None:
         return None
@@ -114,17 +114,6 @@ def mtu_exceeded(case: Case) -> Diagnosis | None:
         ),
     )
     return Diagnosis(Cause.MTU_EXCEEDED, summary, evidence=(*found, *seen, *heard), remedy=remedy)
-
-
-def _call_too_large(case: Case) -> tuple[Evidence, ...] | None:
-    """Return the evidence where the client's own call was refused, before any hop."""
-    path = case.path
-    unsent = not path.chain_hops and path.outcome is Outcome.DROPPED and not case.trail.queued
-    if not unsent or case.client != "EMSGSIZE":
-        return None
-    return (
-        Evidence(f"{client_got(case.client)} before any chain saw a packet", Strength.REPORTED),
-    )
 
 
 def ttl_exceeded(case: Case) -> Diagnosis | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 
 from ipttrace.diagnose.case import Case
+from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.drops import rewrites
 from ipttrace.path import DropHop, Evidence, Outcome, PacketPath, Strength
 from ipttrace.presumed import Sign, presumed
@@ -68,3 +69,16 @@ def answer_words(case: Case, words: str, *kinds: int) -> Iterator[Evidence]:
     elif case.risen("Icmp.OutRateLimitHost") or case.risen("Icmp.OutRateLimitGlobal"):
         text = f"{words} was held back by the kernel's rate limit, so the sender is not told"
         yield Evidence(text, Strength.MATCHED)
+
+
+def call_refused(case: Case, errno: str | None) -> tuple[Evidence, ...] | None:
+    """Return the evidence where the client's own call was refused, before it sent anything."""
+    path = case.path
+    if path.chain_hops or path.in_interface or path.out_interface or case.trail.queued:
+        return None
+    if path.outcome is not Outcome.DROPPED or case.client is None or case.client != errno:
+        return None
+    if case.drop is not None:
+        return None
+    text = f"{client_got(case.client)} before any chain saw a packet"
+    return (Evidence(text, Strength.REPORTED),)

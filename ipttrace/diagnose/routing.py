@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
-from ipttrace.diagnose.client import client_got
-from ipttrace.diagnose.proof import answer_words, proof
+from ipttrace.diagnose.proof import answer_words, call_refused, proof
 from ipttrace.evidence import Route
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import Diagnosis, DropHop, Evidence, Outcome, Strength
+from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import (
     REFUSING,
     Sign,
@@ -152,7 +151,7 @@ def blackhole_route(case: Case) -> Diagnosis | None:
             drop.reason == NO_REASON and (drop.location or "").startswith(REFUSERS)
         )
 
-    found = _call_refused(case, route) or proof(case, Sign.BLACKHOLE_ROUTE, fits)
+    found = call_refused(case, route.error) or proof(case, Sign.BLACKHOLE_ROUTE, fits)
     if found is None:
         return None
     what = _refusing_entry(route)
@@ -188,7 +187,7 @@ def no_route(case: Case) -> Diagnosis | None:
     counters = frozenset(
         {"IpExt.InNoRoutes", "Ip.OutNoRoutes"} if v4 else {"Ip6InNoRoutes", "Ip6OutNoRoutes"}
     )
-    found = _call_refused(case, Route("none", error="ENETUNREACH"))
+    found = call_refused(case, "ENETUNREACH")
     found = found or proof(case, Sign.NO_ROUTE, lambda drop: drop.reason in UNROUTED, counters)
     if found is None:
         return None
@@ -205,19 +204,6 @@ def no_route(case: Case) -> Diagnosis | None:
         f"to see which one a packet takes: {_route_get(case)}",
     )
     return Diagnosis(Cause.NO_ROUTE, summary, evidence=(*found, *seen, *told), remedy=remedy)
-
-
-def _call_refused(case: Case, route: Route) -> tuple[Evidence, ...] | None:
-    """Return the evidence where the client's own call was refused for a route, before any hop."""
-    path = case.path
-    if path.chain_hops or path.in_interface or path.outcome is not Outcome.DROPPED:
-        return None
-    if case.client is None or case.client != route.error or case.trail.queued:
-        return None
-    if case.drop is not None:
-        return None
-    never = "before any chain saw a packet"
-    return (Evidence(f"{client_got(case.client)} {never}", Strength.REPORTED),)
 
 
 def _conf(case: Case, setting: str, interface: str | None = None) -> str:

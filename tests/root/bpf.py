@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,8 +93,8 @@ def _filter(interface: str, descriptor: int, side: int) -> None:
     from pyroute2 import IPRoute
 
     with IPRoute() as ipr:  # its socket is that of the namespace which this thread entered
-        known = {link.get("ifname") for link in ipr.get_links()}
-        assert known <= {"lo", interface}, f"not the test's namespace: {known}"
+        known = sorted((link["index"], link.get("ifname")) for link in ipr.get_links())
+        assert known == sorted(socket.if_nameindex()), "pyroute2 asks in another namespace"
         (index,) = ipr.link_lookup(ifname=interface)
         ipr.tc("add", "clsact", index)
         ipr.tc(
