@@ -100,10 +100,12 @@ class Gathering:
         """Return what the events say of each path; `numbers` are those of the namespaces."""
         if self._events is None:
             return Trails(None, {})
+        paths = list(paths)
+        made_here = {path.id for path in paths if path.in_interface is None}
         owners: dict[Report, int] = {
             (numbers[path.netns], message): path.id for path in paths for message in path.reports
         }
-        return Trails(self._ties, self._ties.trails(owners))
+        return Trails(self._ties, self._ties.trails(owners, made_here))
 
     def unreported(self, index: int) -> Trail | None:
         """Return the trail of the packet sent as number `index` that no chain reported."""

@@ -65,7 +65,7 @@ def _came_to_a_socket(path: PacketPath, answers: Sequence[PacketPath]) -> bool:
         return False
     last = path.chain_hops[-1] if path.chain_hops else None
     if last is None:
-        return path.outcome is Outcome.DELIVERED
+        return path.outcome is not Outcome.LOST and path.out_interface is None
     return last.hook is Hook.INPUT and last.verdict not in STOPPED
 
 

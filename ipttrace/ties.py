@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ipttrace.event import KernelEvent
@@ -108,6 +109,7 @@ class Ties:
         self._ends: deque[KernelEvent] = deque(maxlen=MOST_ENDS)
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
+        self._made_here: AbstractSet[int] = frozenset()
         self._crossing: set[int] = set()
         """Addresses of what these threads gave to an interface, as far as it may come in again."""
 
@@ -179,10 +181,16 @@ class Ties:
         self._latest[address] = (event, report)
         return report
 
-    def trails(self, owners: Mapping[Report, int]) -> dict[int, Trail]:
-        """Return each path's trail; `owners` says which path each message is a report of."""
+    def trails(
+        self, owners: Mapping[Report, int], made_here: AbstractSet[int] = frozenset()
+    ) -> dict[int, Trail]:
+        """Return each path's trail; `owners` says which path each message is a report of.
+
+        Paths of packets that were made in their namespace came in by no interface but lo.
+        """
         if not self.tied:
             return {}
+        self._made_here = made_here
         found: defaultdict[int, list[_Traced]] = defaultdict(list)
         for stretch in self._wanted():
             for traced in self._read(stretch, owners):
@@ -247,7 +255,7 @@ class Ties:
         if path is None or doubtful:
             return
         known = next((each for each in packets if each.path == path), None)
-        if known is None and packets and packets[-1].path is None and packets[-1].received:
+        if known is None and packets and self._may_be(packets[-1], path):
             known = packets[-1]
             known.path = path
         if known is None:
@@ -257,6 +265,12 @@ class Ties:
         packets.append(known)
         known.ended = False
         known.guessed = None
+
+    def _may_be(self, received: _Traced, path: int) -> bool:
+        """Tell whether a packet that was received may be one that reports for the first time."""
+        if received.path is not None or received.ended or not received.received:
+            return False
+        return path not in self._made_here or received.received[-1].interface == "lo"
 
     def _tie_late(self, found: Mapping[int, list[_Traced]]) -> None:
         """Give packets that waited for a neighbour the end that came later, in another context.

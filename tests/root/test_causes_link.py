@@ -92,8 +92,7 @@ def test_a_neighbour_that_does_not_answer_is_named(
     routed: Routed, family: PacketFamily, way: str
 ) -> None:
     give_up_soon(routed)
-    words = {"let_out": True} if way == INJECT else {}
-    probed = send(routed, way, SILENT[family], **words)
+    probed = send(routed, way, SILENT[family], let_out=way == INJECT)
     probed.check("neighbour-failed", Outcome.DROPPED, within=EARLY)
     assert f"the next host {SILENT[family]} does not answer" in probed.diagnosis.summary
     evidence = probed.evidence()
