@@ -50,7 +50,9 @@ def presumed(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ())
     if waits_in_vain(path, scene, answers):
         return Sign.NEIGHBOUR_FAILED
     if path.outcome in GONE and _vanished_in_routing(path):
-        return _in_routing(path, scene)
+        sign = _in_routing(path, scene)
+        if sign is not None:
+            return sign
     if scene.trail is None and _came_to_a_socket(path, answers):
         wrong = any(risen(scene, counter) for counter in CHECKSUMS.get(path.packet.protocol, ()))
         return Sign.BAD_CHECKSUM if wrong else None
