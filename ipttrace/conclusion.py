@@ -45,6 +45,8 @@ class Conclusion:
     sent: Sent
     changes: Sequence[Mapping[RuleRef, Counter]]
     """By how much the rules' counters rose, by tracer."""
+    made_in: int | None = None
+    """Which tracer's namespace the client is in, if in any."""
 
     def paths(self, ids: Iterator[int]) -> tuple[PacketPath, ...]:
         """Return all paths with their roles, evidence and diagnoses."""
@@ -72,14 +74,30 @@ class Conclusion:
             if path.id not in flows:
                 trail = self.gathering.unreported(path.journey - 1)
             seen = replace(path, outcome=fate(path, trail))
-            yield path, self.gathering.scene(seen, flows.get(path.id, ()), trail)
+            scene = self.gathering.scene(seen, flows.get(path.id, ()), trail)
+            if not path.hops and path.in_interface is None and not self._is_clients(path):
+                # It never came here: what this namespace would do with it says nothing of it.
+                scene = replace(scene, route=None, route_back=None, neighbour=None)
+            yield path, scene
+
+    def _is_clients(self, path: PacketPath) -> bool:
+        """Tell whether the client runs in the namespace of a path."""
+        return self.made_in is not None and self.tracers[self.made_in].netns == path.netns
 
     def _diagnosed(
         self, path: PacketPath, paths: tuple[PacketPath, ...], scene: Scene
     ) -> PacketPath:
         tracer = next(each for each in self.tracers if each.netns == path.netns)
         answers = _answers(path, paths)
-        case = Case(path, answers, self._got(path), tracer.correlator.ruleset, scene, paths)
+        case = Case(
+            path,
+            answers,
+            self._got(path),
+            tracer.correlator.ruleset,
+            scene,
+            paths,
+            self._is_clients(path),
+        )
         return replace(path, diagnosis=diagnose(case))
 
     def _got(self, path: PacketPath) -> str | None:

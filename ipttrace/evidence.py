@@ -101,6 +101,12 @@ class Route:
     source: str | None = None
     error: str | None = None
     """An errno's name: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL."""
+    prefix: str | None = None
+    """Of a blackhole, unreachable or prohibit route: what it is for, `192.0.2.0/24`."""
+    rule: int | None = None
+    """The priority of the routing rule (`ip rule`) that refuses by itself, without a route."""
+    mtu: int | None = None
+    """A limit of the route's own, beside the interface's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from ipttrace.diagnose.walk import mark_before, packet_before
 from ipttrace.errors import IptTraceError
 from ipttrace.evidence import NOTHING, Scene, Trail
 from ipttrace.netfilter import Hook
-from ipttrace.packet import Flow
-from ipttrace.path import Outcome, PacketPath
+from ipttrace.packet import Flow, PacketSummary
+from ipttrace.path import ChainHop, Outcome, PacketPath
 from ipttrace.ports import EventSource, KernelEvents, ProbeClient, SceneReader
 from ipttrace.question import Question
+from ipttrace.targets import sent_on_to
 from ipttrace.ties import Report, Ties
 
 LOST = "events of the kernel were overwritten before they could be read"
@@ -103,10 +104,12 @@ class Gathering:
         """Return what the events say of each path; `numbers` are those of the namespaces."""
         if self._events is None:
             return Trails(None, {})
+        paths = list(paths)
+        made_here = {path.id for path in paths if path.in_interface is None}
         owners: dict[Report, int] = {
             (numbers[path.netns], message): path.id for path in paths for message in path.reports
         }
-        return Trails(self._ties, self._ties.trails(owners))
+        return Trails(self._ties, self._ties.trails(owners, made_here))
 
     def unreported(self, index: int) -> Trail | None:
         """Return the trail of the packet sent as number `index` that no chain reported."""
@@ -125,6 +128,16 @@ class Gathering:
         with suppress(IptTraceError):
             scene = reader.look(question)
         return replace(scene, trail=trail, missing=(*self._unseen(trail), *scene.missing))
+
+    def resolving(self, path: PacketPath, trail: Trail | None) -> bool:
+        """Tell whether a packet still waits for the next host's link address."""
+        reader = (self._scenes or {}).get(path.netns)
+        if reader is None or trail is None or not trail.waits or trail.drops:
+            return False
+        wait = trail.waits[-1]
+        with suppress(IptTraceError, OSError):
+            return reader.is_resolving(wait.interface, wait.address)
+        return False
 
     def _unseen(self, trail: Trail | None) -> tuple[str, ...]:
         if self._events is None:
@@ -154,12 +167,13 @@ def question_of(path: PacketPath, flows: tuple[Flow, ...]) -> Question:
     after = (Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING)
     begins = next((hop for hop in hops if hop.hook in after), None)
     routed = packet_before(path, begins)
-    if begins is None and path.last_packet is not None:
-        routed = path.last_packet
+    last = path.last_packet or packet_before(path, None)
+    if begins is None:
+        routed = last = _sent_on(last, hops[-1] if hops else None)
     return Question(
         first=path.packet,
         routed=routed,
-        last=path.last_packet or packet_before(path, None),
+        last=last,
         flows=flows or (path.packet.flow,),
         in_interface=path.in_interface,
         out_interface=path.out_interface,
@@ -167,6 +181,14 @@ def question_of(path: PacketPath, flows: tuple[Flow, ...]) -> Question:
         refused=path.outcome in (Outcome.REFUSED, Outcome.REJECTED),
         seen=bool(path.reports or hops),
     )
+
+
+def _sent_on(packet: PacketSummary, hop: ChainHop | None) -> PacketSummary:
+    """Return the packet as the last rule left it, which no later report could show."""
+    aim = sent_on_to(hop.rule) if hop is not None else None
+    if aim is None:
+        return packet
+    return replace(packet, dst=aim[0], dport=packet.dport if aim[1] is None else aim[1])
 
 
 def _last_mark(path: PacketPath) -> int:

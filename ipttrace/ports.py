@@ -131,6 +131,10 @@ class SceneReader(Protocol):
         """
         ...
 
+    def is_resolving(self, interface: str, address: str) -> bool:
+        """Tell whether the kernel still asks for the link address of a neighbour."""
+        ...
+
 
 Instruction = tuple[int, int, int, int]
 """One instruction of classic BPF: code, jt, jf, k (struct sock_filter, uapi/linux/filter.h)."""

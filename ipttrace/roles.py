@@ -28,6 +28,8 @@ class Sent:
     netns: str | None = None
     """Where a packet that nobody saw is counted."""
     time: float = 0.0
+    in_interface: str | None = None
+    """Where it was injected."""
 
 
 def assign_roles(
@@ -196,6 +198,7 @@ def _unseen(sent: Sent, index: int, number: int) -> PacketPath:
         role=Role.PROBE,
         time=sent.time,
         packet=sent.packets[index],
+        in_interface=sent.in_interface,
         outcome=Outcome.DROPPED if result.startswith("E") else Outcome.LOST,
     )
 

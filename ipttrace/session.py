@@ -197,6 +197,8 @@ class TraceSession:
             return self._died_unseen()
         trails = trails_of(self._tracers, self._gathering, concerned)
         concerned = tuple(replace(p, outcome=fate(p, trails.of(p))) for p in concerned)
+        if any(self._gathering.resolving(path, trails.of(path)) for path in concerned):
+            return False
         pending = self._pending()
         if any(path.id in pending and path.outcome not in _ENDED for path in concerned):
             return False
@@ -237,8 +239,9 @@ class TraceSession:
             () if self._plan.injected else tuple(self._results),
             self._tracers[0].netns,
             self._clock.now(),
+            self._plan.in_interface if self._plan.injected else None,
         )
-        return Conclusion(self._tracers, self._gathering, sent, changes)
+        return Conclusion(self._tracers, self._gathering, sent, changes, self._plan.made_in)
 
     def _completed(
         self, result: TraceResult, disarmed: Sequence[Disarmed], left: Sequence[str]

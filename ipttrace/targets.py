@@ -84,3 +84,26 @@ def copies(target: str | None, text: str | None) -> bool:
     The packet waits meanwhile (nf_dup_ipv4 in net/ipv4/netfilter/nf_dup_ipv4.c).
     """
     return target == "TEE" or (text is not None and _COPY.search(text) is not None)
+
+
+_SENT_ON = re.compile(
+    r"(?:--to-destination |\bdnat (?:ip6? )?to )(?:\[([0-9a-f:]+)\]|([0-9a-f.:]+))"
+)
+
+
+def sent_on_to(text: str | None) -> tuple[str, int | None] | None:
+    """Return the one address and port that a DNAT rule sends packets on to.
+
+    None where it may choose among several, or changes the port alone.
+    """
+    found = _SENT_ON.search(text or "")
+    if found is None or (text or "")[found.end() :].startswith("-"):
+        return None
+    rest = (text or "")[found.end() :].partition(" ")[0]
+    bracketed, plain = found.groups()
+    address, port = bracketed or plain, rest.removeprefix(":") if bracketed else ""
+    if plain and plain.count(":") == 1:
+        address, _, port = plain.partition(":")
+    if not address or (port and not port.isdecimal()) or "-" in rest:
+        return None
+    return address, int(port) if port else None

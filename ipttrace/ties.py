@@ -24,8 +24,9 @@ we sent it.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ipttrace.event import KernelEvent
@@ -48,8 +49,8 @@ PAUSE = 0.1
 MOST_STRETCHES = 20_000
 """The oldest are forgotten."""
 
-LATE = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
-"""Reasons of packets that had waited for a neighbour: freed in a context of its timer's."""
+MOST_ENDS = 10_000
+"""How many sent and freed packets are remembered, of all traffic."""
 
 RECEIVE, QUEUE, FREE = "netif_receive_skb", "net_dev_queue", "kfree_skb"
 RESET, ERROR, READY = "tcp_send_reset", "icmp_send", "sk_data_ready"
@@ -77,6 +78,8 @@ class _Traced:
     path: int | None
     addresses: set[int] = field(default_factory=set)
     ended: bool = False
+    guessed: int | None = None
+    """The address of what was sent or freed last, if that may have been another packet."""
     received: list[Crossing] = field(default_factory=list)
     queued: list[Crossing] = field(default_factory=list)
     drops: list[tuple[KernelEvent, Strength]] = field(default_factory=list)
@@ -103,9 +106,12 @@ class Ties:
         self._doubtful: set[Report] = set()
         self._open: dict[Context, _Stretch] = {}
         self._closed: list[_Stretch] = []
-        self._late: list[KernelEvent] = []
+        self._ends: deque[KernelEvent] = deque(maxlen=MOST_ENDS)
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
+        self._made_here: AbstractSet[int] = frozenset()
+        self._crossing: set[int] = set()
+        """Addresses of what these threads gave to an interface, as far as it may come in again."""
 
     def follow(self, address: int, queue: int) -> None:
         """Count the messages of the queue whose socket has that address, from now on."""
@@ -137,11 +143,16 @@ class Ties:
             stretch.reports[len(stretch.events)] = report
             stretch.wanted = True
         elif event.name == RECEIVE:
-            stretch.wanted = stretch.wanted or event.text("name") in self._devices
-        elif event.name == FREE and event.text("reason") in LATE:
-            self._late.append(event)
+            address = event.number("skbaddr")
+            crosses = address in self._crossing
+            self._crossing.discard(address)
+            stretch.wanted = stretch.wanted or crosses or event.text("name") in self._devices
+        elif event.name in (FREE, QUEUE):
+            self._ends.append(event)
         if not event.softirq and event.pid in self._threads:
             stretch.wanted = True
+            if event.name == QUEUE:
+                self._crossing.add(event.number("skbaddr"))
         stretch.events.append(event)
 
     def _stretch(self, event: KernelEvent) -> _Stretch:
@@ -170,10 +181,16 @@ class Ties:
         self._latest[address] = (event, report)
         return report
 
-    def trails(self, owners: Mapping[Report, int]) -> dict[int, Trail]:
-        """Return each path's trail; `owners` says which path each message is a report of."""
+    def trails(
+        self, owners: Mapping[Report, int], made_here: AbstractSet[int] = frozenset()
+    ) -> dict[int, Trail]:
+        """Return each path's trail; `owners` says which path each message is a report of.
+
+        Paths of packets that were made in their namespace came in by no interface but lo.
+        """
         if not self.tied:
             return {}
+        self._made_here = made_here
         found: defaultdict[int, list[_Traced]] = defaultdict(list)
         for stretch in self._wanted():
             for traced in self._read(stretch, owners):
@@ -198,8 +215,19 @@ class Ties:
                 injected = device in {crossing.interface for crossing in traced.received}
                 sent = stretch.context == ("thread", thread) and not traced.received
                 if injected if device else sent:
-                    return self._trail([traced])
+                    return self._trail([traced, *self._beyond(traced)])
         return Trail() if device is None else None
+
+    def _beyond(self, sent: _Traced) -> Iterator[_Traced]:
+        """Yield the packet where it came out of a veth: at once, and with the same address."""
+        for stretch in self._wanted():
+            for traced in self._read(stretch, {}):
+                if traced is sent or not (traced.received and sent.queued):
+                    continue
+                delay = traced.received[0].time - sent.queued[-1].time
+                if 0 <= delay < PAUSE and traced.addresses & sent.addresses:
+                    yield traced
+                    return
 
     def _wanted(self) -> Iterator[_Stretch]:
         yield from self._closed
@@ -227,7 +255,7 @@ class Ties:
         if path is None or doubtful:
             return
         known = next((each for each in packets if each.path == path), None)
-        if known is None and packets and packets[-1].path is None and packets[-1].received:
+        if known is None and packets and self._may_be(packets[-1], path):
             known = packets[-1]
             known.path = path
         if known is None:
@@ -236,18 +264,30 @@ class Ties:
         packets.remove(known)
         packets.append(known)
         known.ended = False
+        known.guessed = None
+
+    def _may_be(self, received: _Traced, path: int) -> bool:
+        """Tell whether a packet that was received may be one that reports for the first time."""
+        if received.path is not None or received.ended or not received.received:
+            return False
+        return path not in self._made_here or received.received[-1].interface == "lo"
 
     def _tie_late(self, found: Mapping[int, list[_Traced]]) -> None:
-        """Give packets that waited for a neighbour the end that the neighbour's timer made."""
-        waiting = [part for parts in found.values() for part in parts if part.waits]
-        for part in waiting:
+        """Give packets that waited for a neighbour the end that came later, in another context.
+
+        A packet that waits keeps its address: the first that is sent or freed there is the packet.
+        What has no known address is tied to nothing.
+        """
+        for part in (part for parts in found.values() for part in parts if part.waits):
             since = part.waits[-1].time
-            late = [event for event in self._late if event.time > since]
-            own = [event for event in late if event.number("skbaddr") in part.addresses]
-            if own:
-                part.drops.append((own[0], Strength.REPORTED))
-            elif late and not part.addresses and len(waiting) == 1:
-                part.drops.append((late[0], Strength.MATCHED))
+            later = (event for event in self._ends if event.time > since)
+            end = next((e for e in later if e.number("skbaddr") in part.addresses), None)
+            if end is None or part.drops:
+                continue
+            if end.name == FREE:
+                part.drops.append((end, Strength.REPORTED))
+            else:
+                part.queued.append(Crossing(end.time, end.text("name")))
 
     def _trail(self, parts: Sequence[_Traced]) -> Trail:
         drops = [
@@ -310,10 +350,13 @@ def _received(packets: list[_Traced], event: KernelEvent) -> None:
 
 
 def _queued(packets: list[_Traced], event: KernelEvent) -> None:
-    packet = _named(packets, event) or _acting(packets)
+    packet = _named(packets, event)
     if packet is None:
-        packet = _Traced(None)
-        packets.append(packet)
+        packet = _acting(packets)
+        if packet is None:
+            packet = _Traced(None)
+            packets.append(packet)
+        packet.guessed = event.number("skbaddr")
     packet.addresses.add(event.number("skbaddr"))
     packet.queued.append(Crossing(event.time, event.text("name")))
     packet.ended = True
@@ -323,23 +366,46 @@ def _freed(packets: list[_Traced], event: KernelEvent) -> None:
     packet, strength = _named(packets, event), Strength.REPORTED
     if packet is None:
         packet, strength = _acting(packets), Strength.MATCHED
-    if packet is None:
-        packet = _Traced(None)
-        packets.append(packet)
+        if packet is None:
+            packet = _Traced(None)
+            packets.append(packet)
+        packet.guessed = event.number("skbaddr")
     packet.drops.append((event, strength))
     packet.ended = True
 
 
 def _answered(packets: list[_Traced], event: KernelEvent) -> None:
     """Take what the kernel does about a packet; it may name a copy of the one received."""
+    if event.name == WAIT:
+        _waits(packets, event)
+        return
     packet = _named(packets, event) or _acting(packets)
     if packet is None:
         return
-    if event.name == WAIT:
-        packet.waits.append(event)
-        return
     packet.addresses.add(event.number("skbaddr"))
     (packet.resets if event.name == RESET else packet.errors).append(event)
+
+
+def _waits(packets: list[_Traced], event: KernelEvent) -> None:
+    """Take the packet that waits for a neighbour.
+
+    What was sent or freed just before was not the packet, but the question for the neighbour's
+    address (neigh_probe in __neigh_event_send, before the event is written).
+    """
+    candidates = (each for each in reversed(packets) if not each.ended or each.guessed is not None)
+    packet = next(candidates, None)
+    if packet is None:
+        return
+    if packet.guessed is not None:
+        packet.drops = [
+            drop for drop in packet.drops if drop[0].number("skbaddr") != packet.guessed
+        ]
+        if packet.guessed in packet.addresses and packet.queued:
+            packet.queued.pop()
+            packet.addresses.discard(packet.guessed)
+    packet.guessed = None
+    packet.waits.append(event)
+    packet.ended = True
 
 
 def _named(packets: Sequence[_Traced], event: KernelEvent) -> _Traced | None:

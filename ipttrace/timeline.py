@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ipttrace.evidence import Scene, SocketEntry, Trail
+from ipttrace.evidence import Route, Scene, SocketEntry, Trail
 from ipttrace.netfilter import FATAL_VERDICTS, Basis, Hook, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
@@ -23,6 +23,7 @@ from ipttrace.path import (
     SocketState,
     WireHop,
 )
+from ipttrace.presumed import Sign, presumed
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 MAPPED = "::ffff:"
@@ -38,6 +39,11 @@ REJECTED_BY_ROUTE = {
     "prohibit": Decision.PROHIBIT,
     "none": Decision.UNREACHABLE,
 }
+UNROUTED = frozenset({"IP_INNOROUTES", "IP_OUTNOROUTES"})
+REFUSERS = ("ip_error", "ip6_pkt_", "dst_discard")
+"""How the functions are called that free what a route refuses."""
+REFUSED = frozenset({Sign.BLACKHOLE_ROUTE, Sign.NO_ROUTE})
+FORWARDERS = frozenset({"ip_forward", "ip6_forward"})
 
 
 def fate(path: PacketPath, trail: Trail | None) -> Outcome:
@@ -62,8 +68,12 @@ def death(path: PacketPath, trail: Trail | None) -> DropHop | None:
 
 def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ()) -> PacketPath:
     """Return the path with its route, socket, reset, drop and wire hops, and its fate."""
-    outcome = fate(path, scene.trail)
-    path = replace(path, outcome=outcome)
+    path = replace(path, outcome=fate(path, scene.trail))
+    unseen = path.role is Role.PROBE and not path.hops and path.out_interface is None
+    if unseen and scene.trail is not None and scene.trail.received:
+        path = replace(path, in_interface=path.in_interface or scene.trail.received[-1].interface)
+    if path.role is Role.PROBE and presumed(path, scene, answers) is not None:
+        path = replace(path, outcome=Outcome.DROPPED)
     if path.role is Role.OBSERVED and scene.trail is None:
         return path
     return replace(path, hops=tuple(_hops(path, scene, answers)))
@@ -82,8 +92,9 @@ def _hops(path: PacketPath, scene: Scene, answers: Sequence[PacketPath]) -> Iter
 def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
     """Yield the hops with the routing decisions where they were made."""
     made_here = path.in_interface is None
-    if made_here and scene.route is not None and (path.hops or scene.route.kind != "none"):
-        yield _route(path.time, Decision.OUTPUT, path, scene)
+    if made_here and scene.route is not None:
+        refused = None if path.hops else REJECTED_BY_ROUTE.get(scene.route.kind)
+        yield _route(path.time, refused or Decision.OUTPUT, path, scene)
     routed = False
     before: Hop | None = None
     for hop in path.hops:
@@ -93,8 +104,8 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
             yield _route(before.time if before else hop.time, then, path, scene)
         yield hop
         before = hop
-    if not routed and (decision := _last_decision(path, scene)) is not None:
-        yield _route(before.time if before else path.time, decision, path, scene)
+    if not routed and (last := _last_decision(path, scene)) is not None:
+        yield _route(before.time if before else path.time, last, path, scene)
 
 
 def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
@@ -106,17 +117,27 @@ def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
         return Decision.LOCAL
     if path.outcome in LEFT:
         return Decision.FORWARD
-    drop = death(path, scene.trail)
-    routed = drop is not None and drop.reason in ("IP_INNOROUTES", "IP_OUTNOROUTES")
-    return REJECTED_BY_ROUTE.get(scene.route.kind) if routed and scene.route else None
+    return _refused_decision(path, scene)
+
+
+def _refused_decision(path: PacketPath, scene: Scene) -> Decision | None:
+    """Return the decision after which a packet died that no later chain reported."""
+    if path.outcome is not Outcome.DROPPED:
+        return None
+    drop, kind = death(path, scene.trail), scene.route.kind if scene.route else ""
+    if drop is None:
+        return REJECTED_BY_ROUTE.get(kind) if presumed(path, scene) in REFUSED else None
+    if drop.reason in UNROUTED or (drop.location or "").startswith(REFUSERS):
+        unrouted = Decision.UNREACHABLE if drop.reason in UNROUTED else None
+        return REJECTED_BY_ROUTE.get(kind, unrouted)
+    return Decision.FORWARD if drop.location in FORWARDERS and kind == "unicast" else None
 
 
 def _route(time: float, decision: Decision, path: PacketPath, scene: Scene) -> RouteHop:
     route = scene.route
     if route is None:
         return RouteHop(time, decision, Basis.INFERRED, path.in_interface)
-    agrees = (route.kind == "local") == (decision is Decision.LOCAL) or decision is Decision.OUTPUT
-    if not agrees:
+    if not _agrees(route, decision, path):
         return RouteHop(time, decision, Basis.INFERRED, path.in_interface)
     return RouteHop(
         time,
@@ -128,6 +149,17 @@ def _route(time: float, decision: Decision, path: PacketPath, scene: Scene) -> R
         route.table,
         route.source,
     )
+
+
+def _agrees(route: Route, decision: Decision, path: PacketPath) -> bool:
+    """Tell whether what the tables say now is what was decided then."""
+    if decision is Decision.OUTPUT:
+        return route.kind not in REJECTED_BY_ROUTE
+    if decision is Decision.FORWARD:
+        return route.kind == "unicast" and path.out_interface in (None, route.interface)
+    if decision is Decision.LOCAL:
+        return route.kind in ("local", "broadcast", "multicast")
+    return True
 
 
 def _ends(

@@ -25,6 +25,7 @@ CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     *link.CAUSES,
     chains.redirect_not_in_output,
     *sockets.CAUSES,
+    link.kernel_drop,
 )
 
 

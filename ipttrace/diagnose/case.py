@@ -25,6 +25,8 @@ class Case:
     scene: Scene = NOTHING
     paths: Sequence[PacketPath] = ()
     """All paths of the run, of all namespaces."""
+    client_here: bool = True
+    """Whether the client, if there is one, runs in this namespace."""
 
     @property
     def last(self) -> ChainHop | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ipttrace.diagnose.catalogue import Cause
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
 from ipttrace.path import ChainHop, Outcome, PacketPath
 
@@ -18,10 +19,23 @@ WORDS = {
     "ENETUNREACH": "got 'Network is unreachable' (ENETUNREACH)",
     "EPERM": "got 'Operation not permitted' (EPERM)",
     "EACCES": "got 'Permission denied' (EACCES)",
+    "EINVAL": "got 'Invalid argument' (EINVAL)",
+    "EMSGSIZE": "got 'Message too long' (EMSGSIZE)",
 }
 """The results of a client's call, for people."""
 
 REFUSED, NO_HOST, NO_NET = "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"
+
+TOLD_BY_ICMP = frozenset(
+    {
+        Cause.NO_ROUTE,
+        Cause.BLACKHOLE_ROUTE,
+        Cause.NEIGHBOUR_FAILED,
+        Cause.TTL_EXCEEDED,
+        Cause.MTU_EXCEEDED,
+    }
+)
+"""What the sender sees depends on an ICMP error, which the rate limit may hold back."""
 
 REJECT_WITH = {
     "tcp-reset": ("a TCP reset", REFUSED),
@@ -79,6 +93,8 @@ def client_got(word: str) -> str:
 
 def client_sees(path: PacketPath) -> str | None:
     """Return what a client would see of this fate, or None where the path does not tell."""
+    if path.diagnosis is not None and path.diagnosis.cause in TOLD_BY_ICMP:
+        return None
     last = path.chain_hops[-1] if path.chain_hops else None
     fatal = last is not None and last.verdict in FATAL_VERDICTS
     if last is None or not fatal:

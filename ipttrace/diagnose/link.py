@@ -2,9 +2,201 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 
 from ipttrace.diagnose.case import Case
-from ipttrace.path import Diagnosis
+from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.client import client_got
+from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
+from ipttrace.diagnose.walk import name
+from ipttrace.netfilter import PacketFamily
+from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
+from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
-CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = ()
+NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
+CHECKSUM_DROPS = {
+    "IP_CSUM": "IPv4 header",
+    "TCP_CSUM": "TCP",
+    "UDP_CSUM": "UDP",
+    "ICMP_CSUM": "ICMP",
+    "SKB_CSUM": "transport",
+}
+"""Reasons, and whose checksum each one means."""
+
+MEANINGS = {
+    "TC_INGRESS": "a tc filter on the way in dropped it",
+    "TC_EGRESS": "a tc filter on the way out dropped it",
+    "XDP": "an XDP program dropped it",
+    "BPF_CGROUP_EGRESS": "a BPF program of the sender's control group dropped it",
+    "SOCKET_FILTER": "a filter of the receiving socket dropped it",
+    "QDISC_DROP": "the queue of the interface dropped it",
+    "FULL_RING": "the queue of the interface was full",
+    "OTHERHOST": "it was addressed to another host's link address",
+    "IP_LOCAL_SOURCE": "its source is an address of this very host",
+    "IP_LOCALNET": "127.0.0.0/8 may not come from or go to the outside",
+    "IP_INVALID_SOURCE": "its source is no address that a host can have",
+    "SOCKET_RCVBUFF": "the receiving socket's buffer was full",
+    "DEV_READY": "the interface was not ready",
+    "NOMEM": "there was no memory",
+}
+"""What a reason means (include/net/dropreason-core.h)."""
+
+V4 = PacketFamily.IPV4
+
+
+def neighbour_failed(case: Case) -> Diagnosis | None:
+    """Return the cause where the next host does not tell its link address (ARP, ND).
+
+    arp_error_report frees what waited with NEIGH_FAILED, ndisc_error_report without a reason.
+    """
+    entry, wait = case.scene.neighbour, next(reversed(case.trail.waits), None)
+
+    def fits(drop: DropHop) -> bool:
+        waited = wait is not None and drop.time > wait.time
+        return drop.reason in NEIGHBOUR_DROPS or (waited and drop.reason == "NOT_SPECIFIED")
+
+    found = proof(case, Sign.NEIGHBOUR_FAILED, fits)
+    if found is None:
+        return None
+    drop = told(case)
+    address = wait.address if wait else entry.address if entry else case.packet.dst
+    interface = wait.interface if wait else entry.interface if entry else case.path.out_interface
+    asks = "ARP" if case.packet.family is V4 else "neighbour discovery"
+    who = "the next host" if address == case.packet.dst else "the gateway"
+    summary = f"dropped on its way out of {interface}: {who} {address} does not answer {asks}"
+    asking = entry is not None and entry.state == "incomplete" and case.client in (None, "TIMEOUT")
+    if drop is None and asking:
+        summary = f"{summary} (the kernel still asks, and gives up after about 3 s)"
+    remedy = (
+        f"check that {address} is up, in this network, and on the link of {interface}",
+        "to see the entry: " + shlex.join(["ip", "neigh", "show", address]),
+    )
+    evidence = (*found, *_neighbour_evidence(case))
+    return Diagnosis(Cause.NEIGHBOUR_FAILED, summary, evidence=evidence, remedy=remedy)
+
+
+def _neighbour_evidence(case: Case) -> Iterator[Evidence]:
+    for wait in case.trail.waits[-1:]:
+        text = f"it waited for the link address of {wait.address} on {wait.interface}"
+        yield Evidence(text, Strength.REPORTED)
+    entry = case.scene.neighbour
+    if entry is not None and entry.state in UNRESOLVED:
+        state = entry.state.upper()
+        text = f"the neighbour entry of {entry.address} on {entry.interface} is {state}"
+        yield Evidence(text, Strength.MATCHED)
+    if case.client == "EHOSTUNREACH":
+        yield Evidence(client_got(case.client), Strength.REPORTED)
+
+
+def mtu_exceeded(case: Case) -> Diagnosis | None:
+    """Return the cause where the packet was too large, and might not be fragmented."""
+    v4 = case.packet.family is V4
+    counters = frozenset({"Ip.FragFails"} if v4 else {"Ip6FragFails", "Ip6InTooBigErrors"})
+    found = call_refused(case, "EMSGSIZE")
+    found = found or proof(case, Sign.MTU_EXCEEDED, _has("PKT_TOO_BIG"), counters)
+    if found is None:
+        return None
+    most, route = limit(case.scene), case.scene.route
+    size = f"{case.packet.length} bytes" if case.packet.length else "a packet"
+    by = f" of {route.interface}" if route is not None and route.interface else ""
+    reason = "it has DF set" if v4 else "IPv6 routers do not fragment"
+    summary = f"dropped: {size} are more than the MTU{by} ({most or 'unknown'}), and {reason}"
+    seen = [Evidence(f"the MTU of the way{by} is {most}", Strength.MATCHED)] if most else []
+    message = "ICMP 3/4 (fragmentation needed)" if v4 else "ICMPv6 2/0 (packet too big)"
+    heard = answer_words(case, message, 3 if v4 else 2)
+    program = "iptables" if v4 else "ip6tables"
+    remedy = (
+        f"let {message} reach the sender: it must not be dropped on its way",
+        (
+            f"for TCP: {program} -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS "
+            "--clamp-mss-to-pmtu"
+        ),
+    )
+    return Diagnosis(Cause.MTU_EXCEEDED, summary, evidence=(*found, *seen, *heard), remedy=remedy)
+
+
+def ttl_exceeded(case: Case) -> Diagnosis | None:
+    """Return the cause where the TTL or hop limit ran out at this host (ip_forward)."""
+    packet = case.packet
+    if packet.ttl > 1:
+        return None
+    v4 = packet.family is V4
+    counters = frozenset({"Ip.InHdrErrors"} if v4 else {"Ip6InHdrErrors"})
+    found = proof(
+        case,
+        Sign.TTL_EXCEEDED,
+        lambda drop: drop.reason == "IP_INHDR" and "forward" in (drop.location or "forward"),
+        counters,
+    )
+    if found is None:
+        return None
+    word = "TTL" if v4 else "hop limit"
+    summary = f"dropped where it was to be forwarded: its {word} was {packet.ttl}"
+    seen = Evidence(f"it came in with {word} {packet.ttl}", Strength.REPORTED)
+    message = "ICMP 11/0 (time exceeded)" if v4 else "ICMPv6 3/0 (time exceeded)"
+    heard = answer_words(case, message, 11 if v4 else 3)
+    remedy = (
+        f"look for a routing loop: traceroute -n {shlex.quote(packet.dst)}",
+        f"or let the sender use a larger {word}",
+    )
+    evidence = (*found, seen, *heard)
+    return Diagnosis(Cause.TTL_EXCEEDED, summary, evidence=evidence, remedy=remedy)
+
+
+def bad_checksum(case: Case) -> Diagnosis | None:
+    """Return the cause where a checksum of the packet is wrong."""
+    counters = frozenset({IP_CHECKSUM, *CHECKSUMS.get(case.packet.protocol, ())})
+    drop = told(case)
+    found = proof(case, Sign.BAD_CHECKSUM, lambda each: each.reason in CHECKSUM_DROPS, counters)
+    if found is None:
+        return None
+    early = not case.path.chain_hops
+    whose = CHECKSUM_DROPS[drop.reason] if drop else "IPv4 header" if early else "transport"
+    summary = f"dropped: its {whose} checksum is wrong"
+    interface = case.path.in_interface or "any"
+    remedy = (
+        "look for what rewrites packets without mending them: tc filters, offloading, hardware",
+        "to see it: " + shlex.join(["tcpdump", "-vvni", interface, "host", case.packet.src]),
+    )
+    return Diagnosis(Cause.BAD_CHECKSUM, summary, evidence=found, remedy=remedy)
+
+
+def kernel_drop(case: Case) -> Diagnosis | None:
+    """Return the kernel's own words, where no other cause explains them."""
+    drop, last = told(case), case.last
+    if drop is None:
+        return None
+    where = f" in {drop.location}" if drop.location else ""
+    meaning = MEANINGS.get(drop.reason)
+    after = f" after {name(last)}" if last else ""
+    summary = f"the kernel dropped it{after}: {drop.reason}{where}"
+    summary += f" ({meaning})" if meaning else ""
+    place = (Evidence(f"{name(last)} is its last report", Strength.REPORTED),) if last else ()
+    remedy = tuple(_look(case, drop))
+    return Diagnosis(Cause.KERNEL_DROP, summary, evidence=(freed(drop), *place), remedy=remedy)
+
+
+def _look(case: Case, drop: DropHop) -> Iterator[str]:
+    interface = case.path.in_interface or case.path.out_interface or "<interface>"
+    if drop.reason.startswith("TC_"):
+        way = "ingress" if drop.reason == "TC_INGRESS" else "egress"
+        yield "to see the filters: " + shlex.join(["tc", "filter", "show", "dev", interface, way])
+    elif drop.reason.startswith("XDP"):
+        yield "to see the program: " + shlex.join(["ip", "link", "show", "dev", interface])
+    elif drop.reason.startswith("BPF_CGROUP"):
+        yield "to see the programs: bpftool cgroup tree"
+    elif drop.reason in ("QDISC_DROP", "FULL_RING"):
+        yield "to see the queue: " + shlex.join(["tc", "-s", "qdisc", "show", "dev", interface])
+
+
+def _has(reason: str) -> Callable[[DropHop], bool]:
+    return lambda drop: drop.reason == reason
+
+
+CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
+    neighbour_failed,
+    mtu_exceeded,
+    ttl_exceeded,
+    bad_checksum,
+)

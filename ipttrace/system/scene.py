@@ -15,6 +15,8 @@ from ipttrace.packet import Flow
 from ipttrace.question import Question
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
+from ipttrace.system.network_settings import read_settings
+from ipttrace.system.routes_seen import RoutesSeen, is_resolving, see_routes
 
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ class NamespaceScene:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._counters: dict[str, int] = {}
+        self._risen: dict[str, int] | None = None
 
     def before(self, flows: Sequence[Flow]) -> None:
         """Note what the counters and the connection table say before the packets are sent."""
@@ -37,6 +40,10 @@ class NamespaceScene:
         """Return all that can be seen around a packet; its `trail` is left to the caller."""
         return self._namespace.run(lambda: self._look(question))
 
+    def is_resolving(self, interface: str, address: str) -> bool:
+        """Tell whether the kernel still asks for the link address of a neighbour."""
+        return self._namespace.run(lambda: is_resolving(interface, address))
+
     def _look(self, question: Question) -> Scene:
         missing: list[str] = []
 
@@ -47,8 +54,22 @@ class NamespaceScene:
                 missing.append(f"{what}: {error}")
                 return None
 
+        counters = attempt("counters", self._rises)
+        routes = attempt("routes", lambda: see_routes(question)) or RoutesSeen()
         return Scene(
             last=question.last,
-            counters=attempt("counters", lambda: rises(self._counters, read_counters())),
-            missing=tuple(missing),
+            counters=counters,
+            settings=attempt("settings", lambda: read_settings(question)) or {},
+            local=routes.local,
+            route=routes.route,
+            route_back=routes.back,
+            neighbour=routes.neighbour,
+            mtu=routes.mtu,
+            missing=(*missing, *routes.missing),
         )
+
+    def _rises(self) -> dict[str, int]:
+        """Return by how much the counters rose; our own lookups count in them afterwards."""
+        if self._risen is None:
+            self._risen = rises(self._counters, read_counters())
+        return self._risen

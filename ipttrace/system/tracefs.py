@@ -226,14 +226,22 @@ class TraceInstance:
         _write(self._root, self._at(path), text)
 
     def address_of(self, source: EventSource) -> int | None:
-        """Return the address of a queue's socket: the one that its announcement is written to."""
+        """Return the address of a queue's socket: the one that its announcement is written to.
+
+        What the kernel wrote to it before (the answers to its set-up) counts for nothing.
+        """
         before = self._take()
         source.announce()
         after = self._take()
         me = threading.get_native_id()
         own = [n for n, event in enumerate(after) if event.name == READY and event.pid == me]
-        self._pending += before if len(own) != 1 else [*before, *after[own[0] + 1 :]]
-        return after[own[0]].number("skaddr") if len(own) == 1 else None
+        if len(own) != 1:
+            self._pending += before
+            return None
+        address = after[own[0]].number("skaddr")
+        earlier = (e for e in before if e.name != READY or e.number("skaddr") != address)
+        self._pending += [*earlier, *after[own[0] + 1 :]]
+        return address
 
     def start(self, interfaces: Sequence[str]) -> None:
         """Enable the events; those of interfaces only for the ones named."""
@@ -242,6 +250,8 @@ class TraceInstance:
                 continue
             if event in BY_INTERFACE and 0 < len(interfaces) <= MOST_INTERFACES:
                 words = [f'name == "{name}"' for name in interfaces if '"' not in name]
+                if event == "net/net_dev_queue":  # what we send in a namespace that is not traced
+                    words.append(f"common_pid == {threading.get_native_id()}")
                 with suppress(OSError):  # then all come, and are sorted out later
                     self._write(f"events/{event}/filter", " || ".join(words))
             self._write(f"events/{event}/enable", "1")
@@ -267,7 +277,8 @@ class TraceInstance:
         """Return the name of the kernel function at an address, None where it cannot be known."""
         if self._functions is None:
             self._functions = Kallsyms()
-        return self._functions.name(address)
+        name = self._functions.name(address)
+        return name and name.partition(".")[0]  # without the compiler's `.constprop.0`
 
     def close(self) -> None:
         """Stop and remove the instance; may be called more than once."""

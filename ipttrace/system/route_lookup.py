@@ -1,0 +1,196 @@
+"""What routing says of one packet, and of the way back to its source: RTM_GETROUTE and its kin.
+
+A lookup that ends at a blackhole, unreachable or prohibit route answers with an errno alone, also
+with RTM_F_FIB_MATCH (inet_rtm_getroute in net/ipv4/route.c, inet6_rtm_getroute in
+net/ipv6/route.c): the entry is then looked for in a dump of the routes of that type.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from ipttrace.decode.rtnetlink import (
+    ROUTE_KINDS,
+    RouteMessage,
+    RuleMessage,
+    decode_mtu,
+    decode_neighbour,
+    decode_route,
+    decode_rule,
+)
+from ipttrace.evidence import Neighbour, Route
+from ipttrace.packet import PacketSummary
+from ipttrace.system.netlink_attributes import attribute, number16, string
+from ipttrace.system.route_netlink import IFLA_IFNAME, NLM_F_DUMP, RTM_GETROUTE, RouteSocket
+
+RTM_GETLINK, RTM_GETNEIGH, RTM_GETRULE = 18, 30, 34
+RTM_F_LOOKUP_TABLE = 0x1000
+"""IPv4 names the table only on request, IPv6 always (inet6_rtm_valid_getroute_req refuses it)."""
+RTA_DST, RTA_SRC, RTA_IIF, RTA_MARK = 1, 2, 3, 16
+RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
+NDA_DST = 1
+SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
+"""Lets a dump be filtered by type in the kernel (uapi/linux/netlink.h)."""
+
+REFUSING = {errno.EINVAL: "blackhole", errno.EHOSTUNREACH: "unreachable", errno.EACCES: "prohibit"}
+"""What a lookup answers for routes of these types (fib_props in net/ipv4/fib_semantics.c)."""
+
+UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
+UNSPECIFIED_OF: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the same
+PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}
+
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_IFINFOMSG = struct.Struct("=BxHiII")
+_U32 = struct.Struct("=I")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One question to the routing tables."""
+
+    packet: PacketSummary
+    mark: int = 0
+    in_interface: str | None = None
+    """None: as a packet that is made here."""
+
+    def encode(self) -> bytes:
+        """Return it as the body of an RTM_GETROUTE."""
+        packet = self.packet
+        dst = _packed(packet.dst)
+        src = b"" if packet.src in UNSPECIFIED else _packed(packet.src)
+        words = [attribute(RTA_DST, dst)]
+        if src:
+            words.append(attribute(RTA_SRC, src))
+        if self.in_interface is not None:
+            words.append(attribute(RTA_IIF, _U32.pack(socket.if_nametoindex(self.in_interface))))
+        if self.mark:
+            words.append(attribute(RTA_MARK, _U32.pack(self.mark)))
+        if packet.protocol in PROTOCOLS:
+            words.append(attribute(RTA_IP_PROTO, bytes([PROTOCOLS[packet.protocol]])))
+        for kind, port in ((RTA_SPORT, packet.sport), (RTA_DPORT, packet.dport)):
+            if port is not None:
+                words.append(number16(kind, port))
+        family = _family(packet.dst)
+        flags = RTM_F_LOOKUP_TABLE if family == socket.AF_INET else 0
+        header = _RTMSG.pack(family, len(dst) * 8, len(src) * 8, 0, 0, 0, 0, 0, flags)
+        return header + b"".join(words)
+
+
+class RouteTables(RouteSocket):
+    """Asks in the namespace where it was made; what cannot be asked raises OSError."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+
+    def route(self, lookup: Lookup) -> Route:
+        """Return how a packet would be routed now."""
+        try:
+            found = self._named(decode_route(self._ask(RTM_GETROUTE, lookup.encode())[0]))
+        except OSError as error:
+            return self._refused(lookup, error.errno or 0)
+        asked = None if lookup.packet.src in UNSPECIFIED else lookup.packet.src
+        if found.source is None and lookup.in_interface is None:
+            # IPv4 tells the source only where it is another one than was asked for (rt_fill_info).
+            return replace(found, source=asked)
+        return found
+
+    def back(self, packet: PacketSummary, mark: int = 0) -> Route | None:
+        """Return the way to a packet's source, as source validation asks for it."""
+        if packet.src in UNSPECIFIED:
+            return None
+        here = PacketSummary(packet.family, "", UNSPECIFIED_OF[_family(packet.src)], packet.src)
+        return self.route(Lookup(here, mark))
+
+    def neighbour(self, route: Route, packet: PacketSummary) -> Neighbour | None:
+        """Return the entry of the next host on a route; None where there is none."""
+        if route.interface is None or route.kind != "unicast":
+            return None
+        return self.entry(route.interface, route.gateway or packet.dst)
+
+    def entry(self, interface: str, address: str) -> Neighbour | None:
+        """Return the entry of a host on an interface's link; None where there is none."""
+        index = socket.if_nametoindex(interface)
+        header = _NDMSG.pack(_family(address), index, 0, 0, 0)
+        try:
+            found = self._ask(RTM_GETNEIGH, header + attribute(NDA_DST, _packed(address)))
+        except FileNotFoundError:
+            return None
+        return Neighbour(interface, address, decode_neighbour(found[0]).state)
+
+    def mtu(self, interfaces: Iterable[str | None]) -> dict[str, int]:
+        """Return the MTU of each interface that there is."""
+        found: dict[str, int] = {}
+        for name in interfaces:
+            if name is None:
+                continue
+            body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + string(IFLA_IFNAME, name)
+            limit = decode_mtu(self._ask(RTM_GETLINK, body)[0])
+            if limit is not None:
+                found[name] = limit
+        return found
+
+    def _named(self, message: RouteMessage) -> Route:
+        interface = socket.if_indextoname(message.interface) if message.interface else None
+        return Route(
+            message.kind,
+            interface,
+            message.gateway,
+            message.table,
+            message.source,
+            mtu=message.mtu,
+        )
+
+    def _refused(self, lookup: Lookup, number: int) -> Route:
+        """Return the route of a lookup that ended with an errno, with the entry that did it.
+
+        A lookup for a packet that came in may be refused for its source: then the destination
+        alone is asked for.
+        """
+        word = errno.errorcode.get(number, str(number))
+        kind = REFUSING.get(number)
+        if kind is None or (lookup.in_interface and not self._refuses(lookup, number)):
+            return Route("none", error=word)
+        dst = lookup.packet.dst
+        entries = [each for each in self._entries(dst, kind) if each.covers(dst)]
+        if entries:
+            best = max(entries, key=lambda each: (each.table == "main", each.bits))
+            return Route(kind, table=best.table, error=word, prefix=best.prefix)
+        rules = [each.priority for each in self._rules(dst) if each.action == kind]
+        if rules:
+            return Route(kind, error=word, rule=rules[0])
+        return Route("none", error=word)
+
+    def _refuses(self, lookup: Lookup, number: int) -> bool:
+        packet = lookup.packet
+        bare = PacketSummary(packet.family, "", UNSPECIFIED_OF[_family(packet.dst)], packet.dst)
+        try:
+            self._ask(RTM_GETROUTE, Lookup(bare, lookup.mark).encode())
+        except OSError as error:
+            return error.errno == number
+        return bool(self._rules(packet.dst)) and number != errno.EINVAL
+
+    def _entries(self, address: str, kind: str) -> list[RouteMessage]:
+        wanted = next(number for number, word in ROUTE_KINDS.items() if word == kind)
+        header = _RTMSG.pack(_family(address), 0, 0, 0, 0, 0, 0, wanted, 0)
+        found = map(decode_route, self._ask(RTM_GETROUTE, header, NLM_F_DUMP))
+        return [each for each in found if each.kind == kind]
+
+    def _rules(self, address: str) -> list[RuleMessage]:
+        header = _RTMSG.pack(_family(address), 0, 0, 0, 0, 0, 0, 0, 0)
+        found = map(decode_rule, self._ask(RTM_GETRULE, header, NLM_F_DUMP))
+        return [each for each in found if each.action is not None]
+
+
+def _packed(address: str) -> bytes:
+    return ip_address(address).packed
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

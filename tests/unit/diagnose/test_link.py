@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipttrace.evidence import Crossing, Neighbour, NeighbourWait, Scene, Trail
+from ipttrace.path import Outcome, WireHop
+from ipttrace.timeline import with_evidence
+from tests import builders as b
+from tests.unit.diagnose.scenes import ROUTED_ON, died, early, why, words
+
+FAILED = Neighbour("eth1", b.SERVER, "failed")
+WAITS = (NeighbourWait(b.TIME, "eth1", b.SERVER),)
+POSTROUTING = b.policy_hop("nat", "POSTROUTING")
+LEFT = b.path(POSTROUTING, outcome=Outcome.FORWARDED, out_interface="eth1")
+
+
+def test_a_neighbour_that_failed_by_the_kernels_reason() -> None:
+    path = replace(LEFT, outcome=Outcome.DROPPED)
+    scene = Scene(died("NEIGH_FAILED", "neigh_invalidate", waited=True), neighbour=FAILED)
+    diagnosis = why(path, scene)
+    assert diagnosis.cause == "neighbour-failed"
+    assert "the next host 198.51.100.1 does not answer ARP" in diagnosis.summary
+
+
+def test_ipv6_frees_what_waited_without_a_reason() -> None:
+    path = replace(LEFT, outcome=Outcome.DROPPED, packet=b.tcp(b.CLIENT6, b.SERVER6))
+    waited = died("NOT_SPECIFIED", "neigh_invalidate", waited=True)
+    assert why(path, Scene(waited)).cause == "neighbour-failed"
+    assert why(path, Scene(replace(waited, waits=()))).cause == "kernel-drop"
+
+
+def test_what_left_and_waits_for_a_silent_neighbour_is_dropped() -> None:
+    scene = Scene(Trail(waits=WAITS), neighbour=FAILED)
+    path = with_evidence(LEFT, scene)
+    assert path.outcome is Outcome.DROPPED
+    diagnosis = why(path, scene)
+    assert diagnosis.cause == "neighbour-failed"
+    assert "the neighbour entry of 198.51.100.1 on eth1 is FAILED (matched)" in words(diagnosis)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        Scene(Trail(waits=WAITS), neighbour=replace(FAILED, state="reachable")),
+        Scene(Trail(queued=(Crossing(b.TIME, "eth1"),)), neighbour=FAILED),
+        Scene(Trail(waits=WAITS, queued=(Crossing(b.TIME + 1, "eth1"),)), neighbour=FAILED),
+        Scene(Trail(waits=WAITS)),
+    ],
+    ids=["it answers", "it was sent", "it was sent after all", "nothing is known"],
+)
+def test_what_was_sent_was_not_dropped_for_its_neighbour(scene: Scene) -> None:
+    assert with_evidence(LEFT, scene).outcome is Outcome.FORWARDED
+
+
+def test_what_we_stopped_or_what_was_answered_waits_for_nobody() -> None:
+    scene = Scene(Trail(), neighbour=FAILED)
+    contained = replace(LEFT, hops=(*LEFT.hops, WireHop(b.TIME, "contained", "eth1")))
+    assert with_evidence(contained, scene).outcome is Outcome.FORWARDED
+    answer = b.reply_path(in_interface="eth1")
+    assert with_evidence(LEFT, scene, [answer]).outcome is Outcome.FORWARDED
+
+
+def test_a_packet_too_large_is_named_with_both_sizes() -> None:
+    path = early(b.tcp(length=1500))
+    scene = Scene(died("PKT_TOO_BIG", "ip_forward"), route=ROUTED_ON, mtu={"eth1": 1400})
+    diagnosis = why(path, scene)
+    assert diagnosis.cause == "mtu-exceeded"
+    assert "1500 bytes are more than the MTU of eth1 (1400)" in diagnosis.summary
+    counted = replace(scene, trail=None, counters={"Ip.FragFails": 1})
+    assert why(path, counted).cause == "mtu-exceeded"
+    assert why(path, replace(counted, mtu={"eth1": 1500})).cause == "unknown"
+    assert why(path, replace(counted, counters={})).cause == "unknown"
+
+
+def test_a_routes_own_limit_counts_too() -> None:
+    path = early(b.tcp(length=1500))
+    route = replace(ROUTED_ON, mtu=1300)
+    scene = Scene(died("PKT_TOO_BIG", "ip_forward"), route=route, mtu={"eth1": 1500})
+    assert "(1300)" in why(path, scene).summary
+
+
+def test_an_expired_ttl_by_its_reason_and_by_its_counter() -> None:
+    path = early(b.tcp(ttl=1))
+    assert why(path, Scene(died("IP_INHDR", "ip_forward"))).cause == "ttl-exceeded"
+    assert why(path, Scene(counters={"Ip.InHdrErrors": 1})).cause == "ttl-exceeded"
+    assert why(path, Scene()).cause == "unknown"
+
+
+def test_a_broken_header_is_no_expired_ttl() -> None:
+    assert why(early(), Scene(died("IP_INHDR", "ip_forward"))).cause == "kernel-drop"
+    path = early(b.tcp(ttl=1))
+    assert why(path, Scene(died("IP_INHDR", "ip_rcv_core"))).cause == "kernel-drop"
+
+
+@pytest.mark.parametrize(
+    ("reason", "whose"),
+    [("IP_CSUM", "IPv4 header"), ("TCP_CSUM", "TCP"), ("UDP_CSUM", "UDP"), ("ICMP_CSUM", "ICMP")],
+)
+def test_a_wrong_checksum_says_whose(reason: str, whose: str) -> None:
+    diagnosis = why(early(), Scene(died(reason, "tcp_v4_rcv")))
+    assert diagnosis.cause == "bad-checksum"
+    assert diagnosis.summary == f"dropped: its {whose} checksum is wrong"
+
+
+def test_a_wrong_checksum_by_its_counter_alone() -> None:
+    scene = Scene(counters={"Tcp.InCsumErrors": 1})
+    delivered = b.path(b.policy_hop("filter", "INPUT"))
+    path = with_evidence(delivered, scene)
+    assert (path.outcome, why(path, scene).cause) == (Outcome.DROPPED, "bad-checksum")
+    assert with_evidence(delivered, scene, [b.reply_path()]).outcome is Outcome.DELIVERED
+    other = Scene(counters={"Udp.InCsumErrors": 1})
+    assert with_evidence(delivered, other).outcome is Outcome.DELIVERED
+
+
+def test_any_other_reason_is_quoted_with_its_place() -> None:
+    diagnosis = why(early(), Scene(died("TC_INGRESS", "__netif_receive_skb_core")))
+    assert diagnosis.cause == "kernel-drop"
+    assert "TC_INGRESS in __netif_receive_skb_core" in diagnosis.summary
+    assert diagnosis.remedy == ("to see the filters: tc filter show dev eth0 ingress",)
+    unknown = why(early(), Scene(died("SOMETHING_NEW", "somewhere")))
+    assert unknown.cause == "kernel-drop"
+    assert "SOMETHING_NEW in somewhere" in unknown.summary
+
+
+def test_no_drop_is_made_up() -> None:
+    assert why(early(), Scene(Trail())).cause == "unknown"
