@@ -26,6 +26,8 @@ from ipttrace.path import (
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 MAPPED = "::ffff:"
+LOOPBACK = "lo"
+OVERFLOWS = "TcpExt.ListenOverflows"
 
 OPEN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 REFUSALS = frozenset({"NO_SOCKET"})
@@ -63,6 +65,8 @@ def death(path: PacketPath, trail: Trail | None) -> DropHop | None:
 def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ()) -> PacketPath:
     """Return the path with its route, socket, reset, drop and wire hops, and its fate."""
     outcome = fate(path, scene.trail)
+    if full_listener(path, scene, answers) is not None:
+        outcome = Outcome.DROPPED
     path = replace(path, outcome=outcome)
     if path.role is Role.OBSERVED and scene.trail is None:
         return path
@@ -103,7 +107,7 @@ def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
     last = path.chain_hops[-1] if path.chain_hops else None
     if path.in_interface is None or (last is not None and last.verdict in FATAL_VERDICTS):
         return None
-    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED):
+    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED) or full_listener(path, scene, ()):
         return Decision.LOCAL
     if path.outcome in LEFT:
         return Decision.FORWARD
@@ -135,10 +139,11 @@ def _ends(
     path: PacketPath, scene: Scene, trail: Trail, answers: Sequence[PacketPath], end: float
 ) -> Iterator[Hop]:
     drop = death(path, scene.trail)
-    if path.outcome is Outcome.DELIVERED and scene.sockets:
-        taker = taking(scene.sockets, scene.last or path.packet)
-        if taker is not None:
-            yield _socket(end, taker)
+    taker = full_listener(path, scene, answers)
+    if path.outcome is Outcome.DELIVERED:
+        taker = taking(scene.sockets or (), scene.last or path.packet, path.in_interface)
+    if taker is not None:
+        yield _socket(end, taker)
     if path.outcome is Outcome.REFUSED and drop is not None and drop.reason in REFUSALS:
         yield SocketHop(end, SocketState.NONE, port=(scene.last or path.packet).dport)
     yield from trail.resets
@@ -167,28 +172,80 @@ def _socket(time: float, entry: SocketEntry) -> SocketHop:
     )
 
 
-def taking(sockets: Sequence[SocketEntry], packet: PacketSummary) -> SocketEntry | None:
+def full_listener(
+    path: PacketPath, scene: Scene, answers: Sequence[PacketPath]
+) -> SocketEntry | None:
+    """Return the listener that had no room for a connection, if that is what became of a SYN.
+
+    tcp_conn_request in net/ipv4/tcp_input.c counts it and frees it without an event: the proof is
+    the counter, a queue that is too long still, and no answer.
+    """
+    last = path.chain_hops[-1] if path.chain_hops else None
+    packet = scene.last or path.packet
+    if last is not None and last.verdict in FATAL_VERDICTS:
+        return None
+    if path.outcome not in (Outcome.DELIVERED, Outcome.DROPPED) or not opens(packet) or answers:
+        return None
+    if death(path, scene.trail) or not (scene.counters or {}).get(OVERFLOWS):
+        return None
+    fitting = _fitting(scene.sockets or (), packet, path.in_interface)
+    return next((each for each in fitting if each.waiting > (each.backlog or 0)), None)
+
+
+def opens(packet: PacketSummary) -> bool:
+    """Tell whether a packet asks for a new TCP connection: only a listener takes it."""
+    return packet.protocol == "tcp" and {"SYN", "ACK", "RST", "FIN"} & {*packet.tcp_flags} == {
+        "SYN"
+    }
+
+
+def taking(
+    sockets: Sequence[SocketEntry], packet: PacketSummary, interface: str | None = None
+) -> SocketEntry | None:
     """Return the socket that takes a packet: the most particular one (__inet_lookup in the kernel).
 
     A connected one comes first, then one that is bound to the address, then one that is not.
+    `interface` is where it came in, None for a packet made here.
     """
-    fitting = [each for each in sockets if _takes(each, packet)]
+    fitting = _fitting(sockets, packet, interface)
     return max(
-        fitting, key=lambda each: (each.remote is not None, not _is_wild(each)), default=None
+        fitting,
+        key=lambda each: (each.remote is not None, not _is_wild(each), each.interface is not None),
+        default=None,
     )
+
+
+def _fitting(
+    sockets: Sequence[SocketEntry], packet: PacketSummary, interface: str | None
+) -> list[SocketEntry]:
+    return [
+        each
+        for each in sockets
+        if _takes(each, packet) and each.interface in (None, interface or LOOPBACK)
+    ]
 
 
 def _takes(entry: SocketEntry, packet: PacketSummary) -> bool:
     if entry.protocol != packet.protocol or entry.port != packet.dport:
         return False
-    if entry.remote is not None and entry.remote != (packet.src, packet.sport):
+    if entry.remote is not None and opens(packet):
         return False
-    address = entry.address.removeprefix(MAPPED)
+    if entry.remote is not None and (_plain(entry.remote[0]), entry.remote[1]) != (
+        packet.src,
+        packet.sport,
+    ):
+        return False
+    address = _plain(entry.address)
     if address == "::":
         return packet.family == "ipv6" or not entry.v6_only
     return address in (packet.dst, "0.0.0.0") and (  # noqa: S104 - compared with
         (":" in address) == (packet.family == "ipv6")
     )
+
+
+def _plain(address: str) -> str:
+    """Return an IPv4 address that an IPv6 socket holds as it is written in IPv4."""
+    return address.removeprefix(MAPPED)
 
 
 def _is_wild(entry: SocketEntry) -> bool:

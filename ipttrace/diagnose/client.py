@@ -79,6 +79,8 @@ def client_got(word: str) -> str:
 
 def client_sees(path: PacketPath) -> str | None:
     """Return what a client would see of this fate, or None where the path does not tell."""
+    if path.outcome is Outcome.REFUSED:
+        return _sees_refusal(path)
     last = path.chain_hops[-1] if path.chain_hops else None
     fatal = last is not None and last.verdict in FATAL_VERDICTS
     if last is None or not fatal:
@@ -89,3 +91,12 @@ def client_sees(path: PacketPath) -> str | None:
     if last.hook in (Hook.OUTPUT, Hook.POSTROUTING) and path.packet.protocol == "udp":
         return "the sender sees EPERM"
     return "a client sees a timeout"
+
+
+def _sees_refusal(path: PacketPath) -> str | None:
+    """Return what a reset or an ICMP error does to the sender; nobody answers a reset."""
+    packet = path.packet
+    if "RST" in packet.tcp_flags or packet.icmp is not None:
+        return None
+    connecting = packet.protocol != "tcp" or "SYN" in packet.tcp_flags
+    return f"a client sees {REFUSED if connecting else 'ECONNRESET'}"

@@ -42,14 +42,14 @@ Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A namespace that is not traced."""
+class Candidate:
+    """A namespace of this host, and an open file that stands for it."""
 
     known_as: OtherNamespace
     descriptor: int
 
 
-_Way = tuple[_Candidate, ...]
+_Way = tuple[Candidate, ...]
 
 
 def find_onward(traced: Sequence[Namespace], path: PacketPath) -> Onward:
@@ -71,9 +71,9 @@ def _search(
 ) -> None:
     """Append what was found to `found`; the kernel may let this thread wait for a while."""
     deadline = time.monotonic() + PATIENCE
-    known = {inode for each in traced if (inode := _inode(each.path)) is not None}
+    known = {inode for each in traced if (inode := inode_of(each.path)) is not None}
     with ExitStack() as files, suppress(IptTraceError, OSError):
-        explorer = _Explorer(list(_candidates(known, files)), dst, deadline)
+        explorer = _Explorer(list(candidates(known, files)), dst, deadline)
         found.append(explorer.run(left, interface))
 
 
@@ -87,7 +87,7 @@ def _is_for_many(address: str) -> bool:
 class _Explorer:
     """Runs in a thread that no other work is done in."""
 
-    candidates: Sequence[_Candidate]
+    candidates: Sequence[Candidate]
     destination: str
     deadline: float
 
@@ -102,8 +102,8 @@ class _Explorer:
             first = self._behind(here, [link] if pair else here.ports(of=link.index))
         ways = self._ways_to_owners([(each,) for each in first])
         if ways:
-            return Onward(tuple(map(_described, ways)), arrives=True)
-        return Onward((_described((first[0],)),)) if pair and first else Onward()
+            return Onward(tuple(map(_way_described, ways)), arrives=True)
+        return Onward((_way_described((first[0],)),)) if pair and first else Onward()
 
     def _ways_to_owners(self, ways: list[_Way]) -> list[_Way]:
         """Follow the links until namespaces are found that have the destination."""
@@ -126,7 +126,7 @@ class _Explorer:
             ways = further
         return []
 
-    def _behind(self, asked: RouteSocket, links: Sequence[Link]) -> list[_Candidate]:
+    def _behind(self, asked: RouteSocket, links: Sequence[Link]) -> list[Candidate]:
         """Return the namespaces in which the other ends of links are."""
         wanted = {link.peer_namespace for link in links if link.kind in PAIRS} - {None}
         if not wanted:
@@ -134,14 +134,14 @@ class _Explorer:
         return [each for each in self.candidates if asked.namespace_id(each.descriptor) in wanted]
 
 
-def _candidates(known: set[Inode], files: ExitStack) -> Iterator[_Candidate]:
+def candidates(known: set[Inode], files: ExitStack) -> Iterator[Candidate]:
     """Yield the namespaces of `ip netns` and those of processes, but `known` ones, each once."""
     processes = _first_processes()
-    here = _inode(HERE.path)
+    here = inode_of(HERE.path)
     paths: list[tuple[Path, str | None]] = [*_files()]
     paths += [(PROC / str(pid) / "ns" / "net", None) for pid in processes.values()]
     for path, name in paths:
-        inode = _inode(path)
+        inode = inode_of(path)
         if inode is None or inode in known:
             continue
         known.add(inode)
@@ -149,7 +149,7 @@ def _candidates(known: set[Inode], files: ExitStack) -> Iterator[_Candidate]:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             files.callback(os.close, descriptor)
             pid = processes.get(inode)
-            yield _Candidate(OtherNamespace(name, pid=pid, here=inode == here), descriptor)
+            yield Candidate(OtherNamespace(name, pid=pid, here=inode == here), descriptor)
 
 
 def _files() -> Iterator[tuple[Path, str]]:
@@ -161,13 +161,14 @@ def _first_processes() -> dict[Inode, int]:
     """Return the lowest process id in each namespace."""
     first: dict[Inode, int] = {}
     for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal()):
-        inode = _inode(PROC / str(pid) / "ns" / "net")
+        inode = inode_of(PROC / str(pid) / "ns" / "net")
         if inode is not None:
             first.setdefault(inode, pid)
     return first
 
 
-def _inode(path: Path) -> Inode | None:
+def inode_of(path: Path) -> Inode | None:
+    """Return what tells a namespace's file from those of others; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -175,12 +176,13 @@ def _inode(path: Path) -> Inode | None:
     return found.st_dev, found.st_ino
 
 
-def _described(way: _Way) -> tuple[OtherNamespace, ...]:
+def _way_described(way: _Way) -> tuple[OtherNamespace, ...]:
     """Return the namespaces with what their first processes are called, and their containers."""
-    return tuple(_with_process(each.known_as) for each in way)
+    return tuple(described(each.known_as) for each in way)
 
 
-def _with_process(found: OtherNamespace) -> OtherNamespace:
+def described(found: OtherNamespace) -> OtherNamespace:
+    """Return a namespace with what its first process is called, and its container."""
     if found.pid is None:
         return found
     process = None

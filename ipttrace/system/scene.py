@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ipttrace.errors import IptTraceError
-from ipttrace.evidence import Scene
+from ipttrace.evidence import Scene, SocketEntry
 from ipttrace.packet import Flow
 from ipttrace.question import Question
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
+from ipttrace.system.route_netlink import RouteSocket
+from ipttrace.system.socket_table import read_sockets
+from ipttrace.system.sockets_elsewhere import LATE, listeners_elsewhere
 
 T = TypeVar("T")
 
@@ -50,5 +53,27 @@ class NamespaceScene:
         return Scene(
             last=question.last,
             counters=attempt("counters", lambda: rises(self._counters, read_counters())),
+            sockets=attempt("sockets", lambda: read_sockets(question.last, question.in_interface)),
+            elsewhere=attempt("sockets of other namespaces", lambda: self._elsewhere(question))
+            or (),
+            local=attempt("local addresses", lambda: _is_local(question.last.dst)),
             missing=tuple(missing),
         )
+
+    def _elsewhere(self, question: Question) -> tuple[SocketEntry, ...]:
+        """Return the listeners in other namespaces of a port that was refused here.
+
+        Those found before time was up are not all: that none listens then is not known.
+        """
+        if not question.refused:
+            return ()
+        packet = question.last
+        found, complete = listeners_elsewhere(self._namespace, packet.protocol, packet.dport)
+        if not complete and not found:
+            raise ValueError(LATE)
+        return found
+
+
+def _is_local(address: str) -> bool:
+    with RouteSocket() as asked:
+        return asked.is_local(address)
