@@ -25,10 +25,12 @@ from pathlib import Path
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.onward import Onward, OtherNamespace
 from ipttrace.errors import IptTraceError
+from ipttrace.packet import PacketSummary
 from ipttrace.path import PacketPath
 from ipttrace.system.containers import container_of
 from ipttrace.system.namespaces import HERE, NAMED, Namespace, enter_descriptor
 from ipttrace.system.route_netlink import Link, RouteSocket
+from ipttrace.system.socket_table import PROTOCOLS, DiagQuery, Found, with_processes
 
 PATIENCE = 0.1
 """Seconds."""
@@ -50,30 +52,38 @@ class Candidate:
 
 
 _Way = tuple[Candidate, ...]
+_Found = tuple[Onward, Sequence[Sequence[Found]]]
 
 
 def find_onward(traced: Sequence[Namespace], path: PacketPath) -> Onward:
     """Return where a packet came to that left one of the `traced` namespaces by an interface."""
     left = next(each for each in traced if each.name == path.netns)
-    dst = (path.last_packet or path.packet).dst
-    if path.out_interface is None or _is_for_many(dst):
+    packet = path.last_packet or path.packet
+    if path.out_interface is None or _is_for_many(packet.dst):
         return Onward()
-    found: list[Onward] = []
-    search = partial(_search, left, path.out_interface, dst, traced, found)
+    found: list[_Found] = []
+    search = partial(_search, left, path.out_interface, packet, traced, found)
     thread = threading.Thread(target=search, name="onward", daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return found[0] if found else Onward()
+    if not found:
+        return Onward()
+    onward, sockets = found[0]
+    return replace(onward, sockets=tuple(map(with_processes, sockets)))
 
 
 def _search(
-    left: Namespace, interface: str, dst: str, traced: Sequence[Namespace], found: list[Onward]
+    left: Namespace,
+    interface: str,
+    packet: PacketSummary,
+    traced: Sequence[Namespace],
+    found: list[_Found],
 ) -> None:
     """Append what was found to `found`; the kernel may let this thread wait for a while."""
     deadline = time.monotonic() + PATIENCE
     known = {inode for each in traced if (inode := inode_of(each.path)) is not None}
     with ExitStack() as files, suppress(IptTraceError, OSError):
-        explorer = _Explorer(list(candidates(known, files)), dst, deadline)
+        explorer = _Explorer(list(candidates(known, files)), packet, deadline)
         found.append(explorer.run(left, interface))
 
 
@@ -88,22 +98,38 @@ class _Explorer:
     """Runs in a thread that no other work is done in."""
 
     candidates: Sequence[Candidate]
-    destination: str
+    packet: PacketSummary
     deadline: float
 
-    def run(self, left: Namespace, interface: str) -> Onward:
-        """Return the ways on from an interface of the namespace that the packet left."""
+    def run(self, left: Namespace, interface: str) -> _Found:
+        """Return the ways on from an interface of the namespace that the packet left.
+
+        With them the sockets on the packet's port where each way ends.
+        """
         left.enter()
         with RouteSocket() as here:
             link = here.link(interface)
             if link is None:
-                return Onward()
+                return Onward(), ()
             pair = link.kind in PAIRS
             first = self._behind(here, [link] if pair else here.ports(of=link.index))
         ways = self._ways_to_owners([(each,) for each in first])
         if ways:
-            return Onward(tuple(map(_way_described, ways)), arrives=True)
-        return Onward((_way_described((first[0],)),)) if pair and first else Onward()
+            sockets = tuple(self._sockets(way[-1]) for way in ways)
+            found = () if None in sockets else tuple(each or () for each in sockets)
+            return Onward(tuple(map(_way_described, ways)), arrives=True), found
+        return (Onward((_way_described((first[0],)),)) if pair and first else Onward()), ()
+
+    def _sockets(self, end: Candidate) -> Sequence[Found] | None:
+        """Return the sockets on the packet's port; None where they cannot be looked at."""
+        packet = self.packet
+        if packet.protocol not in PROTOCOLS or packet.dport is None:
+            return None
+        with suppress(OSError):
+            enter_descriptor(end.descriptor)
+            with DiagQuery() as asked:
+                return asked.on_port(packet.protocol, packet.dport)
+        return None
 
     def _ways_to_owners(self, ways: list[_Way]) -> list[_Way]:
         """Follow the links until namespaces are found that have the destination."""
@@ -114,7 +140,7 @@ class _Explorer:
             for way in ways:
                 enter_descriptor(way[-1].descriptor)
                 with RouteSocket() as there:
-                    if there.is_local(self.destination):
+                    if there.is_local(self.packet.dst):
                         arrived.append(way)
                         continue
                     onward = self._behind(there, there.links())
