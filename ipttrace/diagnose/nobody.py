@@ -46,7 +46,7 @@ def _is_nobody_there(case: Case) -> bool:
     reasons += [reset.reason or "" for reset in case.trail.resets]
     if NO_SOCKET in reasons:
         return True
-    if case.scene.trail is not None or case.scene.sockets is None:
+    if case.followed or case.scene.sockets is None:
         return False
     answered = any(is_refusal(each.packet) and made_here(each) for each in case.replies)
     empty = taking(case.scene.sockets, case.packet, case.path.in_interface) is None

@@ -119,7 +119,7 @@ def _is_silent(case: Case) -> bool:
         return False
     if _goes_on(case.path, case.paths):
         return False
-    return case.scene.trail is None or bool(case.trail.queued)
+    return not case.followed or bool(case.trail.queued)
 
 
 def _goes_on(path: PacketPath, paths: Sequence[PacketPath]) -> bool:
