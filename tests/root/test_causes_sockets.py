@@ -96,7 +96,7 @@ def send(pair: Pair, server: Endpoint) -> Send:
 
 def reason(probed: Probed) -> list[tuple[str, str | None]]:
     """Return what the kernel said of the packet's death."""
-    return [(hop.reason, hop.location) for hop in probed.hops(DropHop)]  # type: ignore[union-attr]
+    return [(hop.reason, hop.location) for hop in probed.path.hops if isinstance(hop, DropHop)]
 
 
 # ---------------------------------------------------------------- delivered
