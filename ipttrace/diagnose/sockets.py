@@ -166,11 +166,10 @@ def refused_somehow(case: Case) -> Diagnosis | None:
         Evidence(f"answered with {short} by this host", Strength.REPORTED),
         Evidence("no REJECT rule was met", Strength.REPORTED),
     )
-    looked = "was not looked at" if case.scene.sockets is None else "does not tell why"
-    summary = (
-        f"refused: every chain let it in, and this host answered with {words}; "
-        f"which socket, if any, serves {destination(packet_before(path, None))} {looked}"
-    )
+    summary = f"refused: every chain let it in, and this host answered with {words}"
+    if case.scene.sockets is None:
+        serves = destination(packet_before(path, None))
+        summary += f"; which socket, if any, serves {serves} was not looked at"
     remedy = (f"to see what listens there{where(path)}: {what_listens(packet_before(path, None))}",)
     return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=remedy)
 

@@ -34,8 +34,8 @@ V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 ECHO = {V4: "icmp", V6: "icmp6"}
 LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 EVERY = {V4: "0.0.0.0", V6: "::"}
-QUICK = 1.5
-"""Seconds: less than the probe's wait of 2 s."""
+WAIT, QUICK = 12.0, 8.0
+"""Seconds: what a probe may wait, and much less, which is enough where the cause is proved early."""
 WHO = f"(pid {os.getpid()})"
 
 WAYS = ["injected", "client"]
@@ -89,7 +89,7 @@ def send(pair: Pair, server: Endpoint) -> Send:
         elif way == "client":
             known = {"from_netns": pair.client.netns}
         spec = ProbeSpec(protocol, server.address(family), port)
-        return probe(spec, server.netns, **{**known, **words})
+        return probe(spec, server.netns, **{"wait": WAIT, **known, **words})
 
     return probed
 
