@@ -24,9 +24,9 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class ErrorSent:
-    """The kernel began to answer the packet with an ICMP error (tracepoint icmp_send).
+    """The kernel answered the packet with an ICMP error (tracepoint icmp_send).
 
-    Whether one was sent, the rate limit decides afterwards (icmp_send in net/ipv4/icmp.c).
+    On 6.18 the rate limits were asked before (__icmp_send in net/ipv4/icmp.c).
     """
 
     time: float

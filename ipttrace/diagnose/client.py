@@ -23,6 +23,9 @@ WORDS = {
 
 REFUSED, NO_HOST, NO_NET = "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"
 
+HELD_BACK = "the kernel's rate limit held its ICMP error back"
+"""How the evidence of it begins: then the sender is told nothing."""
+
 REJECT_WITH = {
     "tcp-reset": ("a TCP reset", REFUSED),
     "icmp-net-unreachable": ("ICMP 3/0, network unreachable", NO_NET),
@@ -98,5 +101,8 @@ def _sees_refusal(path: PacketPath) -> str | None:
     packet = path.packet
     if "RST" in packet.tcp_flags or packet.icmp is not None:
         return None
+    evidence = path.diagnosis.evidence if path.diagnosis else ()
+    if any(each.text.startswith(HELD_BACK) for each in evidence):
+        return "a client sees a timeout"
     connecting = packet.protocol != "tcp" or "SYN" in packet.tcp_flags
     return f"a client sees {REFUSED if connecting else 'ECONNRESET'}"

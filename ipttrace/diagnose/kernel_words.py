@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipttrace.diagnose.case import Case
-from ipttrace.diagnose.remote import is_refusal, kind
-from ipttrace.diagnose.walk import made_here
+from ipttrace.diagnose.client import HELD_BACK
+from ipttrace.diagnose.remote import from_here, is_refusal, kind
 from ipttrace.path import Evidence, Strength
 
 RATE_LIMITS = tuple(
@@ -32,16 +32,15 @@ def kernel_words(case: Case) -> Iterator[Evidence]:
 
 
 def _answers(case: Case) -> Iterator[Evidence]:
-    refusals = [each for each in case.replies if is_refusal(each.packet) and made_here(each)]
+    refusals = [each for each in case.replies if is_refusal(each.packet) and from_here(each)]
     for each in refusals[:1]:
         yield Evidence(f"answered with {kind(each.packet)} by this host", Strength.REPORTED)
-    if refusals or not case.trail.errors:
+    if refusals:
         return
     for counter in RATE_LIMITS:
         if case.risen(counter):
             text = (
-                f"the kernel's rate limit held its ICMP error back: {counter} rose by "
-                f"{case.risen(counter)}; the sender sees a timeout"
+                f"{HELD_BACK}: {counter} rose by {case.risen(counter)}; the sender sees a timeout"
             )
             yield Evidence(text, Strength.MATCHED)
 

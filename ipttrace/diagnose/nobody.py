@@ -14,8 +14,7 @@ from ipttrace.diagnose.drops import rewrites
 from ipttrace.diagnose.endpoints import holder, place, port_words, socket_words, where
 from ipttrace.diagnose.kernel_words import counted, kernel_words
 from ipttrace.diagnose.remedy import what_listens
-from ipttrace.diagnose.remote import is_refusal
-from ipttrace.diagnose.walk import made_here
+from ipttrace.diagnose.remote import from_here, is_refusal
 from ipttrace.evidence import SocketEntry
 from ipttrace.path import Diagnosis, Evidence, Outcome, SocketState, Strength
 from ipttrace.timeline import taking
@@ -48,7 +47,7 @@ def _is_nobody_there(case: Case) -> bool:
         return True
     if case.followed or case.scene.sockets is None:
         return False
-    answered = any(is_refusal(each.packet) and made_here(each) for each in case.replies)
+    answered = any(is_refusal(each.packet) and from_here(each) for each in case.replies)
     empty = taking(case.scene.sockets, case.packet, case.path.in_interface) is None
     return empty and (answered or case.client == "ECONNREFUSED")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import rewrites
-from ipttrace.diagnose.walk import made_here, with_port
+from ipttrace.diagnose.walk import with_port
 from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
@@ -35,6 +35,11 @@ def is_refusal(packet: PacketSummary) -> bool:
     """Return whether an answer is a TCP reset or an ICMP error."""
     errors = ICMP_ERRORS[packet.family]
     return "RST" in packet.tcp_flags or (packet.icmp is not None and packet.icmp.type in errors)
+
+
+def from_here(answer: PacketPath) -> bool:
+    """Return whether this namespace made an answer, also where no chain reported it."""
+    return answer.in_interface is None
 
 
 def kind(packet: PacketSummary) -> str:
@@ -67,7 +72,7 @@ def left(case: Case) -> Diagnosis | None:
 
 
 def _answered(case: Case, went: str, evidence: tuple[Evidence, ...]) -> Diagnosis | None:
-    outside = [reply for reply in case.replies if not made_here(reply)]
+    outside = [reply for reply in case.replies if not from_here(reply)]
     refusal = next((reply for reply in outside if is_refusal(reply.packet)), None)
     if refusal is not None:
         return _refused(went, refusal, evidence)
