@@ -72,7 +72,8 @@ def left(case: Case) -> Diagnosis | None:
 
 
 def _answered(case: Case, went: str, evidence: tuple[Evidence, ...]) -> Diagnosis | None:
-    outside = [reply for reply in case.replies if not from_here(reply)]
+    own = [reply for reply in case.replies if reply.request == case.path.id]
+    outside = [reply for reply in own if not from_here(reply)]
     refusal = next((reply for reply in outside if is_refusal(reply.packet)), None)
     if refusal is not None:
         return _refused(went, refusal, evidence)

@@ -21,7 +21,7 @@ V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 ECHO = {V4: "icmp", V6: "icmp6"}
 LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 WAIT, QUICK = 12.0, 8.0
-"""Seconds: what a probe may wait, and much less, which is enough where the cause is proved early."""
+"""Seconds: what a probe may wait, and much less: enough where the cause is proved early."""
 SILENCE = 0.7
 
 full = pytest.mark.full

@@ -35,7 +35,7 @@ ECHO = {V4: "icmp", V6: "icmp6"}
 LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 EVERY = {V4: "0.0.0.0", V6: "::"}
 WAIT, QUICK = 12.0, 8.0
-"""Seconds: what a probe may wait, and much less, which is enough where the cause is proved early."""
+"""Seconds: what a probe may wait, and much less: enough where the cause is proved early."""
 WHO = f"(pid {os.getpid()})"
 
 WAYS = ["injected", "client"]
