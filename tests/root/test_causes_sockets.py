@@ -17,6 +17,8 @@ from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.path import DropHop, Outcome, ResetHop, SocketHop
 from ipttrace.probe import ProbeSpec
+from ipttrace.system import attempts
+from ipttrace.system.packets import Identity
 from ipttrace.system.sockets_elsewhere import listeners_elsewhere
 from tests.root.causes import Probed, probe
 from tests.root.kernel import (
@@ -422,3 +424,38 @@ def test_many_namespaces_take_no_longer(
     assert complete
     assert {f"namespace {name}" for name in names} <= {entry.netns for entry in found}
     assert all(entry.pid == os.getpid() for entry in found)
+
+
+@pytest.mark.parametrize("family", [V4, pytest.param(V6, marks=full)])
+def test_a_clients_port_whose_last_connection_is_not_over(
+    family: PacketFamily,
+    port: int,
+    pair: Pair,
+    server: Endpoint,
+    send: Send,
+    listen: Listeners,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that died without a word comes back from its old port.
+
+    The server has closed, and still waits for the client's FIN (FIN_WAIT2): a SYN beyond the
+    sequence numbers of that connection is reset (tcp_timewait_state_process).
+    """
+    address = server.address(family)
+    listener = listen(server.netns, address, port)
+    with pair.client.socket(listener.family, socket.SOCK_STREAM) as dying:
+        dying.connect((address, port))
+        listener.accept()[0].close()
+        assert dying.recv(1) == b""
+        states = ("ss", "-tanH", f"sport = :{port}")
+        wait_until(lambda: "FIN-WAIT-2" in server.run(*states), what="the server's half to end")
+        old = dying.getsockname()[1]
+        for name, value in ((attempts.TCP_REPAIR, 1), (attempts.TCP_REPAIR_QUEUE, 2)):
+            dying.setsockopt(socket.IPPROTO_TCP, name, value)
+        last = dying.getsockopt(socket.IPPROTO_TCP, attempts.TCP_QUEUE_SEQ)
+    beyond = (last + 1000) & 0xFFFFFFFF
+    monkeypatch.setattr("ipttrace.system.attempts.Identity", lambda: Identity(tcp_seq=beyond))
+    probed = send(family, "client", "tcp", port, sport=old)
+    probed.check("protocol-reset", Outcome.REFUSED, within=QUICK)
+    assert "TCP_TIMEWAIT_SOCKET" in probed.diagnosis.summary
+    assert probed.result.client == ("ECONNREFUSED",)
