@@ -147,7 +147,8 @@ class Scene:
     sockets: tuple[SocketEntry, ...] | None = None
     """Of this namespace, of the packet's protocol, on its port whatever the address."""
     elsewhere: tuple[SocketEntry, ...] = ()
-    """Listeners on that port in other namespaces of this host; looked for only if refused."""
+    """Listeners on that port in other namespaces of this host, the likeliest to be meant first;
+    looked for only if refused."""
     local: bool | None = None
     """Whether the destination is an address of this namespace."""
     route: Route | None = None

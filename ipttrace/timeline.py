@@ -144,10 +144,10 @@ def _ends(
         taker = taking(scene.sockets or (), scene.last or path.packet, path.in_interface)
     if taker is not None:
         yield _socket(end, taker)
-    if path.outcome is Outcome.REFUSED and drop is not None and drop.reason in REFUSALS:
+    if _is_nobody_there(path, scene, drop):
         yield SocketHop(end, SocketState.NONE, port=(scene.last or path.packet).dport)
     yield from trail.resets
-    yield from _other_resets(path, answers)
+    yield from _other_resets(path, answers, told=bool(trail.resets))
     if drop is not None:
         yield drop
     contained = any(isinstance(hop, WireHop) for hop in path.hops)
@@ -155,12 +155,33 @@ def _ends(
         yield WireHop(trail.queued[-1].time if trail.queued else end, "sent", path.out_interface)
 
 
-def _other_resets(path: PacketPath, answers: Sequence[PacketPath]) -> Iterator[ResetHop]:
-    """Yield the resets that the kernel's TCP did not send: a rule's, or another host's."""
+def _is_nobody_there(path: PacketPath, scene: Scene, drop: DropHop | None) -> bool:
+    """Tell whether a refused packet found no socket: the kernel says so, or the socket table."""
+    if path.outcome is not Outcome.REFUSED:
+        return False
+    if drop is not None:
+        return drop.reason in REFUSALS
+    told = scene.trail is not None and scene.trail != Trail()
+    packet = scene.last or path.packet
+    if told or scene.sockets is None or packet.dport is None:
+        return False
+    return taking(scene.sockets, packet, path.in_interface) is None
+
+
+def _other_resets(
+    path: PacketPath, answers: Sequence[PacketPath], told: bool
+) -> Iterator[ResetHop]:
+    """Yield the resets that the kernel's TCP did not tell of: a rule's, or another host's.
+
+    Where no events are to be had, also its own: `told` is whether it told of one.
+    """
     resets = [answer for answer in answers if "RST" in answer.packet.tcp_flags]
     last = path.chain_hops[-1] if path.chain_hops else None
     if last is not None and last.verdict is Verdict.REJECT:
         yield from (ResetHop(each.time, None, "rule") for each in resets[:1])
+    elif path.outcome is Outcome.REFUSED and not told:
+        own = [each for each in resets if each.in_interface is None]
+        yield from (ResetHop(each.time, None, "kernel") for each in own[:1])
     elif path.outcome in LEFT:
         outside = [each for each in resets if each.in_interface is not None]
         yield from (ResetHop(each.time, None, "remote") for each in outside[:1])

@@ -48,5 +48,6 @@ def _answers(case: Case) -> Iterator[Evidence]:
 def counted(case: Case) -> Iterator[Evidence]:
     """Yield the counters of refusals that rose."""
     for counter in ANSWER_COUNTERS:
-        if case.risen(counter):
-            yield Evidence(f"{counter} rose by {case.risen(counter)}", Strength.MATCHED)
+        if rise := case.risen(counter):
+            alone = Strength.MATCHED if rise == 1 else Strength.INFERRED
+            yield Evidence(f"{counter} rose by {rise}", alone)

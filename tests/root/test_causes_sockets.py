@@ -401,7 +401,11 @@ def test_what_the_socket_table_alone_proves(
         raise NotSupportedError("no tracefs here")
 
     monkeypatch.setattr("ipttrace.cli.compose.TraceInstance", refuse)
-    send(V4, "injected", protocol, port).check("no-listener", Outcome.REFUSED, within=QUICK)
+    probed = send(V4, "injected", protocol, port)
+    probed.check("no-listener", Outcome.REFUSED, within=QUICK)
+    assert [hop.state for hop in probed.path.hops if isinstance(hop, SocketHop)] == ["none"]
+    resets = [hop.by for hop in probed.path.hops if isinstance(hop, ResetHop)]
+    assert resets == (["kernel"] if protocol == "tcp" else [])
     listen(server.netns, "127.0.0.1", port, protocol)
     probed = send(V4, "client", protocol, port)
     probed.check("listener-other-address", Outcome.REFUSED, within=QUICK)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipttrace.evidence import Crossing, Scene, SocketEntry, Trail
-from ipttrace.path import Decision, Outcome, RouteHop, SocketHop, SocketState
+from ipttrace.path import Decision, Outcome, ResetHop, RouteHop, SocketHop, SocketState
 from ipttrace.timeline import taking, with_evidence
 from tests import builders as b
 
@@ -70,3 +70,27 @@ def test_the_kernel_takes_the_most_particular_socket(
 def test_a_packet_made_here_comes_to_its_socket_by_lo() -> None:
     assert taking([entry(interface="lo")], b.tcp()) is not None
     assert taking([entry(interface="eth0")], b.tcp()) is None
+
+
+def test_without_events_the_table_and_the_answer_tell_what_the_kernel_did() -> None:
+    reset = b.path(
+        packet=b.tcp(b.SERVER, b.CLIENT, sport=8443, dport=40000, flags=("RST", "ACK")),
+        number=2,
+        request=1,
+        in_interface=None,
+    )
+    path = b.path(outcome=Outcome.REFUSED)
+    told = with_evidence(path, Scene(sockets=(entry("127.0.0.1"),)), [reset])
+    assert [h.state for h in told.hops if isinstance(h, SocketHop)] == [SocketState.NONE]
+    assert [h.by for h in told.hops if isinstance(h, ResetHop)] == ["kernel"]
+    taken = with_evidence(path, Scene(sockets=(entry(),)), [reset])
+    assert not [h for h in taken.hops if isinstance(h, SocketHop)]
+
+
+def test_the_kernels_reset_is_not_told_twice() -> None:
+    reset = b.path(packet=b.tcp(flags=("RST",)), number=2, request=1, in_interface=None)
+    own = ResetHop(b.TIME, "TCP_FLAGS", "kernel")
+    scene = Scene(trail=replace(SEEN, resets=(own,)), sockets=())
+    told = with_evidence(b.path(outcome=Outcome.REFUSED), scene, [reset])
+    assert [hop for hop in told.hops if isinstance(hop, ResetHop)] == [own]
+    assert not [h for h in told.hops if isinstance(h, SocketHop)]
