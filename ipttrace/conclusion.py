@@ -59,7 +59,9 @@ class Conclusion:
         if not self.gathering.asked:
             return tuple(self._diagnosed(path, named, Scene()) for path in named)
         scenes = {path.id: scene for path, scene in self._scenes(named)}
-        whole = tuple(with_evidence(path, scenes[path.id], _answers(path, named)) for path in named)
+        whole = tuple(
+            with_evidence(path, scenes[path.id], answers_to(path, named)) for path in named
+        )
         return tuple(self._diagnosed(path, whole, scenes[path.id]) for path in whole)
 
     def _scenes(self, paths: Sequence[PacketPath]) -> Iterator[tuple[PacketPath, Scene]]:
@@ -88,7 +90,7 @@ class Conclusion:
         self, path: PacketPath, paths: tuple[PacketPath, ...], scene: Scene
     ) -> PacketPath:
         tracer = next(each for each in self.tracers if each.netns == path.netns)
-        answers = _answers(path, paths)
+        answers = answers_to(path, paths)
         case = Case(
             path,
             answers,
@@ -134,7 +136,8 @@ class Conclusion:
         return Tally(*(sum(getattr(each, name) for each in tallies) for name in names))
 
 
-def _answers(path: PacketPath, paths: Sequence[PacketPath]) -> list[PacketPath]:
+def answers_to(path: PacketPath, paths: Sequence[PacketPath]) -> list[PacketPath]:
+    """Return the paths of the packets that answer a path's packet."""
     return [other for other in paths if other.request == path.id]
 
 

@@ -24,9 +24,9 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class ErrorSent:
-    """The kernel began to answer the packet with an ICMP error (tracepoint icmp_send).
+    """The kernel answered the packet with an ICMP error (tracepoint icmp_send).
 
-    Whether one was sent, the rate limit decides afterwards (icmp_send in net/ipv4/icmp.c).
+    On 6.18 the rate limits were asked before (__icmp_send in net/ipv4/icmp.c).
     """
 
     time: float
@@ -153,7 +153,8 @@ class Scene:
     sockets: tuple[SocketEntry, ...] | None = None
     """Of this namespace, of the packet's protocol, on its port whatever the address."""
     elsewhere: tuple[SocketEntry, ...] = ()
-    """Listeners on that port in other namespaces of this host; looked for only if refused."""
+    """Listeners on that port in other namespaces of this host, the likeliest to be meant first;
+    looked for only if refused."""
     local: bool | None = None
     """Whether the destination is an address of this namespace."""
     route: Route | None = None

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
-from ipttrace.conclusion import Conclusion, flows_of, trails_of
+from ipttrace.conclusion import Conclusion, answers_to, flows_of, trails_of
 from ipttrace.errors import CancelledError
-from ipttrace.gathering import NONE, Gathering, Sources
+from ipttrace.gathering import NONE, Gathering, Sources, Trails
 from ipttrace.netfilter import Hook
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import Outcome, PacketPath, Role, TraceResult
+from ipttrace.path import LEFT, Outcome, PacketPath, Role, TraceResult
 from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
 from ipttrace.roles import UNSPECIFIED, Sent, assign_roles
-from ipttrace.timeline import fate
+from ipttrace.timeline import fate, full_listener, opens
 from ipttrace.tracer import Side, Tracer
 
 QUIET = 0.2
@@ -78,6 +78,8 @@ class TraceSession:
         self._ids = count(1)
         self._gathering = Gathering(kernel.sources)
         self._tracers = [self._tracer(side, number) for number, side in enumerate(kernel.sides)]
+        self._refused_since = self._look_again = 0.0
+        """Of the packet just sent: when a refusal was first seen, and when to look around next."""
         self._first = [0] * len(self._tracers)
         """In each namespace, how many packets were seen before the one just sent."""
 
@@ -148,6 +150,7 @@ class TraceSession:
         for number in range(1, self._plan.packets + 1):
             self._first = [tracer.correlator.begun for tracer in self._tracers]
             self._gathering.sending(self._clock.now())
+            self._refused_since, self._look_again = 0.0, self._clock.monotonic() + QUIET
             self._client.send()
             self._gathering.sent()
             self._pump(last=number == self._plan.packets)
@@ -205,7 +208,36 @@ class TraceSession:
         seen = [path for path in concerned if path.role is not Role.OBSERVED]
         if all(path.role is not Role.PROBE for path in seen):
             return False
-        return plan.injected or any(path.outcome in _DEAD for path in seen)
+        if any(path.outcome in _DEAD for path in seen):
+            return True
+        if plan.injected:
+            return plan.contain or not self._is_awaited(seen)
+        return self._is_unanswerable(seen, trails)
+
+    def _is_awaited(self, seen: Sequence[PacketPath]) -> bool:
+        """Tell whether a packet went out for another host whose answer may still come."""
+        answered = {path.request for path in seen}
+        probes = [path for path in seen if path.role is Role.PROBE]
+        return probes[-1].outcome in LEFT and not answered & {path.id for path in probes}
+
+    def _is_unanswerable(self, seen: Sequence[PacketPath], trails: Trails) -> bool:
+        """Tell whether a real client waits in vain: its packet found no room, or no socket.
+
+        A refusal's answer may be on its way to the client still: it has QUIET to arrive.
+        """
+        now = self._clock.monotonic()
+        if any(path.outcome is Outcome.REFUSED for path in seen if path.role is Role.PROBE):
+            self._refused_since = self._refused_since or now
+            return now >= self._refused_since + QUIET
+        if now < self._look_again:
+            return False
+        self._look_again = now + QUIET
+        probe = [path for path in seen if path.role is Role.PROBE][-1]
+        answers = answers_to(probe, seen)
+        if probe.outcome is not Outcome.DELIVERED or not opens(probe.packet) or answers:
+            return False
+        scene = self._gathering.scene(probe, (), trails.of(probe))
+        return full_listener(probe, scene, answers) is not None
 
     def _died_unseen(self) -> bool:
         """Tell whether the packet just sent died before any chain could report it."""

@@ -27,6 +27,8 @@ from ipttrace.presumed import Sign, presumed
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 MAPPED = "::ffff:"
+LOOPBACK = "lo"
+OVERFLOWS = "TcpExt.ListenOverflows"
 
 OPEN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 REFUSALS = frozenset({"NO_SOCKET"})
@@ -72,7 +74,8 @@ def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
     unseen = path.role is Role.PROBE and not path.hops and path.out_interface is None
     if unseen and scene.trail is not None and scene.trail.received:
         path = replace(path, in_interface=path.in_interface or scene.trail.received[-1].interface)
-    if path.role is Role.PROBE and presumed(path, scene, answers) is not None:
+    dead = presumed(path, scene, answers) or full_listener(path, scene, answers)
+    if path.role is Role.PROBE and dead is not None:
         path = replace(path, outcome=Outcome.DROPPED)
     if path.role is Role.OBSERVED and scene.trail is None:
         return path
@@ -113,7 +116,7 @@ def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
     last = path.chain_hops[-1] if path.chain_hops else None
     if path.in_interface is None or (last is not None and last.verdict in FATAL_VERDICTS):
         return None
-    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED):
+    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED) or full_listener(path, scene, ()):
         return Decision.LOCAL
     if path.outcome in LEFT:
         return Decision.FORWARD
@@ -166,14 +169,15 @@ def _ends(
     path: PacketPath, scene: Scene, trail: Trail, answers: Sequence[PacketPath], end: float
 ) -> Iterator[Hop]:
     drop = death(path, scene.trail)
-    if path.outcome is Outcome.DELIVERED and scene.sockets:
-        taker = taking(scene.sockets, scene.last or path.packet)
-        if taker is not None:
-            yield _socket(end, taker)
-    if path.outcome is Outcome.REFUSED and drop is not None and drop.reason in REFUSALS:
+    taker = full_listener(path, scene, answers)
+    if path.outcome is Outcome.DELIVERED:
+        taker = taking(scene.sockets or (), scene.last or path.packet, path.in_interface)
+    if taker is not None:
+        yield _socket(end, taker)
+    if _is_nobody_there(path, scene, drop):
         yield SocketHop(end, SocketState.NONE, port=(scene.last or path.packet).dport)
     yield from trail.resets
-    yield from _other_resets(path, answers)
+    yield from _other_resets(path, answers, told=bool(trail.resets))
     if drop is not None:
         yield drop
     contained = any(isinstance(hop, WireHop) for hop in path.hops)
@@ -181,12 +185,33 @@ def _ends(
         yield WireHop(trail.queued[-1].time if trail.queued else end, "sent", path.out_interface)
 
 
-def _other_resets(path: PacketPath, answers: Sequence[PacketPath]) -> Iterator[ResetHop]:
-    """Yield the resets that the kernel's TCP did not send: a rule's, or another host's."""
+def _is_nobody_there(path: PacketPath, scene: Scene, drop: DropHop | None) -> bool:
+    """Tell whether a refused packet found no socket: the kernel says so, or the socket table."""
+    if path.outcome is not Outcome.REFUSED:
+        return False
+    if drop is not None:
+        return drop.reason in REFUSALS
+    told = scene.trail is not None and scene.trail != Trail()
+    packet = scene.last or path.packet
+    if told or scene.sockets is None or packet.dport is None:
+        return False
+    return taking(scene.sockets, packet, path.in_interface) is None
+
+
+def _other_resets(
+    path: PacketPath, answers: Sequence[PacketPath], told: bool
+) -> Iterator[ResetHop]:
+    """Yield the resets that the kernel's TCP did not tell of: a rule's, or another host's.
+
+    Where no events are to be had, also its own: `told` is whether it told of one.
+    """
     resets = [answer for answer in answers if "RST" in answer.packet.tcp_flags]
     last = path.chain_hops[-1] if path.chain_hops else None
     if last is not None and last.verdict is Verdict.REJECT:
         yield from (ResetHop(each.time, None, "rule") for each in resets[:1])
+    elif path.outcome is Outcome.REFUSED and not told:
+        own = [each for each in resets if each.in_interface is None]
+        yield from (ResetHop(each.time, None, "kernel") for each in own[:1])
     elif path.outcome in LEFT:
         outside = [each for each in resets if each.in_interface is not None]
         yield from (ResetHop(each.time, None, "remote") for each in outside[:1])
@@ -198,28 +223,80 @@ def _socket(time: float, entry: SocketEntry) -> SocketHop:
     )
 
 
-def taking(sockets: Sequence[SocketEntry], packet: PacketSummary) -> SocketEntry | None:
+def full_listener(
+    path: PacketPath, scene: Scene, answers: Sequence[PacketPath]
+) -> SocketEntry | None:
+    """Return the listener that had no room for a connection, if that is what became of a SYN.
+
+    tcp_conn_request in net/ipv4/tcp_input.c counts it and frees it without an event: the proof is
+    the counter, a queue that is too long still, and no answer.
+    """
+    last = path.chain_hops[-1] if path.chain_hops else None
+    packet = scene.last or path.packet
+    if last is not None and last.verdict in FATAL_VERDICTS:
+        return None
+    if path.outcome not in (Outcome.DELIVERED, Outcome.DROPPED) or not opens(packet) or answers:
+        return None
+    if death(path, scene.trail) or not (scene.counters or {}).get(OVERFLOWS):
+        return None
+    fitting = _fitting(scene.sockets or (), packet, path.in_interface)
+    return next((each for each in fitting if each.waiting > (each.backlog or 0)), None)
+
+
+def opens(packet: PacketSummary) -> bool:
+    """Tell whether a packet asks for a new TCP connection: only a listener takes it."""
+    return packet.protocol == "tcp" and {"SYN", "ACK", "RST", "FIN"} & {*packet.tcp_flags} == {
+        "SYN"
+    }
+
+
+def taking(
+    sockets: Sequence[SocketEntry], packet: PacketSummary, interface: str | None = None
+) -> SocketEntry | None:
     """Return the socket that takes a packet: the most particular one (__inet_lookup in the kernel).
 
     A connected one comes first, then one that is bound to the address, then one that is not.
+    `interface` is where it came in, None for a packet made here.
     """
-    fitting = [each for each in sockets if _takes(each, packet)]
+    fitting = _fitting(sockets, packet, interface)
     return max(
-        fitting, key=lambda each: (each.remote is not None, not _is_wild(each)), default=None
+        fitting,
+        key=lambda each: (each.remote is not None, not _is_wild(each), each.interface is not None),
+        default=None,
     )
+
+
+def _fitting(
+    sockets: Sequence[SocketEntry], packet: PacketSummary, interface: str | None
+) -> list[SocketEntry]:
+    return [
+        each
+        for each in sockets
+        if _takes(each, packet) and each.interface in (None, interface or LOOPBACK)
+    ]
 
 
 def _takes(entry: SocketEntry, packet: PacketSummary) -> bool:
     if entry.protocol != packet.protocol or entry.port != packet.dport:
         return False
-    if entry.remote is not None and entry.remote != (packet.src, packet.sport):
+    if entry.remote is not None and opens(packet):
         return False
-    address = entry.address.removeprefix(MAPPED)
+    if entry.remote is not None and (_plain(entry.remote[0]), entry.remote[1]) != (
+        packet.src,
+        packet.sport,
+    ):
+        return False
+    address = _plain(entry.address)
     if address == "::":
         return packet.family == "ipv6" or not entry.v6_only
     return address in (packet.dst, "0.0.0.0") and (  # noqa: S104 - compared with
         (":" in address) == (packet.family == "ipv6")
     )
+
+
+def _plain(address: str) -> str:
+    """Return an IPv4 address that an IPv6 socket holds as it is written in IPv4."""
+    return address.removeprefix(MAPPED)
 
 
 def _is_wild(entry: SocketEntry) -> bool:

@@ -45,6 +45,12 @@ class Case:
         return self.scene.trail or Trail()
 
     @property
+    def followed(self) -> bool:
+        """Whether the kernel's events were tied to the packet: each one came in or was sent."""
+        trail = self.trail
+        return bool(trail.received or trail.queued or trail.drops or trail.resets)
+
+    @property
     def drop(self) -> DropHop | None:
         """The death that the kernel told."""
         return self.trail.drop

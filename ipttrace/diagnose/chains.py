@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
-from ipttrace.diagnose.remedy import same_in_output, what_listens
-from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here, with_port
+from ipttrace.diagnose.remedy import same_in_output
+from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
 from ipttrace.matching import PacketFacts, criteria, judge
-from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
-from ipttrace.packet import PacketSummary
+from ipttrace.netfilter import FATAL_VERDICTS, Hook, Verdict
 from ipttrace.path import (
     ChainHop,
     Diagnosis,
     Evidence,
     Outcome,
     PacketPath,
-    Role,
     Strength,
-    WireHop,
 )
 from ipttrace.ruleset import Rule, Ruleset
-
-ICMP_ERRORS = {
-    PacketFamily.IPV4: frozenset({3, 11, 12}),
-    PacketFamily.IPV6: frozenset({1, 2, 3, 4}),
-}
-"""RFC 792 and RFC 4443; redirects and source quench say nothing of a packet's fate."""
 
 DESTINATION_ONLY = frozenset({"-p", "-d", "--dport", "-m", "--comment"})
 
@@ -51,110 +42,7 @@ def redirect_not_in_output(case: Case) -> Diagnosis | None:
 
 def otherwise(case: Case) -> Diagnosis:
     """Return what the path alone says, where nothing more was proved."""
-    path = case.path
-    if path.outcome is Outcome.DELIVERED:
-        return _delivered(path, case.client)
-    if path.outcome in (Outcome.FORWARDED, Outcome.SENT):
-        return _left(path, case.replies)
-    if path.outcome is Outcome.REFUSED:
-        return _refused(path, case.replies)
-    return _unknown(path, case.last, case.client)
-
-
-def _delivered(path: PacketPath, client: str | None) -> Diagnosis:
-    evidence = list(rewrites(path))
-    refs = tuple(dict.fromkeys(hop.ref for hop in path.chain_hops if _rewrites_target(hop)))
-    if not evidence:
-        summary = "delivered: no rule stood in its way"
-    else:
-        summary = f"delivered to {_endpoint(packet_before(path, None))}: {_short(evidence)}"
-    if client not in (None, "CONNECTED", "REPLIED", "SENT"):
-        text = f"yet the client got {client}: look at what became of the answer"
-        evidence.append(Evidence(text, Strength.MATCHED))
-    return Diagnosis(Cause.DELIVERED, summary, refs, tuple(evidence))
-
-
-def _rewrites_target(hop: ChainHop) -> bool:
-    return any(change.field in ("dst", "dport") for change in hop.changes)
-
-
-def _short(evidence: Sequence[Evidence]) -> str:
-    return ", and ".join(each.text for each in evidence)
-
-
-def _endpoint(packet: PacketSummary) -> str:
-    if packet.dport is None:
-        return packet.dst
-    address = f"[{packet.dst}]" if packet.family is PacketFamily.IPV6 else packet.dst
-    return f"{address}:{packet.dport}"
-
-
-def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
-    wire = next((hop for hop in reversed(path.hops) if isinstance(hop, WireHop)), None)
-    way_out = (wire.interface if wire else None) or path.out_interface
-    interface = with_port(way_out, path.physical_out)
-    verb = "sent by" if path.outcome is Outcome.SENT else "forwarded by"
-    evidence = tuple(rewrites(path))
-    contained = wire is not None and wire.event == "contained"
-    if path.role is Role.REPLY:
-        end = ", and was stopped there (contained)" if contained else ""
-        return Diagnosis(Cause.UNKNOWN, f"the answer left by {interface}{end}", evidence=evidence)
-    if contained:
-        text = f"left by {interface} (contained); use --let-out to go further"
-        return Diagnosis(Cause.UNKNOWN, text, evidence=evidence)
-    outside = [reply for reply in answers if not made_here(reply)]
-    refusal = next((reply for reply in outside if is_refusal(reply.packet)), None)
-    if refusal is not None:
-        return _remote_refused(f"{verb} {interface}", refusal, evidence)
-    if outside:
-        seen = Evidence(f"its answer is packet {outside[0].id}", Strength.REPORTED)
-        summary = f"{verb} {interface}, and its answer came back"
-        return Diagnosis(Cause.ANSWERED, summary, evidence=(*evidence, seen))
-    if path.role is Role.OBSERVED:
-        return Diagnosis(Cause.UNKNOWN, f"{verb} {interface}", evidence=evidence)
-    summary = f"{verb} {interface}; no answer was seen here"
-    device = path.physical_out or way_out or "any"
-    remedy = f"to see whether the answer arrives: tcpdump -ni {device} host {path.packet.dst}"
-    return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=(remedy,))
-
-
-def is_refusal(packet: PacketSummary) -> bool:
-    """Return whether an answer is a TCP reset or an ICMP error."""
-    errors = ICMP_ERRORS[packet.family]
-    return "RST" in packet.tcp_flags or (packet.icmp is not None and packet.icmp.type in errors)
-
-
-def _kind(packet: PacketSummary) -> str:
-    if packet.icmp is None:
-        return "a TCP reset"
-    return f"ICMP type {packet.icmp.type} code {packet.icmp.code}"
-
-
-def _remote_refused(left: str, refusal: PacketPath, evidence: tuple[Evidence, ...]) -> Diagnosis:
-    sender, kind = refusal.packet.src, _kind(refusal.packet)
-    where = with_port(refusal.in_interface, refusal.physical_in)
-    seen = Evidence(f"{kind} from {sender} came in on {where}", Strength.REPORTED)
-    summary = f"{left}; {sender} refused it with {kind}, not this host"
-    return Diagnosis(Cause.REMOTE_REFUSED, summary, evidence=(*evidence, seen))
-
-
-def _refused(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
-    refusal = next((reply for reply in answers if is_refusal(reply.packet)), None)
-    packet = packet_before(path, None)
-    kind = _kind(refusal.packet) if refusal else "a refusal"
-    short = "RST" if refusal and refusal.packet.icmp is None else kind
-    evidence = (
-        *rewrites(path),
-        Evidence(f"answered with {short} by this host", Strength.REPORTED),
-        Evidence("no REJECT rule was met", Strength.REPORTED),
-    )
-    summary = (
-        f"refused: every chain let it in, and this host answered with {kind}; "
-        f"which socket, if any, serves {_endpoint(packet)} was not looked at"
-    )
-    where = f" (in namespace {path.netns})" if path.netns else ""
-    remedy = (f"to see what listens there{where}: {what_listens(packet)}",)
-    return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=remedy)
+    return _unknown(case.path, case.last, case.client)
 
 
 def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | None:

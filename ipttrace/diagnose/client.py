@@ -37,6 +37,9 @@ TOLD_BY_ICMP = frozenset(
 )
 """What the sender sees depends on an ICMP error, which the rate limit may hold back."""
 
+HELD_BACK = "the kernel's rate limit held its ICMP error back"
+"""How the evidence of it begins: then the sender is told nothing."""
+
 REJECT_WITH = {
     "tcp-reset": ("a TCP reset", REFUSED),
     "icmp-net-unreachable": ("ICMP 3/0, network unreachable", NO_NET),
@@ -95,6 +98,8 @@ def client_sees(path: PacketPath) -> str | None:
     """Return what a client would see of this fate, or None where the path does not tell."""
     if path.diagnosis is not None and path.diagnosis.cause in TOLD_BY_ICMP:
         return None
+    if path.outcome is Outcome.REFUSED:
+        return _sees_refusal(path)
     last = path.chain_hops[-1] if path.chain_hops else None
     fatal = last is not None and last.verdict in FATAL_VERDICTS
     if last is None or not fatal:
@@ -105,3 +110,15 @@ def client_sees(path: PacketPath) -> str | None:
     if last.hook in (Hook.OUTPUT, Hook.POSTROUTING) and path.packet.protocol == "udp":
         return "the sender sees EPERM"
     return "a client sees a timeout"
+
+
+def _sees_refusal(path: PacketPath) -> str | None:
+    """Return what a reset or an ICMP error does to the sender; nobody answers a reset."""
+    packet = path.packet
+    if "RST" in packet.tcp_flags or packet.icmp is not None:
+        return None
+    evidence = path.diagnosis.evidence if path.diagnosis else ()
+    if any(each.text.startswith(HELD_BACK) for each in evidence):
+        return "a client sees a timeout"
+    connecting = packet.protocol != "tcp" or "SYN" in packet.tcp_flags
+    return f"a client sees {REFUSED if connecting else 'ECONNRESET'}"

@@ -6,18 +6,24 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.endpoints import holder, place, port_words, socket_words
+from ipttrace.evidence import SocketEntry
 from ipttrace.path import (
     LEFT,
     Evidence,
     PacketPath,
     Role,
+    SocketState,
     Strength,
     TraceResult,
     WireHop,
 )
+from ipttrace.timeline import taking
 
 HERE = "/proc/self/ns/net"
 """What --netns takes for the namespace that the tool was started in."""
+REMOTE = frozenset({Cause.REMOTE_REFUSED, Cause.REMOTE_SILENT})
 SHORT_ID = 12
 """Characters of a container's id that the engines' own lists show."""
 
@@ -63,6 +69,8 @@ class Onward:
     """The shortest to each namespace that has its destination, or to the next one alone."""
     arrives: bool = False
     """Whether the ways end where its destination is a local address."""
+    sockets: tuple[tuple[SocketEntry, ...], ...] = ()
+    """Those on its port at the end of each way; empty where they were not looked at."""
 
 
 Find = Callable[[PacketPath], Onward]
@@ -93,6 +101,7 @@ def _told(path: PacketPath, traced: Sequence[str | None], onward: Onward) -> Pac
     contained = any(isinstance(hop, WireHop) and hop.event == "contained" for hop in path.hops)
     told = replace(
         path.diagnosis,
+        summary=path.diagnosis.summary + _fault(path, onward),
         evidence=(*path.diagnosis.evidence, *evidence),
         remedy=(_advice(onward, traced, contained=contained), *path.diagnosis.remedy),
     )
@@ -107,7 +116,36 @@ def _evidence(path: PacketPath, onward: Onward) -> list[Evidence]:
         return [Evidence(text, Strength.MATCHED)]
     address = (path.last_packet or path.packet).dst
     ends = " and of ".join(str(way[-1]) for way in onward.ways)
-    return [Evidence(f"{address} is an address of {ends}", Strength.MATCHED)]
+    there = [
+        Evidence(f"in {way[-1]}: {_at_the_end(path, sockets)[1]}", Strength.MATCHED)
+        for way, sockets in zip(onward.ways, onward.sockets, strict=False)
+    ]
+    return [Evidence(f"{address} is an address of {ends}", Strength.MATCHED), *there]
+
+
+def _fault(path: PacketPath, onward: Onward) -> str:
+    """Return what is wrong with the sockets where the packet came to, for the summary."""
+    if path.diagnosis is None or path.diagnosis.cause not in REMOTE or len(onward.sockets) != 1:
+        return ""
+    fault, words = _at_the_end(path, onward.sockets[0])
+    return f"; in {onward.ways[0][-1]}: {words}" if fault else ""
+
+
+def _at_the_end(path: PacketPath, sockets: Sequence[SocketEntry]) -> tuple[bool, str]:
+    """Tell whether the sockets of its last namespace explain why it failed, and how."""
+    packet = path.last_packet or path.packet
+    anywhere = [replace(each, interface=None) for each in sockets]
+    taker = taking(anywhere, packet)
+    listening = [each for each in sockets if each.state is SocketState.LISTEN]
+    if taker is not None and taker.backlog is not None and taker.waiting > taker.backlog:
+        queue = f"{taker.waiting} connections wait, and the backlog is {taker.backlog}"
+        return True, f"{socket_words(taker)}, does not accept fast enough: {queue}"
+    if taker is not None:
+        return False, socket_words(taker)
+    if listening:
+        places = " and ".join(dict.fromkeys(map(place, listening)))
+        return True, f"{port_words(packet)} is open only on {places} ({holder(listening[0])})"
+    return True, f"no socket is on {port_words(packet)}"
 
 
 def _advice(onward: Onward, traced: Sequence[str | None], *, contained: bool) -> str:

@@ -25,10 +25,12 @@ from pathlib import Path
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.onward import Onward, OtherNamespace
 from ipttrace.errors import IptTraceError
+from ipttrace.packet import PacketSummary
 from ipttrace.path import PacketPath
 from ipttrace.system.containers import container_of
 from ipttrace.system.namespaces import HERE, NAMED, Namespace, enter_descriptor
 from ipttrace.system.route_netlink import Link, RouteSocket
+from ipttrace.system.socket_table import PROTOCOLS, DiagQuery, Found, with_processes
 
 PATIENCE = 0.1
 """Seconds."""
@@ -42,38 +44,46 @@ Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A namespace that is not traced."""
+class Candidate:
+    """A namespace of this host, and an open file that stands for it."""
 
     known_as: OtherNamespace
     descriptor: int
 
 
-_Way = tuple[_Candidate, ...]
+_Way = tuple[Candidate, ...]
+_Found = tuple[Onward, Sequence[Sequence[Found]]]
 
 
 def find_onward(traced: Sequence[Namespace], path: PacketPath) -> Onward:
     """Return where a packet came to that left one of the `traced` namespaces by an interface."""
     left = next(each for each in traced if each.name == path.netns)
-    dst = (path.last_packet or path.packet).dst
-    if path.out_interface is None or _is_for_many(dst):
+    packet = path.last_packet or path.packet
+    if path.out_interface is None or _is_for_many(packet.dst):
         return Onward()
-    found: list[Onward] = []
-    search = partial(_search, left, path.out_interface, dst, traced, found)
+    found: list[_Found] = []
+    search = partial(_search, left, path.out_interface, packet, traced, found)
     thread = threading.Thread(target=search, name="onward", daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return found[0] if found else Onward()
+    if not found:
+        return Onward()
+    onward, sockets = found[0]
+    return replace(onward, sockets=tuple(map(with_processes, sockets)))
 
 
 def _search(
-    left: Namespace, interface: str, dst: str, traced: Sequence[Namespace], found: list[Onward]
+    left: Namespace,
+    interface: str,
+    packet: PacketSummary,
+    traced: Sequence[Namespace],
+    found: list[_Found],
 ) -> None:
     """Append what was found to `found`; the kernel may let this thread wait for a while."""
     deadline = time.monotonic() + PATIENCE
-    known = {inode for each in traced if (inode := _inode(each.path)) is not None}
+    known = {inode for each in traced if (inode := inode_of(each.path)) is not None}
     with ExitStack() as files, suppress(IptTraceError, OSError):
-        explorer = _Explorer(list(_candidates(known, files)), dst, deadline)
+        explorer = _Explorer(list(candidates(known, files)), packet, deadline)
         found.append(explorer.run(left, interface))
 
 
@@ -87,23 +97,39 @@ def _is_for_many(address: str) -> bool:
 class _Explorer:
     """Runs in a thread that no other work is done in."""
 
-    candidates: Sequence[_Candidate]
-    destination: str
+    candidates: Sequence[Candidate]
+    packet: PacketSummary
     deadline: float
 
-    def run(self, left: Namespace, interface: str) -> Onward:
-        """Return the ways on from an interface of the namespace that the packet left."""
+    def run(self, left: Namespace, interface: str) -> _Found:
+        """Return the ways on from an interface of the namespace that the packet left.
+
+        With them the sockets on the packet's port where each way ends.
+        """
         left.enter()
         with RouteSocket() as here:
             link = here.link(interface)
             if link is None:
-                return Onward()
+                return Onward(), ()
             pair = link.kind in PAIRS
             first = self._behind(here, [link] if pair else here.ports(of=link.index))
         ways = self._ways_to_owners([(each,) for each in first])
         if ways:
-            return Onward(tuple(map(_described, ways)), arrives=True)
-        return Onward((_described((first[0],)),)) if pair and first else Onward()
+            sockets = tuple(self._sockets(way[-1]) for way in ways)
+            found = () if None in sockets else tuple(each or () for each in sockets)
+            return Onward(tuple(map(_way_described, ways)), arrives=True), found
+        return (Onward((_way_described((first[0],)),)) if pair and first else Onward()), ()
+
+    def _sockets(self, end: Candidate) -> Sequence[Found] | None:
+        """Return the sockets on the packet's port; None where they cannot be looked at."""
+        packet = self.packet
+        if packet.protocol not in PROTOCOLS or packet.dport is None:
+            return None
+        with suppress(OSError):
+            enter_descriptor(end.descriptor)
+            with DiagQuery() as asked:
+                return asked.on_port(packet.protocol, packet.dport)
+        return None
 
     def _ways_to_owners(self, ways: list[_Way]) -> list[_Way]:
         """Follow the links until namespaces are found that have the destination."""
@@ -114,7 +140,7 @@ class _Explorer:
             for way in ways:
                 enter_descriptor(way[-1].descriptor)
                 with RouteSocket() as there:
-                    if there.is_local(self.destination):
+                    if there.is_local(self.packet.dst):
                         arrived.append(way)
                         continue
                     onward = self._behind(there, there.links())
@@ -126,7 +152,7 @@ class _Explorer:
             ways = further
         return []
 
-    def _behind(self, asked: RouteSocket, links: Sequence[Link]) -> list[_Candidate]:
+    def _behind(self, asked: RouteSocket, links: Sequence[Link]) -> list[Candidate]:
         """Return the namespaces in which the other ends of links are."""
         wanted = {link.peer_namespace for link in links if link.kind in PAIRS} - {None}
         if not wanted:
@@ -134,14 +160,14 @@ class _Explorer:
         return [each for each in self.candidates if asked.namespace_id(each.descriptor) in wanted]
 
 
-def _candidates(known: set[Inode], files: ExitStack) -> Iterator[_Candidate]:
+def candidates(known: set[Inode], files: ExitStack) -> Iterator[Candidate]:
     """Yield the namespaces of `ip netns` and those of processes, but `known` ones, each once."""
     processes = _first_processes()
-    here = _inode(HERE.path)
+    here = inode_of(HERE.path)
     paths: list[tuple[Path, str | None]] = [*_files()]
     paths += [(PROC / str(pid) / "ns" / "net", None) for pid in processes.values()]
     for path, name in paths:
-        inode = _inode(path)
+        inode = inode_of(path)
         if inode is None or inode in known:
             continue
         known.add(inode)
@@ -149,7 +175,7 @@ def _candidates(known: set[Inode], files: ExitStack) -> Iterator[_Candidate]:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             files.callback(os.close, descriptor)
             pid = processes.get(inode)
-            yield _Candidate(OtherNamespace(name, pid=pid, here=inode == here), descriptor)
+            yield Candidate(OtherNamespace(name, pid=pid, here=inode == here), descriptor)
 
 
 def _files() -> Iterator[tuple[Path, str]]:
@@ -161,13 +187,14 @@ def _first_processes() -> dict[Inode, int]:
     """Return the lowest process id in each namespace."""
     first: dict[Inode, int] = {}
     for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal()):
-        inode = _inode(PROC / str(pid) / "ns" / "net")
+        inode = inode_of(PROC / str(pid) / "ns" / "net")
         if inode is not None:
             first.setdefault(inode, pid)
     return first
 
 
-def _inode(path: Path) -> Inode | None:
+def inode_of(path: Path) -> Inode | None:
+    """Return what tells a namespace's file from those of others; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -175,12 +202,13 @@ def _inode(path: Path) -> Inode | None:
     return found.st_dev, found.st_ino
 
 
-def _described(way: _Way) -> tuple[OtherNamespace, ...]:
+def _way_described(way: _Way) -> tuple[OtherNamespace, ...]:
     """Return the namespaces with what their first processes are called, and their containers."""
-    return tuple(_with_process(each.known_as) for each in way)
+    return tuple(described(each.known_as) for each in way)
 
 
-def _with_process(found: OtherNamespace) -> OtherNamespace:
+def described(found: OtherNamespace) -> OtherNamespace:
+    """Return a namespace with what its first process is called, and its container."""
     if found.pid is None:
         return found
     process = None

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ipttrace.errors import IptTraceError
-from ipttrace.evidence import Scene
+from ipttrace.evidence import Scene, SocketEntry
 from ipttrace.packet import Flow
 from ipttrace.question import Question
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.network_settings import read_settings
 from ipttrace.system.routes_seen import RoutesSeen, is_resolving, see_routes
+from ipttrace.system.socket_table import read_sockets
+from ipttrace.system.sockets_elsewhere import LATE, listeners_elsewhere
 
 T = TypeVar("T")
 
@@ -27,7 +29,6 @@ class NamespaceScene:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._counters: dict[str, int] = {}
-        self._risen: dict[str, int] | None = None
 
     def before(self, flows: Sequence[Flow]) -> None:
         """Note what the counters and the connection table say before the packets are sent."""
@@ -54,12 +55,15 @@ class NamespaceScene:
                 missing.append(f"{what}: {error}")
                 return None
 
-        counters = attempt("counters", self._rises)
+        counters = attempt("counters", read_counters)
         routes = attempt("routes", lambda: see_routes(question)) or RoutesSeen()
-        return Scene(
+        scene = Scene(
             last=question.last,
-            counters=counters,
+            counters=rises(self._counters, counters) if counters is not None else None,
             settings=attempt("settings", lambda: read_settings(question)) or {},
+            sockets=attempt("sockets", lambda: read_sockets(question.last, question.in_interface)),
+            elsewhere=attempt("sockets of other namespaces", lambda: self._elsewhere(question))
+            or (),
             local=routes.local,
             route=routes.route,
             route_back=routes.back,
@@ -67,9 +71,25 @@ class NamespaceScene:
             mtu=routes.mtu,
             missing=(*missing, *routes.missing),
         )
+        self._leave_out(counters)
+        return scene
 
-    def _rises(self) -> dict[str, int]:
-        """Return by how much the counters rose; our own lookups count in them afterwards."""
-        if self._risen is None:
-            self._risen = rises(self._counters, read_counters())
-        return self._risen
+    def _leave_out(self, before: dict[str, int] | None) -> None:
+        """Leave what our own lookups added to the counters out of their rises from now on."""
+        if before is None:
+            return
+        for name, number in rises(before, read_counters()).items():
+            self._counters[name] = self._counters.get(name, 0) + number
+
+    def _elsewhere(self, question: Question) -> tuple[SocketEntry, ...]:
+        """Return the listeners in other namespaces of a port that was refused here.
+
+        Those found before time was up are not all: that none listens then is not known.
+        """
+        if not question.refused:
+            return ()
+        packet = question.last
+        found, complete = listeners_elsewhere(self._namespace, packet.protocol, packet.dport)
+        if not complete and not found:
+            raise ValueError(LATE)
+        return found

@@ -119,7 +119,7 @@ def test_an_error_that_this_host_made_is_no_answer_from_outside() -> None:
 
 def test_a_packet_that_left_without_a_wire_hop_still_names_the_interface() -> None:
     path = b.path(b.policy_hop("filter", "OUTPUT"), outcome=Outcome.SENT, out_interface="eth2")
-    assert why(path).summary == "sent by eth2; no answer was seen here"
+    assert why(path).summary == "sent by eth2, and nothing came back"
 
 
 def test_a_packet_that_no_rule_touched() -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ipttrace.diagnose.onward import HERE, Onward, OtherNamespace, tell_onward
-from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, WireHop
+from ipttrace.evidence import SocketEntry
+from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, SocketState, WireHop
 from tests.builders import forward_path, policy_hop, reply_path, result, tcp
 
 WEB = OtherNamespace("web", pid=812, process="nginx")
@@ -127,3 +128,44 @@ def test_only_the_last_traced_leg_goes_on() -> None:
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     assert told(probe(), Onward()) == KNOWN
+
+
+def socket(address: str, **fields: object) -> SocketEntry:
+    known: dict[str, object] = {"pid": 812, "process": "nginx", "backlog": 5} | fields
+    return SocketEntry("tcp", SocketState.LISTEN, address, 8443, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sockets", "words"),
+    [
+        ((), "no socket is on tcp port 8443"),
+        ((socket("127.0.0.1"),), "tcp port 8443 is open only on 127.0.0.1:8443 (nginx (pid 812))"),
+        (
+            (socket("0.0.0.0", waiting=6),),
+            (
+                "nginx (pid 812), listening on 0.0.0.0:8443, does not accept fast enough: "
+                "6 connections wait, and the backlog is 5"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("cause", ["remote-refused", "remote-silent"])
+def test_what_is_wrong_with_the_sockets_there_is_said(
+    cause: str, sockets: tuple[SocketEntry, ...], words: str
+) -> None:
+    onward = replace(ARRIVES, sockets=(sockets,))
+    found = told(probe(diagnosis=Diagnosis(cause, "forwarded by eth1")), onward)
+    assert found.summary == (f"forwarded by eth1; in namespace web (pid 812, nginx): {words}")
+
+
+def test_a_socket_there_that_takes_it_is_evidence_alone() -> None:
+    onward = replace(ARRIVES, sockets=((socket("0.0.0.0", interface="eth7"),),))
+    found = told(probe(diagnosis=Diagnosis("remote-silent", "forwarded by eth1")), onward)
+    assert found.summary == "forwarded by eth1"
+    assert found.evidence[-1].text.startswith("in namespace web (pid 812, nginx): nginx (pid 812)")
+
+
+def test_nothing_is_said_of_sockets_that_were_not_looked_at() -> None:
+    found = told(probe(diagnosis=Diagnosis("remote-refused", "forwarded by eth1")), ARRIVES)
+    assert found.summary == "forwarded by eth1"
+    assert len(found.evidence) == 1

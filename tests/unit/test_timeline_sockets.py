@@ -1,0 +1,96 @@
+"""The hops and the fate of packets that sockets took, or had no room for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ipttrace.evidence import Crossing, Scene, SocketEntry, Trail
+from ipttrace.path import Decision, Outcome, ResetHop, RouteHop, SocketHop, SocketState
+from ipttrace.timeline import taking, with_evidence
+from tests import builders as b
+
+SEEN = Trail((Crossing(b.TIME, "eth0"),))
+LISTEN, ESTABLISHED = SocketState.LISTEN, SocketState.ESTABLISHED
+MOST = {"TcpExt.ListenOverflows": 1}
+
+
+def entry(address: str = "0.0.0.0", **fields: Any) -> SocketEntry:
+    known: dict[str, Any] = {"pid": 77, "backlog": 1} | fields
+    return SocketEntry("tcp", known.pop("state", LISTEN), address, 8443, **known)
+
+
+def test_a_full_queue_drops_what_the_chains_delivered() -> None:
+    scene = Scene(trail=SEEN, sockets=(entry(waiting=2),), counters=MOST)
+    path = with_evidence(b.path(), scene)
+    assert path.outcome is Outcome.DROPPED
+    assert [hop.pid for hop in path.hops if isinstance(hop, SocketHop)] == [77]
+    assert [h.decision for h in path.hops if isinstance(h, RouteHop)] == [Decision.LOCAL]
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_queue_with_room_delivers(waiting: int) -> None:
+    scene = Scene(trail=SEEN, sockets=(entry(waiting=waiting),), counters=MOST)
+    assert with_evidence(b.path(), scene).outcome is Outcome.DELIVERED
+
+
+def test_any_full_listener_of_a_shared_port_may_have_been_chosen() -> None:
+    sockets = (entry(waiting=0), entry(waiting=2))
+    scene = Scene(trail=SEEN, sockets=sockets, counters=MOST)
+    assert with_evidence(b.path(), scene).outcome is Outcome.DROPPED
+    assert with_evidence(b.path(), scene, [b.reply_path()]).outcome is Outcome.DELIVERED
+
+
+CONNECTION = entry(b.SERVER, state=ESTABLISHED, remote=(b.CLIENT, 40000), backlog=None)
+OTHERS = replace(CONNECTION, remote=(b.CLIENT, 40001))
+
+
+@pytest.mark.parametrize(
+    ("sockets", "flags", "index"),
+    [
+        ((entry(), entry(b.SERVER)), ("SYN",), 1),
+        ((entry("::"), entry("192.0.2.9")), ("SYN",), 0),
+        ((entry("::", v6_only=True),), ("SYN",), None),
+        ((entry(), CONNECTION), ("SYN",), 0),
+        ((entry(), CONNECTION), ("ACK",), 1),
+        ((entry(), OTHERS), ("ACK",), 0),
+        ((entry(interface="eth1"), entry()), ("SYN",), 1),
+        ((entry(), entry(interface="eth0")), ("SYN",), 1),
+    ],
+)
+def test_the_kernel_takes_the_most_particular_socket(
+    sockets: tuple[SocketEntry, ...], flags: tuple[str, ...], index: int | None
+) -> None:
+    expected = None if index is None else sockets[index]
+    assert taking(sockets, b.tcp(flags=flags), "eth0") == expected
+
+
+def test_a_packet_made_here_comes_to_its_socket_by_lo() -> None:
+    assert taking([entry(interface="lo")], b.tcp()) is not None
+    assert taking([entry(interface="eth0")], b.tcp()) is None
+
+
+def test_without_events_the_table_and_the_answer_tell_what_the_kernel_did() -> None:
+    reset = b.path(
+        packet=b.tcp(b.SERVER, b.CLIENT, sport=8443, dport=40000, flags=("RST", "ACK")),
+        number=2,
+        request=1,
+        in_interface=None,
+    )
+    path = b.path(outcome=Outcome.REFUSED)
+    told = with_evidence(path, Scene(sockets=(entry("127.0.0.1"),)), [reset])
+    assert [h.state for h in told.hops if isinstance(h, SocketHop)] == [SocketState.NONE]
+    assert [h.by for h in told.hops if isinstance(h, ResetHop)] == ["kernel"]
+    taken = with_evidence(path, Scene(sockets=(entry(),)), [reset])
+    assert not [h for h in taken.hops if isinstance(h, SocketHop)]
+
+
+def test_the_kernels_reset_is_not_told_twice() -> None:
+    reset = b.path(packet=b.tcp(flags=("RST",)), number=2, request=1, in_interface=None)
+    own = ResetHop(b.TIME, "TCP_FLAGS", "kernel")
+    scene = Scene(trail=replace(SEEN, resets=(own,)), sockets=())
+    told = with_evidence(b.path(outcome=Outcome.REFUSED), scene, [reset])
+    assert [hop for hop in told.hops if isinstance(hop, ResetHop)] == [own]
+    assert not [h for h in told.hops if isinstance(h, SocketHop)]
