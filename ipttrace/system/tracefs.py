@@ -219,14 +219,22 @@ class TraceInstance:
         _write(self._root, self._at(path), text)
 
     def address_of(self, source: EventSource) -> int | None:
-        """Return the address of a queue's socket: the one that its announcement is written to."""
+        """Return the address of a queue's socket: the one that its announcement is written to.
+
+        What the kernel wrote to it before (the answers to its set-up) counts for nothing.
+        """
         before = self._take()
         source.announce()
         after = self._take()
         me = threading.get_native_id()
         own = [n for n, event in enumerate(after) if event.name == READY and event.pid == me]
-        self._pending += before if len(own) != 1 else [*before, *after[own[0] + 1 :]]
-        return after[own[0]].number("skaddr") if len(own) == 1 else None
+        if len(own) != 1:
+            self._pending += before
+            return None
+        address = after[own[0]].number("skaddr")
+        earlier = (e for e in before if e.name != READY or e.number("skaddr") != address)
+        self._pending += [*earlier, *after[own[0] + 1 :]]
+        return address
 
     def start(self, interfaces: Sequence[str]) -> None:
         """Enable the events; those of interfaces only for the ones named."""
