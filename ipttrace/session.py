@@ -289,6 +289,7 @@ class TraceSession:
             tracer.correlator.ruleset,
             scene,
             paths,
+            tracer.correlator.foreign,
         )
         return replace(path, diagnosis=diagnose(case))
 

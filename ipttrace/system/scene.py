@@ -7,12 +7,19 @@ words, and the rest is read all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from ipttrace.errors import IptTraceError
-from ipttrace.evidence import Scene
+from ipttrace.evidence import Connection, Scene
 from ipttrace.packet import Flow
 from ipttrace.question import Question
+from ipttrace.system.connections import (
+    concerning,
+    read_conntrack_settings,
+    read_connections,
+    read_queues,
+)
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
 
@@ -25,6 +32,7 @@ class NamespaceScene:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._counters: dict[str, int] = {}
+        self._connections: tuple[Connection, ...] = ()
 
     def before(self, flows: Sequence[Flow]) -> None:
         """Note what the counters and the connection table say before the packets are sent."""
@@ -32,6 +40,8 @@ class NamespaceScene:
 
     def _note(self, flows: Sequence[Flow]) -> None:
         self._counters = read_counters()
+        with suppress(OSError, IptTraceError, ValueError):  # `look` tells what cannot be read
+            self._connections = read_connections(flows)
 
     def look(self, question: Question) -> Scene:
         """Return all that can be seen around a packet; its `trail` is left to the caller."""
@@ -50,5 +60,9 @@ class NamespaceScene:
         return Scene(
             last=question.last,
             counters=attempt("counters", lambda: rises(self._counters, read_counters())),
+            settings={**(attempt("conntrack's settings", read_conntrack_settings) or {})},
+            connections=attempt("connections", lambda: read_connections(question.flows)),
+            before=concerning(self._connections, question.flows),
+            queues=attempt("queues", read_queues),
             missing=tuple(missing),
         )
