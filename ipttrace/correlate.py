@@ -54,7 +54,6 @@ from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.targets import copies
 from ipttrace.walk import Walk
 
-
 CONNTRACK_LOG = "nf_ct_proto_"
 """How conntrack begins to say why a packet is INVALID (nf_ct_l4proto_log_invalid): evidence."""
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ipttrace.criteria import criteria
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output, what_listens
-from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here, with_port
-from ipttrace.matching import PacketFacts, criteria, judge
+from ipttrace.diagnose.walk import (
+    endpoint,
+    made_here,
+    name,
+    packet_before,
+    stayed_here,
+    with_port,
+)
+from ipttrace.matching import PacketFacts, judge
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
@@ -39,7 +47,7 @@ def killed_by_chain(case: Case) -> Diagnosis | None:
     last = case.last
     if last is None or last.verdict not in FATAL_VERDICTS:
         return None
-    return diagnose_death(case.path, last)
+    return diagnose_death(case, last)
 
 
 def redirect_not_in_output(case: Case) -> Diagnosis | None:
@@ -67,7 +75,7 @@ def _delivered(path: PacketPath, client: str | None) -> Diagnosis:
     if not evidence:
         summary = "delivered: no rule stood in its way"
     else:
-        summary = f"delivered to {_endpoint(packet_before(path, None))}: {_short(evidence)}"
+        summary = f"delivered to {endpoint(packet_before(path, None))}: {_short(evidence)}"
     if client not in (None, "CONNECTED", "REPLIED", "SENT"):
         text = f"yet the client got {client}: look at what became of the answer"
         evidence.append(Evidence(text, Strength.MATCHED))
@@ -80,13 +88,6 @@ def _rewrites_target(hop: ChainHop) -> bool:
 
 def _short(evidence: Sequence[Evidence]) -> str:
     return ", and ".join(each.text for each in evidence)
-
-
-def _endpoint(packet: PacketSummary) -> str:
-    if packet.dport is None:
-        return packet.dst
-    address = f"[{packet.dst}]" if packet.family is PacketFamily.IPV6 else packet.dst
-    return f"{address}:{packet.dport}"
 
 
 def _left(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
@@ -150,7 +151,7 @@ def _refused(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
     )
     summary = (
         f"refused: every chain let it in, and this host answered with {kind}; "
-        f"which socket, if any, serves {_endpoint(packet)} was not looked at"
+        f"which socket, if any, serves {endpoint(packet)} was not looked at"
     )
     where = f" (in namespace {path.netns})" if path.netns else ""
     remedy = (f"to see what listens there{where}: {what_listens(packet)}",)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Hook, TableFamily, Verdict
+from ipttrace.netfilter import Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Change, Hop, PacketPath
 
@@ -71,6 +71,14 @@ def packet_before(path: PacketPath, hop: ChainHop | None) -> PacketSummary:
         if change.field in ("src", "dst", "sport", "dport", "ttl")
     }
     return replace(path.packet, **fields)  # type: ignore[arg-type]
+
+
+def endpoint(packet: PacketSummary) -> str:
+    """Return where a packet goes: `address:port`, or the address alone."""
+    if packet.dport is None:
+        return packet.dst
+    address = f"[{packet.dst}]" if packet.family is PacketFamily.IPV6 else packet.dst
+    return f"{address}:{packet.dport}"
 
 
 def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:

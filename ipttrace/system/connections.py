@@ -52,14 +52,10 @@ def _entry(opened: NfnetlinkSocket, flow: Flow) -> Connection | None:
     except FileNotFoundError:
         return None
     event = decode_conntrack(data, IPCTNL_MSG_CT_NEW, 0, 0.0)
-    return Connection(
-        event.original, event.reply, event.status, decode_tcp_state(data), event.mark
-    )
+    return Connection(event.original, event.reply, event.status, decode_tcp_state(data), event.mark)
 
 
-def concerning(
-    connections: Sequence[Connection], flows: Sequence[Flow]
-) -> tuple[Connection, ...]:
+def concerning(connections: Sequence[Connection], flows: Sequence[Flow]) -> tuple[Connection, ...]:
     """Return the entries that packets of these flows belong to."""
     known = frozenset(flows)
     return tuple(each for each in connections if not known.isdisjoint((each.original, each.reply)))
@@ -75,6 +71,4 @@ def read_queues() -> frozenset[int]:
 
 def read_conntrack_settings(root: Path = Path("/proc/sys")) -> dict[str, str]:
     """Return conntrack's sysctls; those that this kernel does not have are left out."""
-    return {
-        name: (root / name).read_text().strip() for name in SETTINGS if (root / name).exists()
-    }
+    return {name: (root / name).read_text().strip() for name in SETTINGS if (root / name).exists()}

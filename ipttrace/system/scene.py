@@ -16,8 +16,8 @@ from ipttrace.packet import Flow
 from ipttrace.question import Question
 from ipttrace.system.connections import (
     concerning,
-    read_conntrack_settings,
     read_connections,
+    read_conntrack_settings,
     read_queues,
 )
 from ipttrace.system.counters import read_counters, rises

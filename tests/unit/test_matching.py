@@ -67,7 +67,11 @@ def test_a_rule_that_does_not_match_names_the_criterion(
     "rule",
     [
         "-m mark --mark 0x1 -j DROP",
-        "-p tcp -m tcp --tcp-flags FIN,SYN SYN -j DROP",
+        "-m connmark --mark 0x1 -j DROP",
+        "-p tcp -m tcp --tcp-flags FIN,WRONG FIN -j DROP",
+        "-m icmp --icmp-type 8 -j DROP",
+        "-m addrtype --dst-type LOCAL -j DROP",
+        "-m set --match-set web dst -j DROP",
         "-p tcp -m conntrack --ctstate NEW -m tcp --dport 8445 -j DROP",
         "-m socket -j DROP",
         "-f -j DROP",
