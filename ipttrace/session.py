@@ -205,6 +205,9 @@ class TraceSession:
         seen = [path for path in concerned if path.role is not Role.OBSERVED]
         if all(path.role is not Role.PROBE for path in seen):
             return False
+        rejected = any(path.outcome is Outcome.REJECTED for path in seen)
+        if rejected and not plan.injected and any(path.role is Role.REPLY for path in seen):
+            return False  # the client is about to hear of it: IPv6 may tell it by a second answer
         return plan.injected or any(path.outcome in _DEAD for path in seen)
 
     def _died_unseen(self) -> bool:

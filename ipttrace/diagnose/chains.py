@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,8 +19,9 @@ from ipttrace.diagnose.walk import (
     stayed_here,
     with_port,
 )
-from ipttrace.matching import PacketFacts, judge
-from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, Verdict
+from ipttrace.matching import PacketFacts, judge_any
+from ipttrace.netfilter import FATAL_VERDICTS, Hook, PacketFamily, TableFamily, Verdict
+from ipttrace.nft_criteria import nft_criteria
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
     ChainHop,
@@ -39,7 +41,9 @@ ICMP_ERRORS = {
 }
 """RFC 792 and RFC 4443; redirects and source quench say nothing of a packet's fate."""
 
-DESTINATION_ONLY = frozenset({"-p", "-d", "--dport", "-m", "--comment"})
+DESTINATIONS = frozenset({"-d", "--dport", "--dports"})
+DESTINATION_ONLY = DESTINATIONS | {"-p", "-m", "--comment"}
+NATIVE_REDIRECT = re.compile(r"\b(?:redirect|dnat)\b")
 
 
 def killed_by_chain(case: Case) -> Diagnosis | None:
@@ -159,8 +163,7 @@ def _refused(path: PacketPath, answers: Sequence[PacketPath]) -> Diagnosis:
 
 
 def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | None:
-    nat = [hop for hop in path.chain_hops if hop.chain.table == "nat" and hop.rule is not None]
-    if not made_here(path) or any(hop.hook is Hook.OUTPUT for hop in nat):
+    if not made_here(path) or any(map(_is_nat_in_output, path.chain_hops)):
         return None
     rule = next(_redirects(path, ruleset), None)
     if rule is None:
@@ -169,35 +172,50 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
         f"refused: this host made the packet itself, so {rule.ref}, which would send it on "
         f"({rule.target}), was never asked"
     )
+    begin = f" at {name(path.chain_hops[0])}" if path.chain_hops else ", without any chain"
     evidence = (
-        Evidence(f"its way begins at {name(path.chain_hops[0])}", Strength.REPORTED),
+        Evidence(f"its way begins here{begin}", Strength.REPORTED),
         Evidence("no rule of nat/OUTPUT matched it", Strength.REPORTED),
         Evidence(f"{rule.ref} matches its destination: {rule.text}", Strength.INFERRED),
     )
-    command = same_in_output(rule.chain, rule.text, stayed_here(path))
+    local = stayed_here(path) or path.packet.src == path.packet.dst
+    command = same_in_output(rule.chain, rule.text, local)
     remedy = (f"the same rule for packets made here: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
 
 
+def _is_nat_in_output(hop: ChainHop) -> bool:
+    if hop.hook is not Hook.OUTPUT or hop.rule is None:
+        return False
+    return hop.chain.table == "nat" or _rewrites_target(hop)
+
+
 def _redirects(path: PacketPath, ruleset: Ruleset) -> Iterator[Rule]:
-    """Yield the nat/PREROUTING rules that by -p, -d and --dport alone match the packet."""
+    """Yield the nat/PREROUTING rules that by protocol and destination alone match the packet."""
     facts = PacketFacts(path.packet)
-    family = path.packet.family.table_family
+    families = (path.packet.family.table_family, TableFamily.INET)
     for ref, chain in ruleset.chains.items():
-        if (ref.table, chain.hook, ref.table_family) != ("nat", Hook.PREROUTING, family):
+        if chain.hook is not Hook.PREROUTING or ref.table_family not in families:
             continue
         for rule in chain.user_rules:
-            simple = rule.target in ("REDIRECT", "DNAT") and _asks_destination_only(rule.text)
-            if simple and judge(rule.text, facts).matches:
+            simple = _redirects_by_destination(rule) and _asks_destination_only(rule.text)
+            if simple and judge_any(rule.text, facts).matches:
                 yield rule
+
+
+def _redirects_by_destination(rule: Rule) -> bool:
+    if rule.text.startswith("-A "):
+        return rule.chain.table == "nat" and rule.target in ("REDIRECT", "DNAT")
+    return NATIVE_REDIRECT.search(rule.text) is not None
 
 
 def _asks_destination_only(text: str) -> bool:
     try:
-        options = {each.option for each in criteria(text)}
+        wanted = criteria(text) if text.startswith("-A ") else nft_criteria(text)
     except ValueError:
         return False
-    return options <= DESTINATION_ONLY and bool(options & {"-d", "--dport"})
+    options = {each.option for each in wanted}
+    return options <= DESTINATION_ONLY and bool(options & DESTINATIONS)
 
 
 def _unknown(path: PacketPath, last: ChainHop | None, client: str | None) -> Diagnosis:

@@ -53,8 +53,10 @@ def conntrack_full(case: Case) -> Diagnosis | None:
         f"dropped by connection tracking: its table is full ({count} of {most} entries)",
         evidence=tuple(_of_full(case, count, most)),
         remedy=(
-            "to allow more, in the first namespace of the host: "
-            f"sysctl -w net.netfilter.nf_conntrack_max={most * 2}",
+            (
+                "to allow more, in the first namespace of the host: "
+                f"sysctl -w net.netfilter.nf_conntrack_max={most * 2}"
+            ),
             "or see who fills it: conntrack -L | awk '{print $1, $5}' | sort | uniq -c | sort -n",
         ),
     )

@@ -171,19 +171,16 @@ def _next(case: Case, hook: Hook, behind: int) -> list[_Silent]:
     here = _first(case, hook, behind)
     if here is not None:
         return [_Silent(here)]
-    if hook is Hook.PREROUTING:
-        local = case.scene.local
-        hooks: tuple[Hook, ...] = (
-            (Hook.INPUT, Hook.FORWARD)
-            if local is None
-            else ((Hook.INPUT,) if local else (Hook.FORWARD,))
-        )
-    else:
-        hooks: tuple[Hook, ...] = (
-            () if hook in (Hook.INPUT, Hook.POSTROUTING) else (Hook.POSTROUTING,)
-        )
-    found = (_first(case, each, None) for each in hooks)
+    found = (_first(case, each, None) for each in _next_hooks(case, hook))
     return [_Silent(chain) for chain in found if chain is not None]
+
+
+def _next_hooks(case: Case, hook: Hook) -> tuple[Hook, ...]:
+    if hook is not Hook.PREROUTING:
+        return () if hook in (Hook.INPUT, Hook.POSTROUTING) else (Hook.POSTROUTING,)
+    if case.scene.local is None:
+        return Hook.INPUT, Hook.FORWARD
+    return (Hook.INPUT,) if case.scene.local else (Hook.FORWARD,)
 
 
 def _first(case: Case, hook: Hook, behind: int | None) -> Chain | None:

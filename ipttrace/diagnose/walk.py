@@ -91,11 +91,14 @@ def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:
 def made_here(path: PacketPath) -> bool:
     """Return whether this namespace made the packet itself: its first chain is at OUTPUT.
 
-    One that came in may meet a bridge's OUTPUT first.
+    One that came in may meet a bridge's OUTPUT first; one that met no chain but ours came in by an
+    interface, or by none.
     """
     hops = path.chain_hops
-    bridged = bool(hops) and hops[0].chain.table_family is TableFamily.BRIDGE
-    return bool(hops) and hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
+    if not hops:
+        return path.in_interface is None and bool(path.reports)
+    bridged = hops[0].chain.table_family is TableFamily.BRIDGE
+    return hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
 
 
 def with_port(interface: str | None, port: str | None) -> str:
