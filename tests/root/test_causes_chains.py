@@ -13,6 +13,7 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Strength
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe, rule_numbers
+from tests.root.full_table import fill
 from tests.root.kernel import Iptables, Listeners, Pair, set_sysctl
 
 pytestmark = pytest.mark.root
@@ -494,3 +495,22 @@ def test_a_stale_entry_behind_which_a_policy_drops(build: Build) -> None:
     probed = lab.send("udp")
     probed.check("stale-conntrack", Outcome.DROPPED, within=SOON)
     assert has(probed, "by itself this is a policy-drop", Strength.INFERRED)
+
+
+@pytest.mark.parametrize(
+    ("family", "way"),
+    [
+        (PacketFamily.IPV4, "in"),
+        pytest.param(PacketFamily.IPV6, "from", marks=pytest.mark.full),
+    ],
+)
+def test_a_full_connection_table(build: Build, family: PacketFamily, way: str) -> None:
+    """A namespace counts its own entries, so it can be full while the host is not."""
+    lab = build(family, way)
+    lab.rules("-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT")
+    lab.listen(lab.netns, lab.server, PORT)
+    fill(lab.netns)
+    probed = lab.send()
+    probed.check("conntrack-full", Outcome.DROPPED, within=SOON)
+    assert has(probed, "conntrack's counter of drops rose", Strength.MATCHED)
+    assert has(probed, "NETFILTER_DROP", Strength.REPORTED)
