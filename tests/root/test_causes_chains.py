@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from ipttrace.cli import compose
+from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Strength
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe, rule_numbers
 from tests.root.full_table import fill
-from tests.root.kernel import Iptables, Listeners, Pair, set_sysctl
+from tests.root.hairpin import Hairpin, build_hairpin
+from tests.root.kernel import Iptables, Listeners, Namespaces, Pair, run, set_sysctl
+from tests.root.routed import address_words
 
 pytestmark = pytest.mark.root
 
@@ -514,3 +518,103 @@ def test_a_full_connection_table(build: Build, family: PacketFamily, way: str) -
     probed.check("conntrack-full", Outcome.DROPPED, within=SOON)
     assert has(probed, "conntrack's counter of drops rose", Strength.MATCHED)
     assert has(probed, "NETFILTER_DROP", Strength.REPORTED)
+
+
+# ------------------------------------------------------------------- the answer's way
+
+
+BOTH = [PacketFamily.IPV4, pytest.param(PacketFamily.IPV6, marks=pytest.mark.full)]
+
+
+def through(hairpin: Hairpin, family: PacketFamily, **words: Any) -> Probed:
+    """Connect from the client to the router's port 80, traced in the router."""
+    known: dict[str, Any] = {"dport": 80, "from_netns": hairpin.client.netns, "wait": 1.0}
+    spec = ProbeSpec("tcp", hairpin.router.address(family), netns=(hairpin.router.netns,))
+    return probe(spec, **{**known, **words})
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_a_packet_sent_back_into_the_clients_network(
+    namespaces: Namespaces, listen: Listeners, iptables: Iptables, family: PacketFamily
+) -> None:
+    hairpin = build_hairpin(namespaces)
+    router, backend = hairpin.router, hairpin.backend
+    listen(backend.netns, backend.address(family), PORT)
+    target = address_words(backend, family, PORT)
+    words = f"-t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination {target}"
+    iptables(router.netns, family, *words.split())
+    probed = through(hairpin, family)
+    probed.check("hairpin-no-masquerade", Outcome.FORWARDED)
+    assert probed.result.client == ("TIMEOUT",)
+    assert has(probed, "SYN_SENT [UNREPLIED]", Strength.MATCHED)
+    router.run("sh", "-c", probed.diagnosis.remedy[-1].partition(": ")[2])
+    probed = through(hairpin, family, wait=WAIT)
+    probed.check("answered", Outcome.FORWARDED, within=SOON)
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_an_answer_that_the_hosts_own_rules_stop(build: Build, family: PacketFamily) -> None:
+    lab = build(family, "from")
+    lab.listen(lab.netns, lab.server, PORT)
+    lab.rules(f"-A OUTPUT -p tcp --sport {PORT} -j DROP")
+    probed = lab.send()
+    probed.check("asymmetric-reply", Outcome.DELIVERED, within=SOON)
+    assert "was dropped on its way out, at filter/OUTPUT 1" in probed.diagnosis.summary
+    assert rule_numbers(probed) == ["filter/OUTPUT 1"]
+
+
+@pytest.mark.parametrize("family", BOTH)
+@pytest.mark.parametrize("way", ["in", "from"])
+def test_an_answer_that_leaves_by_another_interface(
+    build: Build, namespaces: Namespaces, family: PacketFamily, way: str
+) -> None:
+    lab = build(family, way)
+    lab.listen(lab.netns, lab.server, PORT)
+    lab.rules(f"-A INPUT {TO_PORT} -j ACCEPT")
+    server = lab.pair.server
+    peer = ("peer", "name", "eth1", "netns", namespaces.add("elsewhere"))
+    server.run("ip", "link", "add", "eth1", "type", "veth", *peer)
+    run("ip", "link", "set", "eth1", "up", netns=peer[-1])
+    server.run("ip", "link", "set", "eth1", "up")
+    server.run("ip", "route", "add", lab.client, "dev", "eth1")
+    server.run("ip", "neighbour", "add", lab.client, "lladdr", "02:00:00:00:00:99", "dev", "eth1")
+    probed = lab.send(wait=1.0 if way == "from" else WAIT)
+    probed.check("asymmetric-reply", Outcome.DELIVERED, within=SOON)
+    assert "came in by eth0, its answer left by eth1" in probed.diagnosis.evidence[-1].text
+
+
+def test_an_answer_that_goes_back_is_no_cause(build: Build) -> None:
+    lab = build(PacketFamily.IPV4, "from")
+    lab.listen(lab.netns, lab.server, PORT)
+    lab.rules(f"-A INPUT {TO_PORT} -j ACCEPT")
+    lab.send().check("delivered", Outcome.DELIVERED, within=SOON)
+
+
+# ------------------------------------------------------------------- without the kernel's events
+
+
+@pytest.mark.parametrize(
+    ("rule", "cause", "outcome"),
+    [
+        (f"-A INPUT {TO_PORT} -j DROP", "rule-drop", Outcome.DROPPED),
+        (f"-A INPUT {TO_PORT} -j REJECT", "rule-reject", Outcome.REJECTED),
+        (f"-A INPUT {TO_PORT} -j NFQUEUE --queue-num 3", "queue-no-listener", None),
+        (f"-t mangle -A PREROUTING {TO_PORT} -j TPROXY --on-port 9", "tproxy-no-socket", None),
+    ],
+)
+def test_without_tracefs(
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+    cause: str,
+    outcome: Outcome | None,
+) -> None:
+    def refuse(_session: str) -> None:
+        raise NotSupportedError("cannot read the kernel's trace events: no tracefs")
+
+    monkeypatch.setattr(compose, "TraceInstance", refuse)
+    lab = build(PacketFamily.IPV4, "in")
+    lab.rules(rule)
+    probed = lab.send(wait=1.0)
+    assert probed.cause == cause, probed.text
+    assert probed.path.outcome in ((outcome,) if outcome else (Outcome.LOST, Outcome.DROPPED))
