@@ -17,9 +17,9 @@ NOISE = re.compile(
 )
 ENDS = frozenset(
     {"accept", "drop", "reject", "jump", "goto", "return", "continue", "queue", "dnat", "snat"}
-    | {"redirect", "masquerade", "tproxy", "log", "limit", "notrack", "dup", "fwd", "synproxy"}
+    | {"redirect", "masquerade", "tproxy", "synproxy"}
 )
-"""Words of statements; those after which criteria may follow still are judged no further."""
+"""Words of statements behind which no criteria stand; others, `limit` too, are not read."""
 
 VALUE = r"(?P<not>!= )?(?P<value>\{[^{}:]*\}|\"[^\"]*\"|[^\s{}@$]+)(?= |$)"
 MATCHES = tuple(

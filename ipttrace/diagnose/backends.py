@@ -28,7 +28,7 @@ NATIVE_CALL = re.compile(r"\b(?:jump|goto) (\S+)")
 DEEPEST = 8
 """Jumps that are followed."""
 
-ENDING = frozenset({"DROP", "REJECT", "RETURN", "NFQUEUE", "QUEUE", "TPROXY", "SYNPROXY"})
+ENDING = frozenset({"DROP", "REJECT", "NFQUEUE", "QUEUE", "TPROXY", "SYNPROXY"})
 CONTINUING = frozenset(
     {"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "AUDIT", "TRACE", "ACCOUNT", "SET", "CLASSIFY"}
     | {"SECMARK", "CONNSECMARK", "DSCP", "TOS", "TTL", "HL", "TCPMSS", "CT", "RATEEST", "LED"}
@@ -98,7 +98,7 @@ def _would_accept(case: Case, hop: ChainHop, other: Backend) -> tuple[RuleRef, E
         concerned = ref.backend is other and chain.hook is hop.hook and ref not in asked
         if not concerned or ref.table_family not in families or _is_other_table(chain):
             continue
-        with suppress(_InDoubtError):
+        with suppress(_NotSurelyError):
             rule = _first_accepting(case.ruleset, chain, facts, DEEPEST)
             if rule is not None:
                 return rule.ref, Evidence("would have accepted it", Strength.INFERRED)
@@ -111,26 +111,26 @@ def _is_other_table(chain: Chain) -> bool:
     return written and chain.ref.table != FILTERING
 
 
-class _InDoubtError(Exception):
-    """It is not known what the chain does with the packet."""
+class _NotSurelyError(Exception):
+    """It is not known that the chain accepts the packet, or known that it does not."""
 
 
 def _first_accepting(ruleset: Ruleset, chain: Chain, facts: PacketFacts, depth: int) -> Rule | None:
-    """Return the rule of a chain that accepts the packet; None if none does."""
+    """Return the rule of a chain that accepts the packet; None if it comes out of the chain."""
     for rule in chain.user_rules:
         target = (rule.target or "").upper()
         matches = None if not target else judge_any(rule.text, facts).matches
         if matches is False or not target or target in CONTINUING:
             continue
-        if matches is None:
-            raise _InDoubtError
+        if matches is None or target in ENDING:
+            raise _NotSurelyError
         if target == "ACCEPT":
             return rule
-        if target in ENDING:
+        if target == "RETURN":
             return None
         called = ruleset.chains.get(replace(rule.chain, chain=_called(rule)))
         if called is None or depth == 0:
-            raise _InDoubtError
+            raise _NotSurelyError
         found = _first_accepting(ruleset, called, facts, depth - 1)
         if found is not None or rule.goto:
             return found

@@ -21,6 +21,9 @@ WORDS = {
 }
 """The results of a client's call, for people."""
 
+NOT_SENT = "its ICMP error was not sent"
+"""How the evidence begins that a REJECT rule's answer was held back."""
+
 REFUSED, NO_HOST, NO_NET = "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"
 
 REJECT_WITH = {
@@ -83,9 +86,14 @@ def client_sees(path: PacketPath) -> str | None:
     fatal = last is not None and last.verdict in FATAL_VERDICTS
     if last is None or not fatal:
         return "a client sees a timeout" if path.outcome is Outcome.DROPPED else None
-    if last.verdict is Verdict.REJECT:
+    if last.verdict is Verdict.REJECT and not _is_held_back(path):
         error = reject_answer(last, path.packet.family)[1]
         return f"a client sees {error}" if error else None
     if last.hook in (Hook.OUTPUT, Hook.POSTROUTING) and path.packet.protocol == "udp":
         return "the sender sees EPERM"
     return "a client sees a timeout"
+
+
+def _is_held_back(path: PacketPath) -> bool:
+    evidence = path.diagnosis.evidence if path.diagnosis else ()
+    return any(each.text.startswith(NOT_SENT) for each in evidence)

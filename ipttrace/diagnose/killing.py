@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipttrace.diagnose.case import Case
-from ipttrace.diagnose.client import reject_answer
+from ipttrace.diagnose.client import NOT_SENT, reject_answer
 from ipttrace.netfilter import PacketFamily, Verdict
 from ipttrace.path import ChainHop, Evidence, Strength
 
@@ -42,7 +42,7 @@ def _answer(case: Case, hop: ChainHop) -> Iterator[Evidence]:
         if case.scene.counters is not None and not case.risen(RESETS):
             yield Evidence("TcpOutRsts did not rise", Strength.MATCHED)
     elif limited := _limited(case):
-        text = f"its ICMP error was not sent, because too many were: {limited} rose"
+        text = f"{NOT_SENT}, because too many were: {limited} rose"
         yield Evidence(text, Strength.MATCHED)
     elif case.risen(SENT_ERRORS[family]):
         yield Evidence("an ICMP error was sent (IcmpOutDestUnreachs rose)", Strength.MATCHED)
@@ -57,9 +57,3 @@ def _limited(case: Case) -> str | None:
         return None
     name = next((name for name in LIMITED[family] if case.risen(name)), None)
     return name.replace(".", "") if name else None
-
-
-def is_held_back(case: Case) -> bool:
-    """Return whether the answer of the REJECT rule that ended the packet was not sent."""
-    last = case.last
-    return last is not None and last.verdict is Verdict.REJECT and _limited(case) is not None
