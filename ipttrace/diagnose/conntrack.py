@@ -161,7 +161,7 @@ def _astray(case: Case, reply: PacketPath) -> Diagnosis | None:
         refs = ()
         text = f"the request came in by {came}, its answer left by {left}"
         said = Evidence(text, Strength.REPORTED)
-        summary = f"the request was delivered, but {text.removeprefix('the request ')}"
+        summary = f"the request came in by {came} and was delivered, but its answer left by {left}"
     else:
         return None
     return Diagnosis(

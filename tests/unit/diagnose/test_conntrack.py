@@ -10,7 +10,7 @@ from ipttrace.netfilter import Verdict
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Change, DropHop, Outcome, PacketPath, Role, Strength, WireHop
 from tests import builders as b
-from tests.unit.diagnose.cases import filter_rule, freed, texts, why
+from tests.unit.diagnose.cases import freed, texts, why
 
 RAW = b.policy_hop("raw", "PREROUTING")
 FULL = {"net/netfilter/nf_conntrack_count": "64", "net/netfilter/nf_conntrack_max": "64"}
@@ -165,7 +165,7 @@ def test_an_answer_by_another_interface(client: str | None) -> None:
     diagnosis = why(DELIVERED, replies=[reply()], client=client)
     assert diagnosis.cause == "asymmetric-reply"
     assert diagnosis.summary == (
-        "the request was delivered, but came in by eth0, its answer left by eth1"
+        "the request came in by eth0 and was delivered, but its answer left by eth1"
     )
     assert diagnosis.evidence[-1].strength is Strength.REPORTED
 
@@ -304,7 +304,7 @@ def test_the_source_that_an_older_entry_kept(rule: str, status: int, cause: str)
         ("198.51.100.9:80-90", False),
     ],
 )
-def test_only_what_surely_differs_is_stale(to: str, stale: bool) -> None:  # noqa: FBT001
+def test_only_what_surely_differs_is_stale(to: str, stale: bool) -> None:
     ruleset = b.ruleset(b.chain("nat", "PREROUTING", [f"-p udp -j DNAT --to-destination {to}"]))
     cause = why(b.path(INPUT, packet=DATAGRAM), ruleset, scene=before(OLD)).cause
     assert cause == ("stale-conntrack" if stale else "delivered")

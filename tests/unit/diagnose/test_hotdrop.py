@@ -89,7 +89,7 @@ def test_no_chain_at_all_had_reported() -> None:
 @pytest.mark.parametrize(
     ("local", "place"), [(True, "filter/INPUT 1"), (False, "filter/FORWARD 1")]
 )
-def test_where_it_went_tells_which_table_was_silent(local: bool, place: str) -> None:  # noqa: FBT001
+def test_where_it_went_tells_which_table_was_silent(local: bool, place: str) -> None:
     ruleset = b.ruleset(
         b.chain("filter", "INPUT", [REFUSING]), b.chain("filter", "FORWARD", [REFUSING])
     )

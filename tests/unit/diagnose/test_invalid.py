@@ -40,7 +40,7 @@ def test_flags_that_begin_no_connection(flags: tuple[str, ...], reason: str) -> 
 
 
 @pytest.mark.parametrize(("loose", "told"), [("0", True), ("1", False)])
-def test_an_ack_without_connection(loose: str, told: bool) -> None:  # noqa: FBT001
+def test_an_ack_without_connection(loose: str, told: bool) -> None:
     scene = Scene(connections=(), settings={LOOSE: loose})
     assert ("nf_conntrack_tcp_loose is 0" in invalid(b.tcp(flags=("ACK",)), scene).summary) is told
 
