@@ -18,6 +18,7 @@ from tests.root.causes import Probed, probe, rule_numbers
 from tests.root.full_table import fill
 from tests.root.hairpin import Hairpin, build_hairpin
 from tests.root.kernel import Iptables, Listeners, Namespaces, Pair, run, set_sysctl
+from tests.root.queue_listener import QueueListener
 from tests.root.routed import address_words
 
 pytestmark = pytest.mark.root
@@ -391,6 +392,14 @@ def test_a_queue_that_may_be_bypassed_is_not_to_blame(build: Build) -> None:
     lab.listen(lab.netns, lab.server, PORT)
     lab.rules(f"-A INPUT {TO_PORT} -j NFQUEUE --queue-num 7 --queue-bypass")
     lab.send().check("delivered", Outcome.DELIVERED, within=SOON)
+
+
+def test_a_queue_whose_program_keeps_the_packet(build: Build) -> None:
+    lab = build(PacketFamily.IPV4, "in")
+    lab.rules(f"-A INPUT {TO_PORT} -j NFQUEUE --queue-num 7")
+    with QueueListener(lab.netns, 7):
+        probed = lab.send(wait=0.5)
+    probed.check("unknown", Outcome.LOST)
 
 
 @matrix

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ipttrace.evidence import Scene
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
-from ipttrace.path import Hop, Outcome, Strength
+from ipttrace.path import Change, Hop, Outcome, Strength
 from ipttrace.ruleset import Chain, Ruleset
 from tests import builders as b
 from tests.unit.diagnose.cases import BACKENDS, filter_rule, freed, texts, why
@@ -96,7 +98,7 @@ def test_another_table_or_hook_does_not_let_in(table: str, name: str) -> None:
 
 def native(rule: str) -> Ruleset:
     made = b.chain("fw", "in", [rule], backend=Backend.NFT, family=TableFamily.INET)
-    rules = tuple(b.replace(each, target="accept") for each in made.rules)
+    rules = tuple(replace(each, target="accept") for each in made.rules)
     chain = Chain(made.ref, rules, Hook.INPUT, 10, Verdict.ACCEPT)
     return both(Backend.LEGACY, chain)
 
@@ -122,7 +124,7 @@ def accepted_by_nft(*hops: Hop) -> str:
 
 
 def test_marks_and_conntrack_come_first() -> None:
-    marker = b.rule_hop("mangle", "PREROUTING", 1, "-j MARK", b.Change("mark", 0, 1))
+    marker = b.rule_hop("mangle", "PREROUTING", 1, "-j MARK", Change("mark", 0, 1))
     assert accepted_by_nft(marker, filter_rule(b.DROP_MARKED)) == "mark-drop"
     invalid = filter_rule("-m conntrack --ctstate INVALID -j DROP")
     assert accepted_by_nft(invalid) == "conntrack-invalid"

@@ -219,9 +219,9 @@ def test_an_older_entry_keeps_the_nat_rules_from_being_asked(outcome: Outcome) -
     diagnosis = why(path, NAT, scene=before(OLD))
     assert diagnosis.cause == "stale-conntrack"
     assert diagnosis.summary.startswith("nat/PREROUTING 2 was not asked: the older conntrack entry")
-    assert diagnosis.remedy == (
+    assert "".join(diagnosis.remedy) == (
         "to have the nat rules asked again: conntrack -D -f ipv4 -p udp -s 203.0.113.7"
-        " -d 198.51.100.1 --sport 40000 --dport 8443",
+        " -d 198.51.100.1 --sport 40000 --dport 8443"
     )
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ipttrace.evidence import Scene
-from ipttrace.netfilter import Backend, TableFamily, Verdict
-from ipttrace.path import Basis, ChainHop, Outcome, PacketPath, Strength
+from ipttrace.netfilter import Backend, Basis, TableFamily, Verdict
+from ipttrace.path import ChainHop, Outcome, PacketPath, Strength
 from tests import builders as b
 from tests.unit.diagnose.cases import BACKENDS, filter_rule, freed, texts, why
 
