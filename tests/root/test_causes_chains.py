@@ -414,7 +414,7 @@ def test_a_proxy_without_a_socket(build: Build, family: PacketFamily, way: str) 
 
 LIMIT = (
     "-m hashlimit --hashlimit-above 1000/s --hashlimit-mode srcip --hashlimit-name seen "
-    "--hashlimit-htable-max 1 --hashlimit-htable-size 1"
+    "--hashlimit-htable-max 1 --hashlimit-htable-size 1 --hashlimit-htable-expire 600000"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,12 @@ def test_an_entry_is_found_in_both_directions(
     pair: Pair, family: PacketFamily, listen: Listeners
 ) -> None:
     listen(pair.server.netns, pair.server.address(family), PORT, "udp")
-    Iptables(Backend.NFT)(pair.server.netns, family, *["-A", "INPUT", "-m", "conntrack", "--ctstate", "NEW"])
+    words = "-A INPUT -m conntrack --ctstate NEW"
+    Iptables(Backend.NFT)(pair.server.netns, family, *words.split())
     flow = send(pair, family)
     server = in_namespace(pair.server.netns)
     for asked in (flow, flow.reversed()):
-        (entry,) = server.run(lambda asked=asked: read_connections([asked]))
+        (entry,) = server.run(partial(read_connections, [asked]))
         assert (entry.original, entry.reply) == (flow, flow.reversed())
         assert not entry.replied
     assert server.run(lambda: read_connections([Flow(family, "udp", flow.src, flow.dst)])) == ()
