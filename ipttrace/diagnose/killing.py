@@ -44,8 +44,9 @@ def _answer(case: Case, hop: ChainHop) -> Iterator[Evidence]:
     elif limited := _limited(case):
         text = f"{NOT_SENT}, because too many were: {limited} rose"
         yield Evidence(text, Strength.MATCHED)
-    elif case.risen(SENT_ERRORS[family]):
-        yield Evidence("an ICMP error was sent (IcmpOutDestUnreachs rose)", Strength.MATCHED)
+    elif case.risen(sent := SENT_ERRORS[family]):
+        text = f"an ICMP error was sent ({sent.replace('.', '')} rose)"
+        yield Evidence(text, Strength.MATCHED)
     if error and not _limited(case):
         yield Evidence(f"a connecting client gets {error}", Strength.INFERRED)
 

@@ -17,7 +17,7 @@ from ipttrace.netfilter import ChainRef, Hook
 from ipttrace.path import ChainHop, PacketPath, Unmatched
 from ipttrace.ruleset import Rule, Ruleset
 
-MOST = 10
+SEARCHED, MOST = 200, 10
 """A long chain has thousands that did not match; the first few tell."""
 
 PORTS = frozenset({"--dport", "--dports"})
@@ -27,8 +27,19 @@ REWRITING = frozenset({"DNAT", "REDIRECT"})
 
 
 def unmatched(path: PacketPath, ruleset: Ruleset, scene: Scene = NOTHING) -> tuple[Unmatched, ...]:
-    """Return the rules that failed by one criterion only, in the order in which they were asked."""
-    return tuple(islice(_near_misses(path, ruleset, scene), MOST))
+    """Return the rules that failed by one criterion only, in the order in which they were asked.
+
+    Where there are many, those of the deciding chain and of nat are kept.
+    """
+    found = list(islice(_near_misses(path, ruleset, scene), SEARCHED))
+    deciding = path.chain_hops[-1].chain if path.chain_hops else None
+    first = [each for each in found if each.rule.chain == deciding or _is_nat(each)]
+    kept = [*first, *(each for each in found if each not in first)][:MOST]
+    return tuple(each for each in found if each in kept)
+
+
+def _is_nat(near: Unmatched) -> bool:
+    return near.rule.chain.table == "nat"
 
 
 def since(path: PacketPath, failed: Unmatched) -> str | None:

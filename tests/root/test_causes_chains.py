@@ -25,7 +25,7 @@ pytestmark = pytest.mark.root
 
 PORT, OTHER = 8443, 8445
 SPORT = 40000
-WAIT, SOON = 10.0, 4.0
+WAIT, SOON = 12.0, 8.0
 """Seconds: what a probe may wait for at most, and in which a cause is told that needs no wait."""
 
 MATRIX = [
@@ -217,7 +217,7 @@ def test_a_rule_that_rejects(build: Build, family: PacketFamily, word: str, erro
         assert has(probed, "no tcp_send_reset", Strength.REPORTED)
         assert has(probed, "TcpOutRsts did not rise", Strength.MATCHED)
     else:
-        assert has(probed, "IcmpOutDestUnreachs rose", Strength.MATCHED)
+        assert has(probed, "OutDestUnreachs rose", Strength.MATCHED)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +356,21 @@ def test_native_nft_would_accept_what_iptables_drops(build: Build, backend: Back
     lab.nft(NATIVE % ("10", "drop", rule))
     cause = "other-backend-drop" if backend is Backend.LEGACY else "rule-drop"
     lab.send().check(cause, Outcome.DROPPED, within=SOON)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("verdict", ["drop", "jump out"])
+def test_a_mark_that_a_native_rule_set(pair: Pair, listen: Listeners, verdict: str) -> None:
+    lab = Lab(pair, Iptables(Backend.NFT), PacketFamily.IPV4, "in", listen)
+    marks = f"type filter hook prerouting priority -150; tcp dport {PORT} meta mark set 0x5"
+    drops = f"type filter hook input priority 0; meta mark 0x5 counter {verdict}"
+    lab.nft(
+        f"table inet fw {{ chain out {{ drop; }}; chain pre {{ {marks}; }}; "
+        f"chain in {{ {drops}; }}; }}"
+    )
+    probed = lab.send()
+    probed.check("mark-drop", Outcome.DROPPED, within=SOON)
+    assert "fw/pre 1" in rule_numbers(probed)
 
 
 @pytest.mark.parametrize(

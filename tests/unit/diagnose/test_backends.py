@@ -49,6 +49,17 @@ def test_the_other_backend_had_accepted(mine: Backend) -> None:
     assert "accepted it" in diagnosis.summary
 
 
+def test_a_rejection_is_told_alike() -> None:
+    hops = (
+        filter_rule(ACCEPT, backend=Backend.NFT),
+        filter_rule("-p tcp -j REJECT --reject-with tcp-reset"),
+    )
+    diagnosis = why(b.path(*hops, outcome=Outcome.REJECTED))
+    assert diagnosis.cause == "other-backend-drop"
+    assert diagnosis.summary.startswith("rejected at filter/INPUT 1 by iptables-legacy, though")
+    assert "by itself this is a rule-reject" in texts(diagnosis)
+
+
 @pytest.mark.parametrize(
     "rules",
     [
