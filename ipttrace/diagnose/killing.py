@@ -34,7 +34,7 @@ def killed(case: Case, hop: ChainHop) -> Iterator[Evidence]:
 
 def _answer(case: Case, hop: ChainHop) -> Iterator[Evidence]:
     family = case.path.packet.family
-    words, error = reject_answer(hop, family)
+    words, _ = reject_answer(hop, family)
     if words == "a TCP reset":
         if case.scene.trail is not None and not case.trail.resets:
             text = "the kernel's TCP sent no reset (no tcp_send_reset): the rule made it"
@@ -47,8 +47,6 @@ def _answer(case: Case, hop: ChainHop) -> Iterator[Evidence]:
     elif case.risen(sent := SENT_ERRORS[family]):
         text = f"an ICMP error was sent ({sent.replace('.', '')} rose)"
         yield Evidence(text, Strength.MATCHED)
-    if error and not _limited(case):
-        yield Evidence(f"a connecting client gets {error}", Strength.INFERRED)
 
 
 def _limited(case: Case) -> str | None:
