@@ -292,7 +292,7 @@ class TraceSession:
             tracer.correlator.ruleset,
             scene,
             paths,
-            tracer.correlator.foreign,
+            logged=tracer.correlator.foreign,
         )
         return replace(path, diagnosis=diagnose(case))
 

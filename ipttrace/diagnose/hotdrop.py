@@ -74,9 +74,14 @@ class _Silent:
 
 
 def _silence(case: Case) -> Diagnosis | None:
-    """Return the cause of a drop by a legacy table that said nothing of it."""
+    """Return the cause of a drop by a legacy table that said nothing of it.
+
+    Where the kernel named the packet only: a death that is merely likely its own is not enough.
+    """
     drop, last = case.drop, case.last
     if drop is None or (drop.reason, drop.location) != ("NETFILTER_DROP", FREED_AT):
+        return None
+    if drop.basis is not Strength.REPORTED and case.path.in_interface is not None:
         return None
     ended = last is not None and last.verdict in (Verdict.DROP, Verdict.REJECT, Verdict.QUEUE)
     if ended or not case.path.reports or case.risen("nf_conntrack.drop"):

@@ -492,15 +492,19 @@ REDIRECT = f"-t nat -A PREROUTING -p udp --dport {PORT} -j REDIRECT --to-ports 9
     "family", [PacketFamily.IPV4, pytest.param(PacketFamily.IPV6, marks=pytest.mark.full)]
 )
 @pytest.mark.parametrize("older", ["nat rules", "conntrack"])
-def test_an_entry_from_before_the_rule(build: Build, family: PacketFamily, older: str) -> None:
+@pytest.mark.parametrize("way", ["in", pytest.param("from", marks=pytest.mark.full)])
+def test_an_entry_from_before_the_rule(
+    build: Build, family: PacketFamily, older: str, way: str
+) -> None:
     """With a nat table the rules are not asked again; without, they match and change nothing."""
-    lab = build(family, "in")
+    lab = build(family, way)
     first = "-t nat -A PREROUTING -p udp --dport 1 -j REDIRECT --to-ports 2"
     lab.rules(first if older == "nat rules" else "-A INPUT -m conntrack --ctstate INVALID -j DROP")
     lab.listen(lab.netns, lab.server, PORT, "udp")
     lab.datagram()
     lab.rules(REDIRECT)
-    probed = lab.send("udp")
+    wait = WAIT if way == "in" else 0.5
+    probed = lab.send("udp", src=lab.client, sport=SPORT, wait=wait)
     probed.check("stale-conntrack", Outcome.DELIVERED, within=SOON)
     assert f"--sport {SPORT} --dport {PORT}" in probed.diagnosis.remedy[0]
     assert has(probed, "before the packet was sent", Strength.MATCHED)

@@ -6,7 +6,7 @@ import pytest
 
 from ipttrace.evidence import Scene, Trail
 from ipttrace.netfilter import Backend, Verdict
-from ipttrace.path import Hop, Outcome, PacketPath
+from ipttrace.path import Hop, Outcome, PacketPath, Strength
 from ipttrace.ruleset import Counter, Ruleset
 from tests import builders as b
 from tests.unit.diagnose.cases import filter_rule, freed, why
@@ -125,3 +125,9 @@ def test_what_nft_reports_of_a_match_that_refuses(target: str, counted: int, cau
 def test_an_nft_rule_without_such_a_match_is_taken_at_its_word() -> None:
     hop = filter_rule("-s 10.0.0.0/8 -j DROP", backend=Backend.NFT, counter=Counter(0, 0))
     assert why(ended(hop), scene=FREED).cause == "rule-drop"
+
+
+def test_a_death_that_is_only_likely_its_own_blames_no_match() -> None:
+    (drop,) = freed().drops
+    trail = Trail(drops=(replace(drop, basis=Strength.MATCHED),))
+    assert why(ended(MANGLE), rules(REFUSING), scene=Scene(trail)).cause == "unknown"
