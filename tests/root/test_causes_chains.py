@@ -153,6 +153,7 @@ def test_a_mark_that_an_earlier_rule_set(build: Build, family: PacketFamily, way
     assert f"wants --dport {OTHER}, the packet has {PORT}" in probed.text
 
 
+@pytest.mark.full
 def test_a_rule_that_did_not_match_since_a_rewrite(build: Build) -> None:
     lab = build(PacketFamily.IPV4, "in")
     lab.rules(
@@ -306,6 +307,7 @@ def test_the_other_backend_would_accept(
     assert has(probed, LOCATIONS[backend], Strength.REPORTED)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("words", ["-j ACCEPT", "-m conntrack --ctstate NEW -j OPEN"])
 def test_the_other_backend_that_runs_first_or_in_a_chain_of_its_own(
     build: Build, backend: Backend, words: str
@@ -473,10 +475,9 @@ def test_a_packet_that_conntrack_does_not_know(
     assert why in probed.diagnosis.summary
 
 
-def test_what_conntrack_logged_is_evidence(build: Build, backend: Backend) -> None:
-    if backend is Backend.NFT:
-        pytest.skip("without legacy tables nobody listens to the log group")
-    lab = build(PacketFamily.IPV4, "in")
+def test_what_conntrack_logged_is_evidence(pair: Pair, listen: Listeners) -> None:
+    """Where there are legacy tables: without, nobody listens to the log group."""
+    lab = Lab(pair, Iptables(Backend.LEGACY), PacketFamily.IPV4, "in", listen)
     lab.rules("-A INPUT -p tcp -m conntrack --ctstate INVALID -j DROP")
     lab.setting("net/netfilter/nf_conntrack_log_invalid", "255")
     probed = lab.send(tcp_flags=("FIN", "SYN"))
@@ -510,6 +511,7 @@ def test_an_entry_from_before_the_rule(
     assert has(probed, "before the packet was sent", Strength.MATCHED)
 
 
+@pytest.mark.full
 def test_an_entry_that_the_rule_made_is_not_stale(build: Build) -> None:
     lab = build(PacketFamily.IPV4, "in")
     lab.listen(lab.netns, lab.server, 9999, "udp")
@@ -592,7 +594,7 @@ def test_an_answer_that_the_hosts_own_rules_stop(build: Build, family: PacketFam
 
 
 @pytest.mark.parametrize("family", BOTH)
-@pytest.mark.parametrize("way", ["in", "from"])
+@pytest.mark.parametrize("way", ["in", pytest.param("from", marks=pytest.mark.full)])
 def test_an_answer_that_leaves_by_another_interface(
     build: Build, namespaces: Namespaces, family: PacketFamily, way: str
 ) -> None:
@@ -611,6 +613,7 @@ def test_an_answer_that_leaves_by_another_interface(
     assert "came in by eth0, its answer left by eth1" in probed.diagnosis.evidence[-1].text
 
 
+@pytest.mark.full
 def test_an_answer_that_goes_back_is_no_cause(build: Build) -> None:
     lab = build(PacketFamily.IPV4, "from")
     lab.listen(lab.netns, lab.server, PORT)
@@ -620,12 +623,14 @@ def test_an_answer_that_goes_back_is_no_cause(build: Build) -> None:
 
 # ------------------------------------------------------------------- without the kernel's events
 
+DROPS, REJECTS = f"-A INPUT {TO_PORT} -j DROP", f"-A INPUT {TO_PORT} -j REJECT"
+
 
 @pytest.mark.parametrize(
     ("rule", "cause", "outcome"),
     [
-        (f"-A INPUT {TO_PORT} -j DROP", "rule-drop", Outcome.DROPPED),
-        (f"-A INPUT {TO_PORT} -j REJECT", "rule-reject", Outcome.REJECTED),
+        pytest.param(DROPS, "rule-drop", Outcome.DROPPED, marks=pytest.mark.full),
+        pytest.param(REJECTS, "rule-reject", Outcome.REJECTED, marks=pytest.mark.full),
         (f"-A INPUT {TO_PORT} -j NFQUEUE --queue-num 3", "queue-no-listener", None),
         (f"-t mangle -A PREROUTING {TO_PORT} -j TPROXY --on-port 9", "tproxy-no-socket", None),
     ],
