@@ -99,6 +99,7 @@ class Conclusion:
             scene,
             paths,
             self._is_clients(path),
+            logged=tracer.correlator.foreign,
         )
         return replace(path, diagnosis=diagnose(case))
 

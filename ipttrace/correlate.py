@@ -54,6 +54,9 @@ from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.targets import copies
 from ipttrace.walk import Walk
 
+CONNTRACK_LOG = "nf_ct_proto_"
+"""How conntrack begins to say why a packet is INVALID (nf_ct_l4proto_log_invalid): evidence."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -152,7 +155,8 @@ class Correlator:
                 return
 
     def _refuse(self, log: ForeignLog) -> None:
-        self.tally.foreign += 1
+        if not log.prefix.startswith(CONNTRACK_LOG):
+            self.tally.foreign += 1
         if len(self.foreign) < 100:
             self.foreign.append(log)
 

@@ -7,25 +7,21 @@ answer, tidy up what the packets left, disarm.  Disarming happens on every way o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
-from ipttrace.conclusion import Conclusion, answers_to, flows_of, trails_of
+from ipttrace.conclusion import Conclusion
 from ipttrace.errors import CancelledError
-from ipttrace.gathering import NONE, Gathering, Sources, Trails
+from ipttrace.gathering import NONE, Gathering, Sources
 from ipttrace.netfilter import Hook
-from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import LEFT, Outcome, PacketPath, Role, TraceResult
+from ipttrace.packet import Flow
+from ipttrace.path import Outcome, TraceResult
 from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
-from ipttrace.roles import UNSPECIFIED, Sent, assign_roles
-from ipttrace.timeline import fate, full_listener, opens
+from ipttrace.roles import UNSPECIFIED, Sent
+from ipttrace.settling import QUIET, Settling
 from ipttrace.tracer import Side, Tracer
-
-QUIET = 0.2
-"""Seconds without a report after which nothing more is expected."""
 
 ATTENTION = 0.25
 """Seconds after which a wait looks whether it was cancelled."""
@@ -80,8 +76,14 @@ class TraceSession:
         self._tracers = [self._tracer(side, number) for number, side in enumerate(kernel.sides)]
         self._refused_since = self._look_again = 0.0
         """Of the packet just sent: when a refusal was first seen, and when to look around next."""
-        self._first = [0] * len(self._tracers)
-        """In each namespace, how many packets were seen before the one just sent."""
+        self._settling = Settling(
+            kernel.client,
+            self._tracers,
+            self._gathering,
+            kernel.clock,
+            injected=plan.injected,
+            contained=plan.contain,
+        )
 
     def _tracer(self, side: Side, number: int) -> Tracer:
         return Tracer(
@@ -148,9 +150,8 @@ class TraceSession:
 
     def _send_all(self) -> None:
         for number in range(1, self._plan.packets + 1):
-            self._first = [tracer.correlator.begun for tracer in self._tracers]
+            self._settling.begin()
             self._gathering.sending(self._clock.now())
-            self._refused_since, self._look_again = 0.0, self._clock.monotonic() + QUIET
             self._client.send()
             self._gathering.sent()
             self._pump(last=number == self._plan.packets)
@@ -168,7 +169,7 @@ class TraceSession:
                 raise CancelledError("cancelled; everything was taken back")
             if self._drain():
                 quiet_since = self._clock.monotonic()
-            settled = self._is_settled()
+            settled = self._settling.is_settled(len(self._results))
             now = self._clock.monotonic()
             until = quiet_since + QUIET if settled and last else deadline
             if settled and (not last or now >= until):
@@ -186,81 +187,6 @@ class TraceSession:
         drained = [tracer.drain() for tracer in self._tracers]
         self._gathering.drain()
         return any(drained)
-
-    def _is_settled(self) -> bool:
-        """Tell whether the client has its result, or the kernel said how the packet ended.
-
-        An injected packet has no client: its way and its answers' ways must have ended.
-        """
-        plan, client = self._plan, self._client
-        if not plan.injected and client.poll() is not None:
-            return True
-        concerned = self._recent(client.identities[len(self._results)])
-        if not concerned:
-            return self._died_unseen()
-        trails = trails_of(self._tracers, self._gathering, concerned)
-        concerned = tuple(replace(p, outcome=fate(p, trails.of(p))) for p in concerned)
-        if any(self._gathering.resolving(path, trails.of(path)) for path in concerned):
-            return False
-        pending = self._pending()
-        if any(path.id in pending and path.outcome not in _ENDED for path in concerned):
-            return False
-        seen = [path for path in concerned if path.role is not Role.OBSERVED]
-        if all(path.role is not Role.PROBE for path in seen):
-            return False
-        if any(path.outcome in _DEAD for path in seen):
-            return True
-        if plan.injected:
-            return plan.contain or not self._is_awaited(seen)
-        return self._is_unanswerable(seen, trails)
-
-    def _is_awaited(self, seen: Sequence[PacketPath]) -> bool:
-        """Tell whether a packet went out for another host whose answer may still come."""
-        answered = {path.request for path in seen}
-        probes = [path for path in seen if path.role is Role.PROBE]
-        return probes[-1].outcome in LEFT and not answered & {path.id for path in probes}
-
-    def _is_unanswerable(self, seen: Sequence[PacketPath], trails: Trails) -> bool:
-        """Tell whether a real client waits in vain: its packet found no room, or no socket.
-
-        A refusal's answer may be on its way to the client still: it has QUIET to arrive.
-        """
-        now = self._clock.monotonic()
-        if any(path.outcome is Outcome.REFUSED for path in seen if path.role is Role.PROBE):
-            self._refused_since = self._refused_since or now
-            return now >= self._refused_since + QUIET
-        if now < self._look_again:
-            return False
-        self._look_again = now + QUIET
-        probe = [path for path in seen if path.role is Role.PROBE][-1]
-        answers = answers_to(probe, seen)
-        if probe.outcome is not Outcome.DELIVERED or not opens(probe.packet) or answers:
-            return False
-        scene = self._gathering.scene(probe, (), trails.of(probe))
-        return full_listener(probe, scene, answers) is not None
-
-    def _died_unseen(self) -> bool:
-        """Tell whether the packet just sent died before any chain could report it."""
-        trail = self._gathering.unreported(len(self._results))
-        return trail is not None and bool(trail.drops)
-
-    def _pending(self) -> AbstractSet[int]:
-        """Return the ids of the packets of which more may come."""
-        since = zip(self._tracers, self._first, strict=True)
-        return frozenset().union(*(tracer.correlator.pending(first) for tracer, first in since))
-
-    def _recent(self, identity: PacketSummary) -> tuple[PacketPath, ...]:
-        """Return the probe and what has to do with it, as far as it was seen since."""
-        paths = [
-            path
-            for tracer, first in zip(self._tracers, self._first, strict=True)
-            for path in tracer.correlator.paths(first=first)
-        ]
-        known = {path.id for path in paths}
-        named = assign_roles(
-            paths, flows_of(self._tracers), Sent((identity,)), count(max(known, default=0) + 1)
-        )
-        return tuple(path for path in named if path.id in known)
 
     def _conclusion(self) -> Conclusion:
         """Return what is to be concluded from, after a last look at the counters."""

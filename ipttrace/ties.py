@@ -46,6 +46,9 @@ CLOSE = 20e-6
 PAUSE = 0.1
 """Seconds without an event after which a thread does something else."""
 
+SOFTIRQ_PAUSE = 0.01
+"""Seconds without an event after which a softirq serves something else, a timer's packet too."""
+
 MOST_STRETCHES = 20_000
 """The oldest are forgotten."""
 
@@ -327,7 +330,8 @@ def _begins_anew(current: _Stretch, event: KernelEvent) -> bool:
     if not current.events:
         return False
     last = current.events[-1]
-    if current.context[0] == "thread" and event.time - last.time > PAUSE:
+    pause = PAUSE if current.context[0] == "thread" else SOFTIRQ_PAUSE
+    if event.time - last.time > pause:
         return True
     if event.name != RECEIVE:
         return False

@@ -17,6 +17,7 @@ NLM_F_CREATE_EXCL = 0x600
 CTA_TUPLE_ORIG = 1
 CTA_TUPLE_REPLY = 2
 CTA_STATUS = 3
+CTA_PROTOINFO = 4
 CTA_MARK = 8
 
 CTA_TUPLE_IP = 1
@@ -29,6 +30,23 @@ CTA_PROTO_SRC_PORT = 2
 CTA_PROTO_DST_PORT = 3
 CTA_PROTO_ICMP_ID = 4
 CTA_PROTO_ICMPV6_ID = 7
+
+CTA_PROTOINFO_TCP = 1
+CTA_PROTOINFO_TCP_STATE = 1
+
+TCP_STATES = (
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+)
+"""enum tcp_conntrack of include/uapi/linux/netfilter/nf_conntrack_tcp.h."""
 
 
 def decode_conntrack(data: bytes, kind: int, flags: int, time: float) -> FlowEvent:
@@ -46,6 +64,16 @@ def decode_conntrack(data: bytes, kind: int, flags: int, time: float) -> FlowEve
         number(attributes, CTA_MARK, 4) or 0,
         number(attributes, CTA_STATUS, 4) or 0,
     )
+
+
+def decode_tcp_state(data: bytes) -> str | None:
+    """Return the TCP state of the entry whose attributes are `data`; None if it has none.
+
+    Raises Malformed.
+    """
+    info = read_attributes(read_attributes(data).get(CTA_PROTOINFO, b""))
+    state = number(read_attributes(info.get(CTA_PROTOINFO_TCP, b"")), CTA_PROTOINFO_TCP_STATE, 1)
+    return TCP_STATES[state] if state is not None and state < len(TCP_STATES) else None
 
 
 def _change(kind: int, flags: int) -> FlowChange:

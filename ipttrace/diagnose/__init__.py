@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ipttrace.diagnose import chains, conntrack, link, routing, sockets
+from ipttrace.diagnose import chains, conntrack, hotdrop, link, routing, silent, sockets
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.unmatched import unmatched
 from ipttrace.path import Diagnosis, Outcome
@@ -19,6 +19,8 @@ __all__ = ["Case", "diagnose"]
 ARRIVED = frozenset({Outcome.DELIVERED, Outcome.FORWARDED, Outcome.SENT})
 
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
+    *silent.CAUSES,
+    hotdrop.match_hotdrop,
     chains.killed_by_chain,
     *conntrack.CAUSES,
     *routing.CAUSES,
@@ -37,4 +39,4 @@ def diagnose(case: Case) -> Diagnosis:
     diagnosis = found or chains.otherwise(case)
     if case.path.outcome in ARRIVED:
         return diagnosis
-    return replace(diagnosis, unmatched=unmatched(case.path, case.ruleset))
+    return replace(diagnosis, unmatched=unmatched(case.path, case.ruleset, case.scene))

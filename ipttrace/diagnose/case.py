@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipttrace.diagnose.walk import packet_before
+from ipttrace.event import ForeignLog
 from ipttrace.evidence import NOTHING, Scene, Trail
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, DropHop, PacketPath
@@ -27,6 +28,8 @@ class Case:
     """All paths of the run, of all namespaces."""
     client_here: bool = True
     """Whether the client, if there is one, runs in this namespace."""
+    logged: Sequence[ForeignLog] = ()
+    """What else came where trace reports come from: conntrack's own messages among it."""
 
     @property
     def last(self) -> ChainHop | None:

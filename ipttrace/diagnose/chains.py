@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ipttrace.criteria import criteria
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output
 from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
-from ipttrace.matching import PacketFacts, criteria, judge
-from ipttrace.netfilter import FATAL_VERDICTS, Hook, Verdict
+from ipttrace.matching import PacketFacts, judge_any
+from ipttrace.netfilter import FATAL_VERDICTS, Hook, TableFamily, Verdict
+from ipttrace.nft_criteria import nft_criteria
 from ipttrace.path import (
     ChainHop,
     Diagnosis,
@@ -22,7 +25,9 @@ from ipttrace.path import (
 )
 from ipttrace.ruleset import Rule, Ruleset
 
-DESTINATION_ONLY = frozenset({"-p", "-d", "--dport", "-m", "--comment"})
+DESTINATIONS = frozenset({"-d", "--dport", "--dports"})
+DESTINATION_ONLY = DESTINATIONS | {"-p", "-m", "--comment"}
+NATIVE_REDIRECT = re.compile(r"\b(?:redirect|dnat)\b")
 
 
 def killed_by_chain(case: Case) -> Diagnosis | None:
@@ -30,7 +35,7 @@ def killed_by_chain(case: Case) -> Diagnosis | None:
     last = case.last
     if last is None or last.verdict not in FATAL_VERDICTS:
         return None
-    return diagnose_death(case.path, last)
+    return diagnose_death(case, last)
 
 
 def redirect_not_in_output(case: Case) -> Diagnosis | None:
@@ -46,8 +51,7 @@ def otherwise(case: Case) -> Diagnosis:
 
 
 def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | None:
-    nat = [hop for hop in path.chain_hops if hop.chain.table == "nat" and hop.rule is not None]
-    if not made_here(path) or any(hop.hook is Hook.OUTPUT for hop in nat):
+    if not made_here(path) or any(map(_is_nat_in_output, path.chain_hops)):
         return None
     rule = next(_redirects(path, ruleset), None)
     if rule is None:
@@ -56,35 +60,51 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
         f"refused: this host made the packet itself, so {rule.ref}, which would send it on "
         f"({rule.target}), was never asked"
     )
+    begin = f" at {name(path.chain_hops[0])}" if path.chain_hops else ", without any chain"
     evidence = (
-        Evidence(f"its way begins at {name(path.chain_hops[0])}", Strength.REPORTED),
+        Evidence(f"its way begins here{begin}", Strength.REPORTED),
         Evidence("no rule of nat/OUTPUT matched it", Strength.REPORTED),
         Evidence(f"{rule.ref} matches its destination: {rule.text}", Strength.INFERRED),
     )
-    command = same_in_output(rule.chain, rule.text, stayed_here(path))
+    local = stayed_here(path) or path.packet.src == path.packet.dst
+    command = same_in_output(rule.chain, rule.text, local)
     remedy = (f"the same rule for packets made here: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
 
 
+def _is_nat_in_output(hop: ChainHop) -> bool:
+    if hop.hook is not Hook.OUTPUT or hop.rule is None:
+        return False
+    changed = any(change.field in ("dst", "dport") for change in hop.changes)
+    return hop.chain.table == "nat" or changed
+
+
 def _redirects(path: PacketPath, ruleset: Ruleset) -> Iterator[Rule]:
-    """Yield the nat/PREROUTING rules that by -p, -d and --dport alone match the packet."""
+    """Yield the nat/PREROUTING rules that by protocol and destination alone match the packet."""
     facts = PacketFacts(path.packet)
-    family = path.packet.family.table_family
+    families = (path.packet.family.table_family, TableFamily.INET)
     for ref, chain in ruleset.chains.items():
-        if (ref.table, chain.hook, ref.table_family) != ("nat", Hook.PREROUTING, family):
+        if chain.hook is not Hook.PREROUTING or ref.table_family not in families:
             continue
         for rule in chain.user_rules:
-            simple = rule.target in ("REDIRECT", "DNAT") and _asks_destination_only(rule.text)
-            if simple and judge(rule.text, facts).matches:
+            simple = _redirects_by_destination(rule) and _asks_destination_only(rule.text)
+            if simple and judge_any(rule.text, facts).matches:
                 yield rule
+
+
+def _redirects_by_destination(rule: Rule) -> bool:
+    if rule.text.startswith("-A "):
+        return rule.chain.table == "nat" and rule.target in ("REDIRECT", "DNAT")
+    return NATIVE_REDIRECT.search(rule.text) is not None
 
 
 def _asks_destination_only(text: str) -> bool:
     try:
-        options = {each.option for each in criteria(text)}
+        wanted = criteria(text) if text.startswith("-A ") else nft_criteria(text)
     except ValueError:
         return False
-    return options <= DESTINATION_ONLY and bool(options & {"-d", "--dport"})
+    options = {each.option for each in wanted}
+    return options <= DESTINATION_ONLY and bool(options & DESTINATIONS)
 
 
 def _unknown(path: PacketPath, last: ChainHop | None, client: str | None) -> Diagnosis:

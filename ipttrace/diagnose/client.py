@@ -24,6 +24,9 @@ WORDS = {
 }
 """The results of a client's call, for people."""
 
+NOT_SENT = "its ICMP error was not sent"
+"""How the evidence begins that a REJECT rule's answer was held back."""
+
 REFUSED, NO_HOST, NO_NET = "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"
 
 TOLD_BY_ICMP = frozenset(
@@ -104,7 +107,7 @@ def client_sees(path: PacketPath) -> str | None:
     fatal = last is not None and last.verdict in FATAL_VERDICTS
     if last is None or not fatal:
         return "a client sees a timeout" if path.outcome is Outcome.DROPPED else None
-    if last.verdict is Verdict.REJECT:
+    if last.verdict is Verdict.REJECT and not _is_held_back(path):
         error = reject_answer(last, path.packet.family)[1]
         return f"a client sees {error}" if error else None
     if last.hook in (Hook.OUTPUT, Hook.POSTROUTING) and path.packet.protocol == "udp":
@@ -117,8 +120,12 @@ def _sees_refusal(path: PacketPath) -> str | None:
     packet = path.packet
     if "RST" in packet.tcp_flags or packet.icmp is not None:
         return None
-    evidence = path.diagnosis.evidence if path.diagnosis else ()
-    if any(each.text.startswith(HELD_BACK) for each in evidence):
+    if _is_held_back(path):
         return "a client sees a timeout"
     connecting = packet.protocol != "tcp" or "SYN" in packet.tcp_flags
     return f"a client sees {REFUSED if connecting else 'ECONNRESET'}"
+
+
+def _is_held_back(path: PacketPath) -> bool:
+    evidence = path.diagnosis.evidence if path.diagnosis else ()
+    return any(each.text.startswith((NOT_SENT, HELD_BACK)) for each in evidence)

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from ipttrace.criteria import criteria
+from ipttrace.diagnose.backends import other_backend
+from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import reject_answer
+from ipttrace.diagnose.invalid import how_to_learn_more, why_invalid
+from ipttrace.diagnose.killing import killed
 from ipttrace.diagnose.remedy import delete_rule, is_native, let_pass
+from ipttrace.diagnose.stale import stale_conntrack
 from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
-from ipttrace.matching import criteria
 from ipttrace.netfilter import Basis, Hook, Verdict
 from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Strength
 
@@ -25,11 +30,15 @@ NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*"
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """The fatal hop, the jumps that led to its chain, and the path."""
+    """The fatal hop, and the jumps that led to its chain."""
 
-    path: PacketPath
+    case: Case
     hop: ChainHop
     jumps: tuple[ChainHop, ...]
+
+    @property
+    def path(self) -> PacketPath:
+        return self.case.path
 
     def deciding(self) -> Iterator[ChainHop]:
         """Yield the rule whose criteria decided: an unconditional rule's lie in its callers."""
@@ -38,18 +47,20 @@ class _Death:
             yield from reversed(self.jumps)
 
 
-def diagnose_death(path: PacketPath, hop: ChainHop) -> Diagnosis:
+def diagnose_death(case: Case, hop: ChainHop) -> Diagnosis:
     """Return the cause of a packet whose last hop dropped or rejected it.
 
-    Precedence: output-blocked, mark-drop, conntrack-invalid, then the plain rule or policy;
-    the causes that lost are in the evidence.
+    Precedence: output-blocked, mark-drop, conntrack-invalid, other-backend-drop, then the plain
+    rule or policy; the causes that lost are in the evidence.
     """
-    hops = path.chain_hops
-    death = _Death(path, hop, callers(hops)[-1])
-    found = [d for d in (_mark_drop(death), _conntrack_invalid(death), _plain(death)) if d]
+    death = _Death(case, hop, callers(case.path.chain_hops)[-1])
+    plain = _plain(death)
+    particular = (_mark_drop(death), _conntrack_invalid(death), other_backend(case, hop, plain))
+    found = [each for each in (*particular, stale_conntrack(case), plain) if each is not None]
     best = _output_blocked(death, found[0])
     found = [best, *found] if best else found
-    return replace(found[0], evidence=(*_seen(death), *found[0].evidence, *_also(found)))
+    evidence = (*_seen(death), *found[0].evidence, *killed(case, hop), *_also(found))
+    return replace(found[0], evidence=evidence)
 
 
 def _also(found: list[Diagnosis]) -> Iterator[Evidence]:
@@ -227,20 +238,15 @@ def _conntrack_invalid(death: _Death) -> Diagnosis | None:
     hop = next((h for h in death.deciding() if INVALID_MATCH.search(h.rule or "")), None)
     if hop is None:
         return None
-    packet = death.path.packet
-    flags = " ".join(packet.tcp_flags)
-    said = f" (flags {flags})" if flags else ""
-    summary = (
-        f"{_place(death.hop)}: conntrack calls the packet INVALID{said}: it fits no connection "
-        "that this host knows"
-    )
+    reasons = why_invalid(death.case)
+    said = f": {reasons[0].text}" if reasons else ""
+    flags = " ".join(death.path.packet.tcp_flags)
+    packet = f"the packet INVALID (flags {flags})" if flags else "the packet INVALID"
+    summary = f"{_place(death.hop)}: conntrack calls {packet}{said}"
     refs = tuple(each.ref for each in dict.fromkeys((death.hop, hop)))
     matched = Evidence(f"{name(hop)} matched, so conntrack's state is INVALID", Strength.REPORTED)
-    remedy = (
-        "check that both directions of the connection cross this host: conntrack -L",
-        *_remedies(death),
-    )
-    return Diagnosis(Cause.CONNTRACK_INVALID, summary, refs, (matched,), remedy=remedy)
+    remedy = (*how_to_learn_more(death.case, reasons), *_remedies(death))
+    return Diagnosis(Cause.CONNTRACK_INVALID, summary, refs, (matched, *reasons), remedy=remedy)
 
 
 def _output_blocked(death: _Death, why: Diagnosis) -> Diagnosis | None:

@@ -5,11 +5,15 @@ Each is written for the program that owns the rule: iptables-legacy, iptables-nf
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from ipttrace.netfilter import Backend, ChainRef, Hook, RuleRef, TableFamily, builtin_priority
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop
+
+NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*")
+"""What `nft -a list` writes and `nft add` does not need."""
 
 PROGRAMS = {TableFamily.IP: "iptables", TableFamily.IP6: "ip6tables"}
 
@@ -93,6 +97,13 @@ def same_in_output(chain: ChainRef, rule: str, local: bool) -> str:
 
     `local`: only for packets that stay on it; without that, connections to other hosts change too.
     """
+    if not rule.startswith("-A "):
+        limit = 'oifname "lo" ' if local else ""
+        table = f"{chain.table_family} {chain.table}"
+        text = f"{limit}{NATIVE_NOISE.sub(' ', rule).strip()}"
+        base = "'{ type nat hook output priority -100; }'"
+        command = shlex.join(["nft", "add", "rule", *table.split(), "local_nat", text])
+        return f"nft add chain {table} local_nat {base} && {command}"
     text = rule.removeprefix(f"-A {chain.chain} ")
     limit = "-o lo " if local else ""
     return f"{shlex.join(_iptables(chain))} -A OUTPUT {limit}{text}"

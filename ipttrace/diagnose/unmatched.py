@@ -8,30 +8,58 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from ipttrace.diagnose.walk import made_here, packet_before
+from ipttrace.diagnose.tracked import connmark_at, ct_state
+from ipttrace.diagnose.walk import made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
-from ipttrace.matching import Judgement, PacketFacts, judge
+from ipttrace.evidence import NOTHING, Scene
+from ipttrace.matching import Judgement, PacketFacts, judge_any
 from ipttrace.netfilter import ChainRef, Hook
 from ipttrace.path import ChainHop, PacketPath, Unmatched
 from ipttrace.ruleset import Rule, Ruleset
 
-MOST = 10
+SEARCHED, MOST = 200, 10
 """A long chain has thousands that did not match; the first few tell."""
 
 PORTS = frozenset({"--dport", "--dports"})
-PLACES = frozenset({"-s", "-d", "-i", "-o"})
+PLACES = frozenset({"-s", "-d", "-i", "-o", "--src-range", "--dst-range", "--dst-type"})
+QUALITIES = frozenset({"--mark", "--ctstate", "--state", "--tcp-flags", "--syn"})
 REWRITING = frozenset({"DNAT", "REDIRECT"})
 
 
-def unmatched(path: PacketPath, ruleset: Ruleset) -> tuple[Unmatched, ...]:
-    """Return the rules that failed by one criterion only, in the order in which they were asked."""
-    return tuple(islice(_near_misses(path, ruleset), MOST))
+def unmatched(path: PacketPath, ruleset: Ruleset, scene: Scene = NOTHING) -> tuple[Unmatched, ...]:
+    """Return the rules that failed by one criterion only, in the order in which they were asked.
+
+    Where there are many, those of the deciding chain and of nat are kept.
+    """
+    found = list(islice(_near_misses(path, ruleset, scene), SEARCHED))
+    deciding = path.chain_hops[-1].chain if path.chain_hops else None
+    first = [each for each in found if each.rule.chain == deciding or _is_nat(each)]
+    kept = [*first, *(each for each in found if each not in first)][:MOST]
+    return tuple(each for each in found if each in kept)
 
 
-def _near_misses(path: PacketPath, ruleset: Ruleset) -> Iterator[Unmatched]:
+def _is_nat(near: Unmatched) -> bool:
+    return near.rule.chain.table == "nat"
+
+
+def since(path: PacketPath, failed: Unmatched) -> str | None:
+    """Return the hop since which the packet has what a rule did not want; None if from its start.
+
+    A chain may be met twice: it is the last hop before the rule's chain was left for good.
+    """
+    met = [n for n, hop in enumerate(path.chain_hops) if hop.chain == failed.rule.chain]
+    for hop in reversed(path.chain_hops[: met[-1] if met else 0]):
+        for change in hop.changes:
+            number = f"{change.new:#x}" if change.field == "mark" else str(change.new)
+            if number == failed.actual:
+                return name(hop)
+    return None
+
+
+def _near_misses(path: PacketPath, ruleset: Ruleset, scene: Scene) -> Iterator[Unmatched]:
     ports = _ports(path)
     for rule, hop in _passed_over(path, ruleset):
-        judgement = judge(rule.text, facts_at(path, hop))
+        judgement = judge_any(rule.text, facts_at(path, hop, scene))
         if len(judgement.failures) == 1 and _expected(rule, judgement, ports):
             failure = judgement.failures[0]
             yield Unmatched(rule.ref, str(failure.criterion), failure.actual)
@@ -52,16 +80,39 @@ def _passed_over(path: PacketPath, ruleset: Ruleset) -> Iterator[tuple[Rule, Cha
         asked[hop.chain, hop.hook] = last + 1
 
 
-def facts_at(path: PacketPath, hop: ChainHop) -> PacketFacts:
-    """Return the packet as it was when it met `hop`, with the interfaces that its hook has."""
-    packet = packet_before(path, hop)
+def facts_at(path: PacketPath, hop: ChainHop, scene: Scene = NOTHING) -> PacketFacts:
+    """Return the packet as it was when it met `hop`, and what is known of it there."""
     if hop.hook in (Hook.PREROUTING, Hook.INPUT):
-        return PacketFacts(packet, "lo" if made_here(path) else path.in_interface)
-    if hop.hook is Hook.FORWARD:
-        unknown = frozenset({"-o"}) if path.out_interface is None else frozenset[str]()
-        return PacketFacts(packet, path.in_interface, path.out_interface, unknown)
-    unknown = frozenset({"-i"}) | ({"-o"} if path.out_interface is None else set[str]())
-    return PacketFacts(packet, None, path.out_interface, unknown)
+        way_in, way_out = "lo" if made_here(path) else path.in_interface, None
+        unknown = frozenset[str]()
+    else:
+        forwarded = hop.hook is Hook.FORWARD
+        way_in, way_out = path.in_interface if forwarded else None, path.out_interface
+        unknown = frozenset[str]() if forwarded else frozenset({"-i"})
+        unknown |= {"-o"} if way_out is None else set[str]()
+    return PacketFacts(
+        packet_before(path, hop),
+        way_in,
+        way_out,
+        unknown,
+        mark=mark_before(path, hop),
+        connmark=connmark_at(path, hop, scene),
+        ct_state=ct_state(path, scene),
+        local=_local_addresses(path, scene),
+    )
+
+
+def _local_addresses(path: PacketPath, scene: Scene) -> dict[str, bool]:
+    """Return whether the packet's addresses are ours, as its way or the tables tell."""
+    known: dict[str, bool] = {}
+    if made_here(path):
+        known[path.packet.src] = True
+    hooks = [hop.hook for hop in path.chain_hops]
+    if Hook.FORWARD in hooks:
+        known[packet_before(path, None).dst] = False
+    elif scene.local is not None and scene.last is not None:
+        known[scene.last.dst] = scene.local
+    return known
 
 
 def _ports(path: PacketPath) -> frozenset[str]:
@@ -81,4 +132,7 @@ def _expected(rule: Rule, judgement: Judgement, ports: frozenset[str]) -> bool:
         return False
     if wanted.option in PORTS:
         return wanted.value in ports or rule.target in REWRITING
-    return wanted.option in PLACES and any(each.option in PORTS for each in judgement.held)
+    held = any(each.option in PORTS for each in judgement.held)
+    if wanted.option in ("--icmp-type", "--icmpv6-type"):
+        return True
+    return wanted.option in PLACES | QUALITIES and held

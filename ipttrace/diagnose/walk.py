@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Hook, TableFamily, Verdict
+from ipttrace.netfilter import Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Change, Hop, PacketPath
 
@@ -73,6 +73,14 @@ def packet_before(path: PacketPath, hop: ChainHop | None) -> PacketSummary:
     return replace(path.packet, **fields)  # type: ignore[arg-type]
 
 
+def endpoint(packet: PacketSummary) -> str:
+    """Return where a packet goes: `address:port`, or the address alone."""
+    if packet.dport is None:
+        return packet.dst
+    address = f"[{packet.dst}]" if packet.family is PacketFamily.IPV6 else packet.dst
+    return f"{address}:{packet.dport}"
+
+
 def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:
     for each in path.chain_hops:
         if each is hop:
@@ -83,11 +91,14 @@ def _changes_before(path: PacketPath, hop: ChainHop | None) -> Iterator[Change]:
 def made_here(path: PacketPath) -> bool:
     """Return whether this namespace made the packet itself: its first chain is at OUTPUT.
 
-    One that came in may meet a bridge's OUTPUT first.
+    One that came in may meet a bridge's OUTPUT first; one that met no chain but ours came in by an
+    interface, or by none.
     """
     hops = path.chain_hops
-    bridged = bool(hops) and hops[0].chain.table_family is TableFamily.BRIDGE
-    return bool(hops) and hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
+    if not hops:
+        return path.in_interface is None and bool(path.reports)
+    bridged = hops[0].chain.table_family is TableFamily.BRIDGE
+    return hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
 
 
 def with_port(interface: str | None, port: str | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got, client_sees
+from ipttrace.diagnose.unmatched import since
 from ipttrace.diagnose.walk import depths, name
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
 from ipttrace.path import (
@@ -210,7 +211,8 @@ def _details(path: PacketPath, client: str | None, width: int | None) -> Iterato
             proof = "; ".join(f"{each.text} ({each.strength})" for each in said)
             yield from wrap(f"evidence: {clean_text(proof)}", width)
         for each in diagnosis.unmatched[:UNMATCHED_SHOWN]:
-            text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}"
+            begun = f" since {hop}" if (hop := since(path, each)) else ""
+            text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}{begun}"
             yield from wrap(f"not matched: {clean_text(text)}", width)
         yield from (GAP + clean_text(remedy) for remedy in diagnosis.remedy)
     if path.ambiguous:

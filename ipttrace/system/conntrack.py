@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.packet import Flow
 
+IPCTNL_MSG_CT_GET = 1
 IPCTNL_MSG_CT_DELETE = 2
 IPCTNL_MSG_CT_GET_STATS = 5
 CTA_TUPLE_ORIG = 1
@@ -49,13 +50,24 @@ def delete_entry(original: Flow) -> bool:
     `original` is the flow before any NAT, in the default zone.  A flow without the ports or the
     echo id that make an entry's key names no entry: nothing is removed.
     """
-    protocol = _protocol(original)
-    if protocol is None:
+    message = tuple_message(IPCTNL_MSG_CT_DELETE, original)
+    if message is None:
         return False
-    tuple_ = nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_IP, *_addresses(original)), protocol)
-    family = socket.AF_INET if original.family == "ipv4" else socket.AF_INET6
     with explaining("delete the conntrack entry of the probe"):
-        return _delete(Message(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE, family, tuple_))
+        return _delete(message)
+
+
+def tuple_message(number: int, flow: Flow) -> Message | None:
+    """Return the message about the entry of a flow in the default zone, in either direction.
+
+    None for a flow without the ports or the echo id that make an entry's key.
+    """
+    protocol = _protocol(flow)
+    if protocol is None:
+        return None
+    tuple_ = nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_IP, *_addresses(flow)), protocol)
+    family = socket.AF_INET if flow.family == "ipv4" else socket.AF_INET6
+    return Message(NFNL_SUBSYS_CTNETLINK, number, family, tuple_)
 
 
 def _delete(message: Message) -> bool:

@@ -7,12 +7,19 @@ words, and the rest is read all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from ipttrace.errors import IptTraceError
-from ipttrace.evidence import Scene, SocketEntry
+from ipttrace.evidence import Connection, Scene, SocketEntry
 from ipttrace.packet import Flow
 from ipttrace.question import Question
+from ipttrace.system.connections import (
+    concerning,
+    read_connections,
+    read_conntrack_settings,
+    read_queues,
+)
 from ipttrace.system.counters import read_counters, rises
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.network_settings import read_settings
@@ -29,13 +36,16 @@ class NamespaceScene:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._counters: dict[str, int] = {}
+        self._connections: tuple[Connection, ...] = ()
 
     def before(self, flows: Sequence[Flow]) -> None:
         """Note what the counters and the connection table say before the packets are sent."""
         self._namespace.run(lambda: self._note(flows))
 
-    def _note(self, flows: Sequence[Flow]) -> None:  # noqa: ARG002
+    def _note(self, flows: Sequence[Flow]) -> None:
         self._counters = read_counters()
+        with suppress(OSError, IptTraceError, ValueError):  # `look` tells what cannot be read
+            self._connections = read_connections(flows)
 
     def look(self, question: Question) -> Scene:
         """Return all that can be seen around a packet; its `trail` is left to the caller."""
@@ -60,7 +70,13 @@ class NamespaceScene:
         scene = Scene(
             last=question.last,
             counters=rises(self._counters, counters) if counters is not None else None,
-            settings=attempt("settings", lambda: read_settings(question)) or {},
+            settings={
+                **(attempt("settings", lambda: read_settings(question)) or {}),
+                **(attempt("conntrack's settings", read_conntrack_settings) or {}),
+            },
+            connections=attempt("connections", lambda: read_connections(question.flows)),
+            before=concerning(self._connections, question.flows),
+            queues=attempt("queues", read_queues),
             sockets=attempt("sockets", lambda: read_sockets(question.last, question.in_interface)),
             elsewhere=attempt("sockets of other namespaces", lambda: self._elsewhere(question))
             or (),

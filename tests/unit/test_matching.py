@@ -67,7 +67,11 @@ def test_a_rule_that_does_not_match_names_the_criterion(
     "rule",
     [
         "-m mark --mark 0x1 -j DROP",
-        "-p tcp -m tcp --tcp-flags FIN,SYN SYN -j DROP",
+        "-m connmark --mark 0x1 -j DROP",
+        "-p tcp -m tcp --tcp-flags FIN,WRONG FIN -j DROP",
+        "-m icmp --icmp-type 8 -j DROP",
+        "-m addrtype --dst-type LOCAL -j DROP",
+        "-m set --match-set web dst -j DROP",
         "-p tcp -m conntrack --ctstate NEW -m tcp --dport 8445 -j DROP",
         "-m socket -j DROP",
         "-f -j DROP",
@@ -114,3 +118,103 @@ def test_criteria_keep_their_order_and_their_negation() -> None:
         Criterion("-m", "tcp"),
         Criterion("--dport", "80", negated=True),
     )
+
+
+KNOWN = PacketFacts(
+    b.tcp(dport=8445),
+    "eth0",
+    mark=0x41,
+    connmark=7,
+    ct_state="NEW",
+    local={b.SERVER: True, b.CLIENT: False},
+)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m mark --mark 0x41 -j DROP",
+        "-m mark --mark 0x40/0x40 -j DROP",
+        "-m mark ! --mark 0x1 -j DROP",
+        "-m connmark --mark 7 -j DROP",
+        "-m mark --mark 0x41 -m connmark --mark 0x7/0xff -j DROP",
+        "-m conntrack --ctstate NEW,RELATED -j DROP",
+        "-m conntrack ! --ctstate ESTABLISHED -j DROP",
+        "-m state --state NEW -j DROP",
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j DROP",
+        "-p tcp -m tcp --syn -j DROP",
+        "-p tcp -m tcp ! --tcp-flags ALL NONE -j DROP",
+        "-p tcp -m tcp --tcp-flags ALL SYN -j DROP",
+        "-m iprange --src-range 203.0.113.1-203.0.113.9 -j DROP",
+        "-m iprange ! --dst-range 203.0.113.1-203.0.113.9 -j DROP",
+        "-m addrtype --dst-type LOCAL -j DROP",
+        "-m addrtype --dst-type UNICAST,LOCAL -j DROP",
+        "-m addrtype ! --src-type LOCAL -j DROP",
+    ],
+)
+def test_what_is_known_of_the_packet_is_judged(rule: str) -> None:
+    judgement = judge(f"-A INPUT {rule}", KNOWN)
+    assert (judgement.matches, judgement.failures, judgement.not_judged) == (True, (), ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "criterion", "actual"),
+    [
+        ("-m mark --mark 0x1 -j DROP", "--mark 0x1", "0x41"),
+        ("-m connmark --mark 0x41 -j DROP", "--mark 0x41", "0x7"),
+        ("-m conntrack --ctstate RELATED,ESTABLISHED", "--ctstate RELATED,ESTABLISHED", "NEW"),
+        ("-p tcp --tcp-flags SYN,ACK ACK -j DROP", "--tcp-flags SYN,ACK ACK", "SYN"),
+        ("-m iprange --src-range 10.0.0.1-10.0.0.9", "--src-range 10.0.0.1-10.0.0.9", b.CLIENT),
+        (
+            "-m addrtype --src-type LOCAL -j DROP",
+            "--src-type LOCAL",
+            f"{b.CLIENT}, not an address of this host",
+        ),
+    ],
+)
+def test_what_is_known_and_does_not_hold(rule: str, criterion: str, actual: str) -> None:
+    judgement = judge(f"-A INPUT {rule}", KNOWN)
+    assert judgement.matches is False
+    assert [(str(f.criterion), f.actual) for f in judgement.failures] == [(criterion, actual)]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m conntrack --ctstate DNAT -j DROP",
+        "-m conntrack --ctorigdstport 80 -j DROP",
+        "-m addrtype --src-type UNICAST -j DROP",
+        "-m addrtype --dst-type LOCAL --limit-iface-in -j DROP",
+        "-m iprange --src-range nonsense -j DROP",
+        "-m limit --limit 1/sec -j DROP",
+    ],
+)
+def test_what_stays_unknown(rule: str) -> None:
+    assert judge(f"-A INPUT {rule}", KNOWN).matches is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "matches"),
+    [
+        ("-p icmp -m icmp --icmp-type 8 -j DROP", True),
+        ("-p icmp -m icmp --icmp-type 8/0 -j DROP", True),
+        ("-p icmp -m icmp --icmp-type any -j DROP", True),
+        ("-p icmp -m icmp --icmp-type 3/1 -j DROP", False),
+        ("-p icmp -m icmp ! --icmp-type 8 -j DROP", False),
+        ("-p icmp -m icmp --icmp-type echo-request -j DROP", None),
+    ],
+)
+def test_icmp_types(rule: str, matches: bool | None) -> None:
+    assert judge(f"-A INPUT {rule}", PacketFacts(b.icmp())).matches is matches
+
+
+def test_icmpv6_types() -> None:
+    facts = PacketFacts(b.icmp(b.CLIENT6, b.SERVER6, kind=128))
+    assert judge("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -j X", facts).matches is True
+    failed = judge("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 1/4 -j X", facts).failures
+    assert [each.actual for each in failed] == ["128/0"]
+
+
+def test_flags_of_other_protocols_are_not_judged() -> None:
+    facts = PacketFacts(b.udp())
+    assert judge("-A INPUT -m tcp --tcp-flags SYN SYN -j DROP", facts).matches is None

@@ -12,7 +12,8 @@ from ipttrace.event import TraceEvent
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Outcome, Role, TraceResult
 from ipttrace.ports import Armed, TraceRequest
-from ipttrace.session import QUIET, Kernel, Plan, TraceSession
+from ipttrace.session import Kernel, Plan, TraceSession
+from ipttrace.settling import QUIET
 from ipttrace.tracer import Side
 from tests import recordings
 from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules, ScriptedClient

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ipttrace.diagnose import Case, diagnose
+from ipttrace.event import ForeignLog
+from ipttrace.evidence import NOTHING, Scene, Trail
 from ipttrace.netfilter import Backend
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
     ChainHop,
     Diagnosis,
+    DropHop,
     Hop,
     Outcome,
     PacketPath,
@@ -28,8 +31,10 @@ def why(
     *,
     replies: Sequence[PacketPath] = (),
     client: str | None = None,
+    scene: Scene = NOTHING,
+    logged: Sequence[ForeignLog] = (),
 ) -> Diagnosis:
-    return diagnose(Case(path, replies, client, ruleset))
+    return diagnose(Case(path, replies, client, ruleset, scene, logged=logged))
 
 
 def dropped(
@@ -45,3 +50,8 @@ def filter_rule(text: str, chain: str = "INPUT", number: int = 1, **fields: obje
 
 def texts(diagnosis: Diagnosis) -> list[str]:
     return [each.text for each in diagnosis.evidence]
+
+
+def freed(location: str | None = "nf_hook_slow", reason: str = "NETFILTER_DROP") -> Trail:
+    """Return the trail of a packet that the kernel freed there."""
+    return Trail(drops=(DropHop(b.TIME, reason, location),))

@@ -83,3 +83,16 @@ def test_a_ruleset_that_lacks_the_chain_gives_none() -> None:
     ref = ChainRef(Backend.NFT, TableFamily.IP, "filter", "INPUT")
     hop = replace(filter_rule("-j DROP"), chain=ref, hook=Hook.INPUT)
     assert dropped(hop).unmatched == ()
+
+
+def test_the_deciding_chain_is_not_crowded_out() -> None:
+    many = ["-s 10.0.0.0/8 -p tcp --dport 8443 -j ACCEPT"] * 30
+    ruleset = b.ruleset(b.chain("mangle", "INPUT", many), b.chain("filter", "INPUT", many[:2]))
+    path = b.path(
+        b.policy_hop("mangle", "INPUT"),
+        b.policy_hop("filter", "INPUT", Verdict.DROP),
+        outcome=Outcome.DROPPED,
+    )
+    found = why(path, ruleset).unmatched
+    assert len(found) == 10
+    assert [str(each.rule) for each in found[-2:]] == ["filter/INPUT 1", "filter/INPUT 2"]

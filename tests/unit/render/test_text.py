@@ -269,9 +269,12 @@ tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes
   legacy  raw      PREROUTING  policy ACCEPT
   legacy  filter   INPUT 1     -p tcp -m tcp --dport 8443 -j ACCEPT        +1
   nft     inet fw  in 3        tcp dport 8443 counter drop           DROP
-x dropped at fw/in 3: the rule drops tcp dport 8443 [rule-drop]
+x dropped at fw/in 3 by nftables, though filter/INPUT 1 of iptables-legacy accepted it
+  [other-backend-drop]
   a client sees a timeout
-  evidence: the kernel reported that fw/in 3 ended it (reported)
+  evidence: the kernel reported that fw/in 3 ended it (reported); filter/INPUT 1 of iptables-legacy
+    accepted it; every chain of both backends must let a packet pass (inferred); by itself this is a
+    rule-drop (inferred)
   to let it in: nft insert rule inet fw in handle 12 tcp dport 8443 accept
   or delete the rule: nft delete rule inet fw in handle 12
 """)
