@@ -64,7 +64,7 @@ def test_a_table_that_is_not_proved_to_be_full(scene: Scene) -> None:
 
 def test_a_packet_that_conntrack_let_pass_did_not_die_of_it() -> None:
     path = b.path(RAW, b.policy_hop("mangle", "PREROUTING"), outcome=Outcome.DROPPED)
-    assert why(path, scene=full()).cause == "unknown"
+    assert why(path, scene=full()).cause != "conntrack-full"
     path = b.path(b.rule_hop("raw", "PREROUTING", 1, "-j DROP"), outcome=Outcome.DROPPED)
     assert why(path, scene=full()).cause == "rule-drop"
 
@@ -139,7 +139,7 @@ def test_without_nat_it_is_no_hairpin() -> None:
         out_interface="br0",
     )
     scene = Scene(connections=(entry(b.tcp(), state="SYN_SENT"),))
-    assert why(path, scene=scene, client="TIMEOUT").cause == "unknown"
+    assert why(path, scene=scene, client="TIMEOUT").cause != "hairpin-no-masquerade"
 
 
 # ------------------------------------------------------------------- asymmetric-reply
@@ -276,10 +276,10 @@ def test_a_rule_that_is_not_judged_is_not_said_to_match(rule: str) -> None:
     ("rule", "status", "cause"),
     [
         ("-o eth1 -j MASQUERADE", 8, "stale-conntrack"),
-        ("-o eth1 -j MASQUERADE", 24, "unknown"),
+        ("-o eth1 -j MASQUERADE", 24, "remote-silent"),
         ("-o eth1 -j SNAT --to-source 192.0.2.1", 8, "stale-conntrack"),
-        ("-o eth1 -j SNAT --to-source 203.0.113.7", 8, "unknown"),
-        ("-o eth2 -j MASQUERADE", 8, "unknown"),
+        ("-o eth1 -j SNAT --to-source 203.0.113.7", 8, "remote-silent"),
+        ("-o eth2 -j MASQUERADE", 8, "remote-silent"),
     ],
 )
 def test_the_source_that_an_older_entry_kept(rule: str, status: int, cause: str) -> None:

@@ -44,12 +44,12 @@ def test_a_queue_that_nobody_reads(outcome: Outcome) -> None:
 )
 def test_a_queue_that_may_be_read_is_not_blamed(rule: str, queues: frozenset[int] | None) -> None:
     diagnosis = why(queued(rule), scene=Scene(IN_QUEUE, queues=queues))
-    assert diagnosis.cause == "unknown"
+    assert diagnosis.cause not in {"queue-no-listener", "tproxy-no-socket"}
 
 
 def test_a_queue_that_a_later_chain_dropped_for_is_not_blamed() -> None:
     scene = Scene(freed("nft_do_chain"), queues=frozenset())
-    assert why(queued(), scene=scene).cause == "unknown"
+    assert why(queued(), scene=scene).cause not in {"queue-no-listener", "tproxy-no-socket"}
 
 
 def test_one_of_several_queues_that_is_not_read() -> None:

@@ -174,7 +174,8 @@ def test_the_ports_of_a_bridge_stand_behind_it() -> None:
     assert shown(diagnosed(path)) == snapshot("""\
 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes   iptables-legacy, in on br0 (port p1), namespace server
   filter  FORWARD  policy ACCEPT
-> forwarded by br0 (port p2); no answer was seen here
+> forwarded by br0 (port p2), and nothing came back [remote-silent]
+  evidence: no answer and no error came in while it was waited for (inferred)
   to see whether the answer arrives: tcpdump -ni p2 host 198.51.100.1
 """)
 
