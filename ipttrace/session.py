@@ -99,9 +99,9 @@ class TraceSession:
         disarmed: list[Disarmed] = []
         left: list[str] = []
         with ExitStack() as cleaning:
-            cleaning.callback(self._gathering.close)
             for tracer in self._tracers:
                 cleaning.callback(_disarm, tracer, disarmed)
+            cleaning.callback(self._gathering.close)
             cleaning.callback(lambda: left.extend(self._client.finish()))
             flows = tuple(self._client.prepare())
             self._arm(flows)

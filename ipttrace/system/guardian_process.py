@@ -152,6 +152,19 @@ class GuardianProcess:
         while not self._arming.finished and time.monotonic() < deadline:
             pause.wait(RETRY)
             self._arming.take_back()
+        self._remove_trace_instance(deadline, pause)
+
+    def _remove_trace_instance(self, deadline: float, pause: threading.Event) -> None:
+        """Remove what the main process left in tracefs when it was killed: nobody reads it."""
+        from ipttrace.system import tracefs
+
+        while time.monotonic() < deadline:
+            try:
+                tracefs.remove_instance(tracefs.instance_name(self._start.session))
+            except KernelError:
+                pause.wait(RETRY)
+            else:
+                return
 
     def _put_loggers_back(self) -> None:
         """Put nf_log back, unless another session here needs it: then the last one does it."""

@@ -6,25 +6,22 @@ entered the namespace for good.
 
 from __future__ import annotations
 
-import errno
 import socket
-import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 from ipttrace.errors import KernelError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.ruleset import OWN_TABLE, TAG
-from ipttrace.system import commands, legacy_rules, nft_rules, presence
+from ipttrace.system import commands, legacy_rules, nft_rules, presence, tracefs
 from ipttrace.system.nft_netlink import NftObject
 
 DEVICE = "iptt"
 """Devices of ours start so."""
 
-INSTANCES = Path("/sys/kernel/tracing/instances")
+
 SETTING_UP = 10.0
 """Seconds within which a session that made a trace instance has opened it."""
-
 
 IsDead = Callable[[str], bool]
 
@@ -43,7 +40,7 @@ def sweep(session: str | None, notify: Callable[[str], None]) -> list[str]:
             for family in PacketFamily:
                 nft_rules.remove(family, None)
     if session is None:
-        removed += _devices(living) + _trace_instances()
+        removed += _devices(living) + _trace_instances(living)
     return removed
 
 
@@ -92,23 +89,16 @@ def _devices(living: set[str]) -> list[str]:
     return [f"device {name}" for name in names]
 
 
-def _trace_instances() -> list[str]:
-    """Remove trace instances that nobody reads: one in use is busy (instance_rmdir, trace.c)."""
+def _trace_instances(living: set[str]) -> list[str]:
+    """Remove the trace instances of dead sessions.
+
+    A session of another namespace may live: one that it reads is busy (instance_rmdir, trace.c).
+    """
     removed: list[str] = []
-    found = sorted(INSTANCES.glob(f"{OWN_TABLE}*")) if INSTANCES.is_dir() else []
-    for instance in filter(_is_old, found):
-        try:
-            instance.rmdir()
-        except OSError as error:
-            if error.errno in {errno.EBUSY, errno.ENOENT}:
-                continue
-            raise KernelError(f"cannot remove {instance}: {error.strerror}") from error
-        removed.append(f"trace instance {instance.name}")
+    for name in tracefs.instances(older_than=SETTING_UP):
+        if name.removeprefix(OWN_TABLE) in living:
+            continue
+        with suppress(KernelError):
+            if tracefs.remove_instance(name):
+                removed.append(f"trace instance {name}")
     return removed
-
-
-def _is_old(instance: Path) -> bool:
-    try:
-        return time.time() - instance.stat().st_mtime > SETTING_UP
-    except OSError:
-        return False

@@ -111,11 +111,20 @@ def instance_name(session: str) -> str:
     return OWN_TABLE + session
 
 
-def instances() -> list[str]:
-    """Return the names of the instances of ours; none where tracefs cannot be reached."""
+def instances(older_than: float = 0.0) -> list[str]:
+    """Return the names of the instances of ours that are older than so many seconds.
+
+    None where tracefs cannot be reached.
+    """
+    latest = time.time() - older_than
     with suppress(OSError), _opened() as directory:
-        return [name for name in _names(directory.descriptor, INSTANCES) if is_ours(name)]
+        names = [name for name in _names(directory.descriptor, INSTANCES) if is_ours(name)]
+        return [name for name in names if _made(directory.descriptor, name) <= latest]
     return []
+
+
+def _made(directory: int, name: str) -> float:
+    return os.stat(f"{INSTANCES}/{name}", dir_fd=directory).st_mtime
 
 
 def is_ours(name: str) -> bool:
