@@ -18,6 +18,8 @@ class Result:
     test: str
     outcome: str
     seconds: float
+    words: str
+    """What pytest said of a failure."""
 
     @property
     def file(self) -> str:
@@ -32,15 +34,21 @@ def read_ledger(path: Path) -> list[Result]:
 
 
 def _results(records: Iterable[dict[str, str | float]]) -> Iterator[Result]:
-    phases: dict[str, list[tuple[str, float]]] = {}
+    phases: dict[str, list[dict[str, str | float]]] = {}
     for record in records:
         test = str(record["test"])
-        phases.setdefault(test, []).append((str(record["outcome"]), float(record["seconds"])))
+        phases.setdefault(test, []).append(record)
         if record["phase"] in ("teardown", "collect"):
-            done = phases.pop(test)
-            yield Result(
-                test, max((each for each, _ in done), key=RANK.index), sum(s for _, s in done)
-            )
+            yield _result(test, phases.pop(test))
+
+
+def _result(test: str, phases: list[dict[str, str | float]]) -> Result:
+    return Result(
+        test,
+        max((str(each["outcome"]) for each in phases), key=RANK.index),
+        sum(float(each["seconds"]) for each in phases),
+        "\n".join(str(each["words"]) for each in phases if each["words"]),
+    )
 
 
 def table(results: Iterable[Result]) -> list[str]:
