@@ -232,7 +232,11 @@ def test_what_a_verdict_map_decided_is_shown(firewall: Pair) -> None:
         ("DROP", "vmap"),
         ("GOTO", "aside"),
     ]
-    assert [hop_effects(hop) for hop in hops] == [("JUMP open",), ("DROP",), ("GOTO aside",)]
+    assert [hop_effects(hop) for hop in hops] == [
+        ("JUMP open by 5000",),
+        ("DROP by 5001",),
+        ("GOTO aside by 5002",),
+    ]
     lines = path_lines(watching.paths[0], color=False, width=120)
     assert [line for line in lines if "vmap @services" in line and "JUMP open" in line]
 
