@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ def load() -> ModuleType:
     """Return the module; ImportError or OSError where it or its libraries are not to be found."""
     if "iptc" not in sys.modules:
         with _quickly_found():
-            import iptc  # noqa: F401
+            import iptc
+        iptc.util._insert_ko = _insert_module
     return sys.modules["iptc"]
 
 
@@ -78,6 +80,12 @@ def extensions() -> dict[str, str]:
     mapped = (line.split(maxsplit=5)[-1] for line in MAPPED.read_text().splitlines())
     directory = next(Path(path) for path in mapped if f"/{library}" in path).parent / "xtables"
     return {EXTENSIONS: str(directory)} if directory.is_dir() else {}
+
+
+def _insert_module(modprobe: str, name: str) -> tuple[int, bytes]:
+    """Do what the library's own function does, and leave no pipe open."""
+    done = subprocess.run([modprobe, name], stderr=subprocess.PIPE, check=False)
+    return done.returncode, done.stderr
 
 
 def _opens(library: str) -> bool:
