@@ -31,6 +31,10 @@ WRAPPER = "xtwrapper"
 EXTENSIONS = "XTABLES_LIBDIR"
 """Where libxtables looks for its matches and targets (iptables(8), environment)."""
 
+MODULES = Path("/proc/modules")
+"""Absent in a kernel that knows no modules."""
+
+MODPROBE = Path("/proc/sys/kernel/modprobe")
 MAPPED = Path("/proc/self/maps")
 
 _search = ctypes.util.find_library
@@ -41,7 +45,7 @@ def load() -> ModuleType:
     if "iptc" not in sys.modules:
         with _quickly_found():
             import iptc
-        iptc.util._insert_ko = _insert_module
+        iptc.util._load_ko = _insert_module
     return sys.modules["iptc"]
 
 
@@ -82,9 +86,15 @@ def extensions() -> dict[str, str]:
     return {EXTENSIONS: str(directory)} if directory.is_dir() else {}
 
 
-def _insert_module(modprobe: str, name: str) -> tuple[int, bytes]:
-    """Do what the library's own function does, and leave no pipe open."""
-    done = subprocess.run([modprobe, name], stderr=subprocess.PIPE, check=False)
+def _insert_module(name: str) -> tuple[int, bytes]:
+    """Do what the library's own function does, and leave no file or pipe open."""
+    try:
+        modprobe = MODPROBE.read_text().strip() if MODULES.exists() else ""
+        if not modprobe:
+            return 0, b""
+        done = subprocess.run([modprobe, name], stderr=subprocess.PIPE, check=False)
+    except OSError as error:
+        return 1, str(error).encode()
     return done.returncode, done.stderr
 
 

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Self
 
 from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.system.ipv6_addresses import all_in_use
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
 from tests.waiting import wait_until
-
-IFA_F_TENTATIVE = 0x40
-"""uapi/linux/if_addr.h; the fifth column of /proc/net/if_inet6."""
 
 INTERFACE = "eth0"
 """The name of both ends of a pair, each in its own namespace."""
@@ -128,20 +126,26 @@ def build_pair(namespaces: Namespaces) -> Pair:
 
 
 def wait_for_ipv6(end: Endpoint) -> None:
-    """Return once `end` answers neighbour solicitations: its link-local address is in use.
+    """Return once `end` answers neighbour solicitations: its addresses are in use, link-local too.
 
     The kernel adds it when linkwatch tells of the carrier, up to a second after `link set up`;
     asking for the link makes it do so at once where rtnl_getlink calls linkwatch_sync_dev.
     """
     end.run("ip", "link", "show", "dev", end.interface)
-    wait_until(lambda: _link_local_in_use(end), what=f"IPv6 ready in {end.netns}")
+    wait_until(lambda: _has_link_local(end), what=f"a link-local address in {end.netns}")
+    wait_for_addresses(end.netns)
 
 
-def _link_local_in_use(end: Endpoint) -> bool:
+def _has_link_local(end: Endpoint) -> bool:
     table = Path("/proc/thread-self/net/if_inet6")
     rows = [line.split() for line in in_namespace(end.netns).run(table.read_text).splitlines()]
-    ours = [row for row in rows if row[5] == end.interface and row[0].startswith("fe80")]
-    return any(int(row[4], 16) & IFA_F_TENTATIVE == 0 for row in ours)
+    return any(row[5] == end.interface and row[0].startswith("fe80") for row in rows)
+
+
+def wait_for_addresses(netns: str) -> None:
+    """Return once packets to each of the IPv6 addresses there are taken, `nodad` or not."""
+    inside = in_namespace(netns)
+    wait_until(lambda: inside.run(all_in_use), what=f"IPv6 addresses in use in {netns}")
 
 
 @dataclass(frozen=True, slots=True)

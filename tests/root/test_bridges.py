@@ -21,7 +21,7 @@ from ipttrace.path import ChainHop, Outcome, PacketPath, Role, TraceResult, Wire
 from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.text import path_lines
-from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run
+from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run, wait_for_addresses
 from tests.root.switched import Switched, build_switched, call_iptables
 from tests.waiting import wait_until
 
@@ -119,6 +119,7 @@ def give_address(row: Switched, family: PacketFamily) -> str:
     """Give the bridge an address in the server's network, and a way back to the client."""
     bits, nodad = ("24", []) if family is V4 else ("64", ["nodad"])
     run("ip", "-n", row.switch, "address", "add", f"{HOST[family]}/{bits}", "dev", "br0", *nodad)
+    wait_for_addresses(row.switch)
     gateway = row.outside.address(family)
     version = "-4" if family is V4 else "-6"
     run("ip", "-n", row.switch, version, "route", "add", "default", "via", gateway)

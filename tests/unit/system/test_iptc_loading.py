@@ -6,6 +6,7 @@ import ctypes.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,19 @@ def test_a_library_that_is_there_is_not_searched_for(monkeypatch: pytest.MonkeyP
     found = iptc_loading.find("c")
     assert found is not None
     assert ctypes.CDLL(found).getpid() == os.getpid()
+
+
+def test_a_module_is_loaded_by_the_kernels_own_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MODULES", "MODPROBE"):
+        monkeypatch.setattr(iptc_loading, name, tmp_path / name)
+    assert iptc_loading._insert_module("ip_tables") == (0, b""), "all is built in"
+    (tmp_path / "MODULES").touch()
+    status, said = iptc_loading._insert_module("ip_tables")
+    assert (status, b"MODPROBE" in said) == (1, True), "the setting cannot be read"
+    program = tmp_path / "modprobe"
+    program.write_text("#!/bin/sh\necho no $1 >&2\nexit 3\n")
+    program.chmod(0o755)
+    (tmp_path / "MODPROBE").write_text(f"{program}\n")
+    assert iptc_loading._insert_module("ip_tables") == (3, b"no ip_tables\n")
