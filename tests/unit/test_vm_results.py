@@ -47,14 +47,19 @@ def test_the_table_has_a_line_a_file_then_what_failed_and_what_was_left_out(
     tmp_path: Path,
 ) -> None:
     read = results.read_ledger(write(tmp_path / "ledger"))
-    assert results.report(read, {"tests/root/test_slow.py": "ten minutes"}) == [
+    left_out = {"test_a": "ten minutes", "test_b": "speed", "test_c": "ten minutes"}
+    assert results.report(read, left_out) == [
         "                        passed  failed  skipped  seconds",
         "tests/root/test_bad.py       0       1        0        0",
         "tests/root/test_lab.py       1       1        0       14",
         "all                          1       2        0       14",
         "FAILED    tests/root/test_lab.py::test_b[x]",
         "FAILED    tests/root/test_bad.py",
-        "left out  tests/root/test_slow.py: ten minutes",
+        "left out  ten minutes:",
+        "          test_a",
+        "          test_c",
+        "left out  speed:",
+        "          test_b",
     ]
 
 

@@ -2,8 +2,8 @@
 
 An emulated processor takes three seconds to import what a guardian needs, and most tests have one
 or more of them.  A fork has it all.  What it does afterwards is the same: `guardian_process.main`
-in a session of its own, with no file open but those that it was given.  The tests of the guardian
-itself, and those that run `ipttrace` as a command, start real ones.
+in a session of its own, with no file open but those that it was given.  Tests that run `ipttrace`
+as a command, or kill a process that has a guardian, start real ones.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import pytest
 import ipttrace.system.leftovers  # noqa: F401 - it is imported when it is needed
 from ipttrace.system import guardian, guardian_process, legacy_rules
 
-REAL = ("test_guardian",)
-"""Modules of tests whose guardians are programs of their own."""
+REAL = frozenset({"test_half_failed_arming_leaves_nothing"})
+"""Tests whose guardian is to be started with another environment."""
 
 HIGHEST = os.sysconf("SC_OPEN_MAX")
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def forked_guardians(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the guardians of this test."""
-    if request.module.__name__.rpartition(".")[2] in REAL:
+    if request.function.__name__ in REAL:
         return
     names = {"Popen": ForkedGuardian}
     names |= {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}

@@ -77,11 +77,11 @@ def _row(name: str, results: list[Result]) -> str:
 def report(results: list[Result], left_out: Mapping[str, str]) -> list[str]:
     """Return the table, what failed, and what was left out and why."""
     failed = [result.test for result in results if result.outcome == "failed"]
-    return [
-        *table(results),
-        *(f"FAILED    {test}" for test in failed),
-        *(f"left out  {test}: {why}" for test, why in left_out.items()),
-    ]
+    lines = [*table(results), *(f"FAILED    {test}" for test in failed)]
+    for why in dict.fromkeys(left_out.values()):
+        lines.append(f"left out  {why}:")
+        lines += [f"          {test}" for test, reason in left_out.items() if reason == why]
+    return lines
 
 
 def loaded(before: str, after: str) -> list[str]:
