@@ -209,6 +209,16 @@ SAVE_PROGRAMS = ("iptables-legacy-save", "ip6tables-legacy-save")
 LOG_SETTINGS = Path("/proc/sys/net/netfilter")
 
 
+def load_loggers() -> None:
+    """Load the kernel log's logger, where it is a module, before anything is looked at.
+
+    Loading it sets the loggers of the namespaces that are there, the first one too, and the first
+    LOG rule or trace would do it (nf_log_syslog_init in net/netfilter/nf_log_syslog.c).
+    """
+    if Path("/proc/modules").exists():
+        run("modprobe", "nf_log_syslog")
+
+
 def first_namespace() -> dict[str, str]:
     """Return what no test may change in the namespace that the tests run in."""
     state = {program: _rules(run(program)) for program in SAVE_PROGRAMS}

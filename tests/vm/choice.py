@@ -46,7 +46,7 @@ LEFT_OUT = {
 """By the function's name: why it is not run."""
 
 TWICE = frozenset({"test_every_hop_is_the_kernels"})
-"""Random rules: two sets, as far apart as can be."""
+"""Random rules: two sets of parameters that have none in common."""
 
 
 def function_of(test: str) -> str:
@@ -66,8 +66,15 @@ def _of_one(function: str, tests: list[str]) -> Iterable[str]:
     name = function.rpartition("::")[2]
     if name in LEFT_OUT:
         return ()
-    first = zlib.crc32(name.encode()) % len(tests)
-    return (tests[first], tests[first - len(tests) // 2]) if name in TWICE else (tests[first],)
+    first = tests[zlib.crc32(name.encode()) % len(tests)]
+    if name not in TWICE:
+        return (first,)
+    words = _parameters(first)
+    return (first, *[test for test in tests if not words & _parameters(test)][:1])
+
+
+def _parameters(test: str) -> set[str]:
+    return set(test.partition("[")[2].rstrip("]").split("-"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
