@@ -9,7 +9,7 @@ from enum import StrEnum
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, ChainRef, Hook, RuleRef, Verdict
 from ipttrace.packet import PacketSummary
-from ipttrace.ruleset import Counter
+from ipttrace.ruleset import Counter, MapElement
 
 
 class Outcome(StrEnum):
@@ -66,6 +66,8 @@ class ChainHop:
     counter: Counter | None = None
     """By how much the rule's counter rose in the window, by all traffic."""
     changes: tuple[Change, ...] = ()
+    element: MapElement | None = None
+    """Of the rule's verdict map, the one that the packet met."""
 
     @property
     def ref(self) -> RuleRef:

@@ -21,7 +21,7 @@ from ipttrace.netfilter import (
 from ipttrace.own_table import OWN_CHAINS
 from ipttrace.packet import PacketSummary, agree
 from ipttrace.path import ChainHop, Change
-from ipttrace.ruleset import OWN_TABLE, Chain, Counter, Place, Rule, Ruleset
+from ipttrace.ruleset import OWN_TABLE, Chain, Counter, MapElement, Place, Rule, Ruleset
 from ipttrace.targets import may_change, verdict_of
 
 Base = tuple[Backend, TableFamily, str, Hook]
@@ -197,7 +197,7 @@ def _rewrites_headers(rule: Rule | None) -> bool:
 class Step:
     """A station that a packet met: a hop in the making."""
 
-    __slots__ = ("changes", "hook", "priority", "station", "target", "time")
+    __slots__ = ("changes", "element", "hook", "priority", "station", "target", "time")
 
     def __init__(self, station: Station, time: float, hook: Hook | None, priority: int) -> None:
         self.station = station
@@ -207,6 +207,7 @@ class Step:
         self.changes: tuple[Change, ...] = ()
         self.target: str | None = None
         """The chain that an nft rule led to: a verdict map's rule does not tell."""
+        self.element: MapElement | None = None
 
     def hop(self, counter: Counter | None) -> ChainHop:
         """Return the hop; `counter` is by how much the rule's counter rose."""
@@ -225,6 +226,7 @@ class Step:
             self.target or (rule.target if rule else None),
             counter,
             self.changes,
+            self.element,
         )
 
 

@@ -66,6 +66,15 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
+class MapElement:
+    """One line of a verdict map of native nft, as nft writes it."""
+
+    key: str
+    verdict: str
+    """`drop`, `jump CHAIN`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule, as its own tool writes it."""
 
@@ -82,6 +91,8 @@ class Rule:
     counter: Counter | None = None
     handle: int | None = None
     """nft only."""
+    elements: tuple[MapElement, ...] = ()
+    """Of its verdict map."""
 
     @property
     def own(self) -> bool:

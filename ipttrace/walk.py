@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ipttrace.event import TraceEvent
 from ipttrace.jumpstack import next_place
+from ipttrace.mapped import matched_element
 from ipttrace.netfilter import (
     FATAL_VERDICTS,
     INET_HOOKS,
@@ -330,6 +331,9 @@ class Walk:
         if not station.hidden:
             step = Step(station, event.time, station.hook or self.hook, self.priority)
             step.changes, step.target = changes, event.target_chain
+            if station.rule is not None and station.rule.elements:
+                led = event.verdict, event.target_chain
+                step.element = matched_element(station.rule, *led, self.packet)
             self.hops.append(step)
             if event.backend is Backend.NFT:
                 self.mark_from += 1

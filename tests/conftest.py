@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, and the gate before tests that need root."""
+"""What all tests share: the gate before tests that need root."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 ROOT_TESTS = Path(__file__).parent / "root"
-
-settings.register_profile("fast", max_examples=60, deadline=None, derandomize=True)
-settings.register_profile("deep", max_examples=5000, deadline=None, print_blob=True)
-settings.load_profile(os.environ.get("IPTTRACE_HYPOTHESIS", "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,4 +40,5 @@ fi
 
 [ $# != 0 ] || set -- tests/root
 say "tests on Linux $(uname -r), $(iptables -V), $(nft -v)"
-IPTTRACE_REQUIRE_ROOT=1 exec .venv/bin/python -m pytest --inline-snapshot=disable "$@"
+export IPTTRACE_REQUIRE_ROOT=1 INLINE_SNAPSHOT_DEFAULT_FLAGS=disable
+exec .venv/bin/python -m pytest "$@"

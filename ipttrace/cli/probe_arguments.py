@@ -50,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         help="raw: a TRACE rule in the raw table (default); owner: an nft table of our own that "
         "the kernel removes whatever happens to us",
     )
-    how.add_argument("--evidence", choices=("all", "none"), default="all", help=argparse.SUPPRESS)
+    how.add_argument(
+        "--evidence",
+        choices=("all", "none"),
+        default="all",
+        help="none: only what the chains report, nothing of the kernel's events and tables",
+    )
     how.add_argument(
         "--wait", type=float, default=2.0, metavar="S", help="seconds at most; default 2"
     )

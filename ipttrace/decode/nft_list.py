@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from ipttrace.decode import nft_maps
 from ipttrace.netfilter import Backend, ChainRef, Hook, TableFamily, Verdict
-from ipttrace.ruleset import TAG, Chain, Rule, Ruleset
+from ipttrace.ruleset import TAG, Chain, MapElement, Rule, Ruleset
 
 VERDICT_WORDS = frozenset(
     {
@@ -75,17 +76,32 @@ class _OpenChain:
 
 
 def decode_nft_list(text: str) -> Ruleset:
-    """Return the chains of every table in `text`."""
+    """Return the chains of every table in `text`; nft lists a table's maps before its chains."""
     chains: dict[ChainRef, Chain] = {}
     table: tuple[TableFamily, str] | None = None
+    maps: dict[str, tuple[MapElement, ...]] = {}
     lines = iter(text.split("\n"))
     for line in lines:
         if line.startswith(("table ", "}")):
             table = _table(line)
+            maps = {}
+        elif table is not None and (match := nft_maps.MAP.match(line)):
+            maps[match[1]] = nft_maps.named_elements(_body(lines))
         elif table is not None and (match := _CHAIN.match(line)):
             ref = ChainRef(Backend.NFT, *table, match[1])
-            chains[ref] = _read_chain(ref, _body(lines))
+            chains[ref] = _mapped(_read_chain(ref, _body(lines)), maps)
     return Ruleset(chains)
+
+
+def _mapped(chain: Chain, maps: nft_maps.Maps) -> Chain:
+    """Return a chain whose rules know the elements of their verdict maps."""
+    if not any(rule.target == "vmap" for rule in chain.rules):
+        return chain
+    elements = (nft_maps.rule_elements(rule.text, maps) for rule in chain.rules)
+    rules = (
+        replace(rule, elements=found) for rule, found in zip(chain.rules, elements, strict=True)
+    )
+    return replace(chain, rules=tuple(rules))
 
 
 def merge_nft(saved: Ruleset, listed: Ruleset) -> Ruleset:

@@ -82,6 +82,8 @@ class ChainHopRecord(Struct, frozen=True, tag_field="kind", tag="chain"):
     basis: Basis
     counter: CounterFields | None
     changes: dict[str, tuple[str | int | None, str | int | None]]
+    map_key: str | None
+    """The key of the rule's verdict map that the packet met, where it has one and that is known."""
 
 
 class RouteHopRecord(Struct, frozen=True, tag_field="kind", tag="route"):

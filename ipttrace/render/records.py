@@ -244,6 +244,7 @@ def _chain_hop(hop: ChainHop) -> types.ChainHopRecord:
         basis=hop.basis,
         counter=_counter(hop.counter),
         changes=_changes(hop.changes),
+        map_key=hop.element.key if hop.element is not None else None,
     )
 
 

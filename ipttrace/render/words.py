@@ -151,7 +151,7 @@ def hop_effects(hop: ChainHop) -> tuple[str, ...]:
     """Return the changes and the verdict of a hop, as far as its rule's text does not say it."""
     changes = tuple(change_words(change) for change in hop.changes)
     if hop.verdict in STOPS:
-        return (*changes, str(hop.verdict))
+        return (*changes, " ".join([str(hop.verdict), *_by(hop)]))
     if _is_verdict_map(hop.rule or ""):
         return (*changes, *_mapped(hop))
     if hop.event is TraceKind.RULE and hop.basis is Basis.UNKNOWN:
@@ -168,8 +168,13 @@ def _mapped(hop: ChainHop) -> tuple[str, ...]:
     if hop.verdict is None or hop.verdict is Verdict.CONTINUE:
         return ()
     leads = hop.verdict in (Verdict.JUMP, Verdict.GOTO)
-    words = [str(hop.verdict), clean_text(hop.target or "")] if leads else [str(hop.verdict)]
+    words = [str(hop.verdict), *([clean_text(hop.target or "")] if leads else []), *_by(hop)]
     return (" ".join(words),)
+
+
+def _by(hop: ChainHop) -> list[str]:
+    """Return `by 8080`, where the element of the verdict map is known."""
+    return [f"by {clean_text(hop.element.key)}"] if hop.element is not None else []
 
 
 def change_words(change: Change) -> str:

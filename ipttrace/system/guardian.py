@@ -130,8 +130,7 @@ class Guardian:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
-                # Without this setuptools' stand-in for distutils doubles python-iptables' import.
-                env={**os.environ, "LC_ALL": "C", "SETUPTOOLS_USE_DISTUTILS": "stdlib"},
+                env={**os.environ, "LC_ALL": "C"},
             )
         except BaseException:
             ours.close()

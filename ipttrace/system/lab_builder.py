@@ -16,13 +16,13 @@ from typing import Any
 from ipttrace.errors import KernelError
 from ipttrace.lab.topology import End, Host, Link, Route, Topology, words_of
 from ipttrace.netfilter import Backend
-from ipttrace.system import commands
+from ipttrace.system import commands, ipv6_addresses
 from ipttrace.system.addresses import rtnetlink
 from ipttrace.system.namespaces import NAMED, Namespace
 from ipttrace.system.netns_files import create_namespace
 from ipttrace.system.services import Keeper
 
-IFA_F_NODAD, IFA_F_TENTATIVE = 0x02, 0x40
+IFA_F_NODAD = 0x02
 """uapi/linux/if_addr.h."""
 READY_TIMEOUT = 5.0
 """Seconds in which links must be up and IPv6 addresses usable."""
@@ -158,7 +158,7 @@ def _route_words(ipr: Any, route: Route) -> dict[str, Any]:
 
 
 def _wait_until_ready(ipr: Any) -> None:
-    """Return when every link has its qdisc (operstate) and no IPv6 address is tentative.
+    """Return when every link has its qdisc (operstate) and every IPv6 address is in use.
 
     Before that the kernel drops what is sent (noop_enqueue), or does not take the address.
     """
@@ -172,11 +172,7 @@ def _wait_until_ready(ipr: Any) -> None:
 
 def _ready(ipr: Any) -> bool:
     states = {link.get("operstate") for link in ipr.get_links() if link["index"] != 1}
-    if states - {"UP"}:
-        return False
-    table = Path("/proc/thread-self/net/if_inet6")
-    lines = table.read_text().splitlines() if table.exists() else []
-    return not any(int(line.split()[4], 16) & IFA_F_TENTATIVE for line in lines)
+    return not states - {"UP"} and ipv6_addresses.all_in_use()
 
 
 def _add_rules(host: Host, namespace: Namespace, backend: Backend) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ipttrace.errors import KernelError, NotSupportedError
 from ipttrace.netfilter import Backend, ChainRef, PacketFamily
-from ipttrace.system import comments, file_lock
+from ipttrace.system import comments, file_lock, iptc_loading
 from ipttrace.system.trace_rule import TraceRule
 
 TABLE = "raw"
@@ -55,15 +55,15 @@ def tables(family: PacketFamily) -> tuple[str, ...]:
         return ()
 
 
-def preload() -> None:
-    """Import python-iptables; ImportError where its libraries are not to be found.
+def preload() -> Any:
+    """Import python-iptables and return it; ImportError where its libraries are not to be found.
 
     To tell a target from a chain the library opens each table of `ALL`, which makes the kernel
     create it: `nat` would switch connection tracking on.
     """
-    import iptc
-
+    iptc: Any = iptc_loading.load()
     iptc.Table.ALL = iptc.Table6.ALL = [TABLE]
+    return iptc
 
 
 def base_chains(family: PacketFamily) -> frozenset[ChainRef]:
@@ -123,9 +123,7 @@ def _commit(
     family: PacketFamily, change: Callable[[Any, Any], bool | None], what: str, notify: Notify
 ) -> None:
     """Read the table, change it, write it back; again if somebody else was faster."""
-    import iptc
-
-    preload()
+    iptc = preload()
     deadline = time.monotonic() + COMMIT_WAIT
     with xtables_lock(what, notify):
         while True:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
+from ipttrace.netfilter import Backend
 from tests.bench.figures import OURS, Figure
 from tests.bench.load import PORT as STREAM_PORT
 from tests.bench.load import add_rules, send
@@ -21,7 +23,12 @@ from tests.bench.waiting_time import (
     seconds_to_answer,
     seconds_to_end,
 )
+from tests.bench.watching import RATE as WATCHED_RATE
+from tests.bench.watching import TCPDUMP, WATCH, Cost, add_watched_rules, cost
 from tests.root.kernel import Listeners, Namespaces, build_pair
+from tests.root.mixed_traffic import know_each_other
+
+S = TypeVar("S")
 
 RATE = 1500
 """Packets a second."""
@@ -36,13 +43,13 @@ def progress(text: str) -> None:
 
 
 def interleaved(
-    programs: Mapping[str, Callable[[], float | None]], runs: int, what: str
-) -> dict[str, list[float]]:
+    programs: Mapping[str, Callable[[], S | None]], runs: int, what: str
+) -> dict[str, list[S]]:
     """Run every program once, then all again, so that no one has a quiet machine to itself.
 
     A program that could not be measured in any run is left out.
     """
-    samples: dict[str, list[float]] = {program: [] for program in programs}
+    samples: dict[str, list[S]] = {program: [] for program in programs}
     for run in range(runs):
         for program, measure in programs.items():
             progress(f"{what}, run {run + 1} of {runs}: {program}")
@@ -52,7 +59,7 @@ def interleaved(
     return {program: found for program, found in samples.items() if found}
 
 
-def cpu_per_hop(runs: int, seconds: float) -> Figure:
+def cpu_per_hop(runs: int, seconds: float) -> list[Figure]:
     """Measure the CPU time of each reader for one reported hop."""
     with Namespaces("bench") as made, Listeners() as listen:
         pair = build_pair(made)
@@ -80,10 +87,34 @@ def cpu_per_hop(runs: int, seconds: float) -> Figure:
         turns = {program: lambda name=program: measure_alive(name) for program in PROGRAMS}
         samples = interleaved(turns, runs, "CPU per hop")
     peer = median(samples["nft monitor trace"])
-    return Figure(f"CPU per reported hop at {RATE} packets/s", "us", samples, target=peer)
+    return [Figure(f"CPU per reported hop at {RATE} packets/s", "us", samples, target=peer)]
 
 
-def probe_seconds(runs: int) -> Figure:
+def watch_cost(runs: int, seconds: float) -> list[Figure]:
+    """Measure what a watch of all packets costs at its default limit, while very many come."""
+    with Namespaces("bench") as made, Listeners() as listen:
+        pairs = {backend: build_pair(made) for backend in Backend}
+        for backend, pair in pairs.items():
+            know_each_other(pair)
+            add_watched_rules(pair, backend)
+            listen(pair.server.netns, pair.server.ipv4, STREAM_PORT, "udp")
+        nft, legacy = pairs[Backend.NFT], pairs[Backend.LEGACY]
+        turns: dict[str, Callable[[], Cost]] = {
+            OURS: lambda: cost(WATCH, nft, seconds),
+            "rules of iptables-legacy": lambda: cost(WATCH, legacy, seconds),
+            "tcpdump of all packets": lambda: cost(TCPDUMP, nft, seconds),
+        }
+        samples = interleaved(turns, runs, "watch")
+    core = {name: [each.core for each in costs] for name, costs in samples.items()}
+    memory = {name: [each.memory for each in costs] for name, costs in samples.items()}
+    what = f"a watch of {WATCHED_RATE:,} packets/s at its default limit"
+    return [
+        Figure(what, "% of a core", core, target=5),
+        Figure(what, "MiB at most", memory, target=100),
+    ]
+
+
+def probe_seconds(runs: int) -> list[Figure]:
     """Measure how long a cold probe takes to its answer, with rules and without."""
     with Namespaces("bench") as made, Listeners() as listen:
         ruled, bare = build_pair(made), build_pair(made)
@@ -99,17 +130,17 @@ def probe_seconds(runs: int) -> Figure:
             ),
         }
         samples = interleaved(turns, runs, "probe")
-    return Figure("a cold probe to its answer", "s", samples, target=0.8)
+    return [Figure("a cold probe to its answer", "s", samples, target=0.8)]
 
 
-def help_seconds(runs: int) -> Figure:
+def help_seconds(runs: int) -> list[Figure]:
     """Measure how long `ipttrace --help` takes."""
     turns = {
         OURS: lambda: seconds_to_end(IPTTRACE, "--help"),
         "python -c pass": lambda: seconds_to_end(sys.executable, "-c", "pass"),
         "nft --version": lambda: seconds_to_end("nft", "--version"),
     }
-    return Figure("ipttrace --help", "s", interleaved(turns, runs, "help"), target=0.15)
+    return [Figure("ipttrace --help", "s", interleaved(turns, runs, "help"), target=0.15)]
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -117,7 +148,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="runs of each program (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of the stream (4)")
-    parser.add_argument("--only", choices=["cpu", "probe", "help"], help="measure only this")
+    parser.add_argument(
+        "--only", choices=["cpu", "watch", "probe", "help"], help="measure only this"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     return parser.parse_args(words)
 
@@ -125,13 +158,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, print the tables, write the file."""
     words = parse()
-    measures: dict[str, Callable[[], Figure]] = {
+    measures: dict[str, Callable[[], list[Figure]]] = {
         "cpu": lambda: cpu_per_hop(words.runs, words.seconds),
+        "watch": lambda: watch_cost(words.runs, words.seconds),
         "probe": lambda: probe_seconds(words.runs),
         "help": lambda: help_seconds(words.runs),
     }
     chosen = [words.only] if words.only else list(measures)
-    figures = [measures[name]() for name in chosen]
+    figures = [figure for name in chosen for figure in measures[name]()]
     print(
         f"kernel {platform.release()}, Python {platform.python_version()}, medians of {words.runs}"
     )

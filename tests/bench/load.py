@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ipttrace.netfilter import Backend, PacketFamily
 from tests.root.kernel import Iptables, Pair, in_namespace
@@ -31,16 +33,25 @@ def add_rules(pair: Pair) -> None:
 
 def send(pair: Pair, rate: int, seconds: float) -> int:
     """Send `rate` packets a second from the client's namespace; return how many went out."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.sender",
-        pair.server.ipv4,
-        str(PORT),
-        str(rate),
-        str(seconds),
-    ]
-    done = in_namespace(pair.client.netns).run(
-        lambda: subprocess.run(command, capture_output=True, text=True, check=True)
-    )
-    return int(done.stdout)
+    with stream(pair, rate, seconds) as sender:
+        return ended(sender)[0]
+
+
+@contextmanager
+def stream(pair: Pair, rate: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Send in the background of a block; what is not sent at its end is not sent any more."""
+    what = [pair.server.ipv4, str(PORT), str(rate), str(seconds)]
+    command = [sys.executable, "-m", "tests.bench.sender", *what]
+    with in_namespace(pair.client.netns).run(
+        lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    ) as sender:
+        try:
+            yield sender
+        finally:
+            sender.terminate()
+
+
+def ended(sender: subprocess.Popen[str]) -> tuple[int, float]:
+    """Wait for the end of a stream; return how many packets went out, and how many a second."""
+    packets, rate = sender.communicate()[0].split()
+    return int(packets), float(rate)

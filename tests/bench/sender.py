@@ -1,6 +1,7 @@
 """Sends numbered UDP packets at a steady rate, pinned to the first CPU.
 
 Runs as a program of its own, so that its CPU time is nobody else's: ADDRESS PORT RATE SECONDS.
+Prints how many went out, and how many a second that were.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import sys
 import time
 
 
-def send(address: str, port: int, rate: int, seconds: float) -> int:
-    """Send `rate` packets a second to `address`; return how many went out."""
+def send(address: str, port: int, rate: int, seconds: float) -> tuple[int, float]:
+    """Send `rate` packets a second to `address`; return how many went out, and their true rate."""
     total = int(rate * seconds)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.connect((address, port))
@@ -23,10 +24,10 @@ def send(address: str, port: int, rate: int, seconds: float) -> int:
             if ahead > 0:
                 select.select([], [], [], ahead)
             opened.send(number.to_bytes(8, "big"))
-    return total
+    return total, total / (time.monotonic() - begin)
 
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, {0})
     address, port, rate, seconds = sys.argv[1:]
-    print(send(address, int(port), int(rate), float(seconds)))
+    print(*send(address, int(port), int(rate), float(seconds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.root.kernel import (
     build_pair,
     first_namespace,
     kernel_log_settings,
+    load_loggers,
 )
 from tests.waiting import wait_until
 
@@ -26,11 +28,16 @@ def untouched_first_namespace() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    load_loggers()
     with kernel_log_settings():
         before = first_namespace()
     yield
     with kernel_log_settings():
-        wait_until(lambda: first_namespace() == before, what="the first namespace as it was before")
+        with suppress(AssertionError):
+            wait_until(lambda: first_namespace() == before)
+        after = first_namespace()
+    changed = {name: (old, after.get(name)) for name, old in before.items()}
+    assert {name: both for name, both in changed.items() if both[0] != both[1]} == {}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from tests.root.kernel import Iptables, in_namespace, run
 
 Place = tuple[str, str, str, int]
 """Backend, table, chain, and number: 0 for the policy."""
+
+OPERSTATE = re.compile(r" state \w+")
+"""Follows the carrier up to a second later (linkwatch_event in net/core/link_watch.c)."""
 
 LOGGERS = Path("/proc/sys/net/netfilter/nf_log")
 
@@ -40,7 +44,7 @@ def look(netns: str, family: PacketFamily, backends: Iterable[Backend]) -> Footp
         texts={place: text for place, text, _ in saved},
         counters={place: packets for place, _, packets in saved if packets is not None},
         settings=(
-            run("ip", "-o", "link", netns=netns),
+            OPERSTATE.sub("", run("ip", "-o", "link", netns=netns)),
             run("tc", "qdisc", netns=netns),
             run("nft", "list", "tables", netns=netns),
             *in_namespace(netns).run(_loggers),

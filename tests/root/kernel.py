@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Self
 
 from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.system.ipv6_addresses import all_in_use
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
 from tests.waiting import wait_until
-
-IFA_F_TENTATIVE = 0x40
-"""uapi/linux/if_addr.h; the fifth column of /proc/net/if_inet6."""
 
 INTERFACE = "eth0"
 """The name of both ends of a pair, each in its own namespace."""
@@ -106,6 +104,11 @@ class Pair:
     server: Endpoint
 
 
+ODD_INDEX = "index 7"
+"""For a veth end whose peer has another index: the kernel tells at once, not within a second, of
+the carrier of a device that stands on one with another index (linkwatch_urgent_event)."""
+
+
 def build_pair(namespaces: Namespaces) -> Pair:
     """Make two namespaces that reach each other."""
     pair = Pair(
@@ -113,7 +116,7 @@ def build_pair(namespaces: Namespaces) -> Pair:
         Endpoint(namespaces.add("server"), "198.51.100.1", "2001:db8::1"),
     )
     client, server = pair.client.netns, pair.server.netns
-    link = f"link add {INTERFACE} type veth peer name {INTERFACE} netns {server}"
+    link = f"link add {INTERFACE} {ODD_INDEX} type veth peer name {INTERFACE} netns {server}"
     run("ip", *link.split(), netns=client)
     for end in (pair.client, pair.server):
         lines = (
@@ -128,20 +131,23 @@ def build_pair(namespaces: Namespaces) -> Pair:
 
 
 def wait_for_ipv6(end: Endpoint) -> None:
-    """Return once `end` answers neighbour solicitations: its link-local address is in use.
-
-    The kernel adds it when linkwatch tells of the carrier, up to a second after `link set up`;
-    asking for the link makes it do so at once where rtnl_getlink calls linkwatch_sync_dev.
+    """Return once `end` answers neighbour solicitations: its addresses are in use, link-local too.
+    The kernel adds that one when linkwatch tells of the carrier.
     """
-    end.run("ip", "link", "show", "dev", end.interface)
-    wait_until(lambda: _link_local_in_use(end), what=f"IPv6 ready in {end.netns}")
+    wait_until(lambda: _has_link_local(end), what=f"a link-local address in {end.netns}")
+    wait_for_addresses(end.netns)
 
 
-def _link_local_in_use(end: Endpoint) -> bool:
+def _has_link_local(end: Endpoint) -> bool:
     table = Path("/proc/thread-self/net/if_inet6")
     rows = [line.split() for line in in_namespace(end.netns).run(table.read_text).splitlines()]
-    ours = [row for row in rows if row[5] == end.interface and row[0].startswith("fe80")]
-    return any(int(row[4], 16) & IFA_F_TENTATIVE == 0 for row in ours)
+    return any(row[5] == end.interface and row[0].startswith("fe80") for row in rows)
+
+
+def wait_for_addresses(netns: str) -> None:
+    """Return once packets to each of the IPv6 addresses there are taken, `nodad` or not."""
+    inside = in_namespace(netns)
+    wait_until(lambda: inside.run(all_in_use), what=f"IPv6 addresses in use in {netns}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,16 @@ def kernel_log_settings() -> Iterator[None]:
 COUNTERS = re.compile(r"\[\d+:\d+\]")
 SAVE_PROGRAMS = ("iptables-legacy-save", "ip6tables-legacy-save")
 LOG_SETTINGS = Path("/proc/sys/net/netfilter")
+
+
+def load_loggers() -> None:
+    """Load the kernel log's logger, where it is a module, before anything is looked at.
+
+    Loading it sets the loggers of the namespaces that are there, the first one too, and the first
+    LOG rule or trace would do it (nf_log_syslog_init in net/netfilter/nf_log_syslog.c).
+    """
+    if Path("/proc/modules").exists():
+        run("modprobe", "nf_log_syslog")
 
 
 def first_namespace() -> dict[str, str]:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import Self
 
 from ipttrace.netfilter import PacketFamily
-from tests.root.kernel import Endpoint, Pair, run
+from tests.root.kernel import Endpoint, Pair, run, wait_for_addresses
 from tests.waiting import wait_until
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
@@ -77,6 +77,7 @@ class Mixed:
         for family in PacketFamily:
             client = self._pair.client
             client.run("ip", "address", "add", ANOTHER[family], "dev", client.interface, "nodad")
+            wait_for_addresses(client.netns)
             to = self._pair.server.address(family)
             for port in self.PORTS:
                 self._udp[family, port] = self._bound(self._pair.server, family, "udp", to, port)

@@ -74,6 +74,8 @@ class Rules:
         """Legacy: how many rules (table, chain) has."""
         self.handles: dict[tuple[str, str, str], list[int]] = {}
         """nft: the handles of (family, table, chain), in order."""
+        self._returns: dict[tuple[str, str, str], list[int]] = {}
+        """nft: the handles of its rules that return."""
         self.traced: set[tuple[str, str]] = set()
         """Legacy chains whose first rule is a TRACE rule of the tests'."""
         program = "iptables" if family == "ip" else "ip6tables"
@@ -107,6 +109,8 @@ class Rules:
                 self.handles[chain] = []  # type: ignore[index]
             elif words[-3:-1] == ["#", "handle"]:
                 self.handles[chain].append(int(words[-1]))  # type: ignore[index]
+                if "return" in words:
+                    self._returns.setdefault(chain, []).append(int(words[-1]))  # type: ignore[arg-type]
 
     def legacy(self, family: str, table: str, chain: str, number: int) -> Spot | None:
         """Return the rule, or the end of the chain: ip_tables numbers the end as one more rule.
@@ -129,6 +133,17 @@ class Rules:
         if known is None or handle not in known:
             return None
         return Spot("nft", family, table, chain, "rule", known.index(handle) + 1)
+
+    def nft_return(self, family: str, table: str, chain: str) -> Spot | None:
+        """Return the rule that returned, None if it is none of the user's.
+
+        On Linux 6.1 the monitor does not say which (NFT_TRACETYPE_RETURN): the number is None if
+        several rules of the chain return.
+        """
+        known = self._returns.get((family, table, chain), [])
+        if len(known) == 1:
+            return self.nft(family, table, chain, known[0])
+        return Spot("nft", family, table, chain, "rule") if known else None
 
     def nft_policy(self, family: str, table: str, chain: str) -> Spot | None:
         """Return the end of a base chain, None if it is neither the user's nor `ARRIVED`."""
@@ -204,7 +219,7 @@ def monitored(lines: Sequence[str], rules: Rules) -> list[Heard]:
             shown = _headers_in(found["rest"])
             headers.update({found["id"]: shown} if shown else {})
             continue
-        if found["rest"].startswith("verdict "):  # Linux 6.1 also reports the end of a chain
+        if found["rest"].startswith("verdict continue"):  # Linux 6.1 reports the end of a chain
             continue
         one = _heard_in(found, rules)
         if one.spot is not None:
@@ -217,6 +232,8 @@ def _heard_in(line: re.Match[str], rules: Rules) -> Heard:
     if rule := RULE.match(line["rest"]):
         spot = rules.nft(*place, int(rule["handle"]))
         return Heard(spot, rule["verdict"].upper(), trace_id=line["id"])
+    if line["rest"].startswith("verdict return"):
+        return Heard(rules.nft_return(*place), "RETURN", trace_id=line["id"])
     policy = POLICY.match(line["rest"])
     assert policy, f"neither rule nor policy: {line[0]!r}"
     mark = int(policy["mark"] or "0", 16)

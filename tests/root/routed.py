@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipttrace.netfilter import PacketFamily
-from tests.root.kernel import Endpoint, Namespaces, run, set_sysctl
+from tests.root.kernel import ODD_INDEX, Endpoint, Namespaces, run, set_sysctl, wait_for_addresses
 
 NO_REPORTS = "xfrm policy add dir out src ::/0 dst ff02::16/128 action block"
 """Multicast reports (RFC 3810) meet xfrm before netfilter (mld_sendpack in net/ipv6/mcast.c)."""
@@ -47,6 +47,8 @@ def build_routed(namespaces: Namespaces) -> Routed:
     )
     _join(routed.client, routed.router)
     _join(routed.backend, routed.outside)
+    for name in names.values():
+        wait_for_addresses(name)
     for end, gateway in ((routed.client, routed.router), (routed.backend, routed.outside)):
         _batch(
             end.netns,
@@ -65,7 +67,7 @@ def _endpoint(netns: str, network: str, host: int, interface: str = INSIDE) -> E
 
 def _join(one: Endpoint, other: Endpoint) -> None:
     link = (
-        f"link add {one.interface} address {_mac(one)} type veth "
+        f"link add {one.interface} {ODD_INDEX} address {_mac(one)} type veth "
         f"peer name {other.interface} address {_mac(other)} netns {other.netns}"
     )
     run("ip", "-n", one.netns, *link.split())

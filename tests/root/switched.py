@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipttrace.netfilter import PacketFamily
-from tests.root.kernel import Endpoint, Namespaces, run, set_sysctl
+from tests.root.kernel import ODD_INDEX, Endpoint, Namespaces, run, set_sysctl, wait_for_addresses
 
 BRIDGE, UPLINK, DOWNLINK = "br0", "p1", "p2"
 CALL_IPTABLES = {
@@ -57,6 +57,8 @@ def build_switched(namespaces: Namespaces) -> Switched:
     for one, other in ((made.client, made.inside), (made.outside, made.server)):
         _meet(one, other)
         _meet(other, one)
+    for end in (made.client, made.inside, made.server):
+        wait_for_addresses(end.netns)
     for end, gateway in ((made.client, made.inside), (made.server, made.outside)):
         _batch(
             end.netns,
@@ -78,7 +80,8 @@ def call_iptables(netns: str, family: PacketFamily, *, on: bool) -> None:
 
 
 def _link(end: Endpoint, netns: str, name: str) -> None:
-    link = f"link add {end.interface} address {mac(end)} type veth peer name {name} netns {netns}"
+    this = f"{end.interface} {ODD_INDEX} address {mac(end)}"
+    link = f"link add {this} type veth peer name {name} netns {netns}"
     run("ip", "-n", end.netns, *link.split())
 
 

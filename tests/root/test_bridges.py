@@ -21,7 +21,7 @@ from ipttrace.path import ChainHop, Outcome, PacketPath, Role, TraceResult, Wire
 from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.text import path_lines
-from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run
+from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run, wait_for_addresses
 from tests.root.switched import Switched, build_switched, call_iptables
 from tests.waiting import wait_until
 
@@ -93,6 +93,13 @@ def the_probe(result: TraceResult) -> PacketPath:
     return path
 
 
+def the_reply(result: TraceResult) -> PacketPath:
+    """Return the answer; a SYN-ACK that is sent again, a second later, has the same way."""
+    reply, *again = [path for path in result.paths if path.role is Role.REPLY]
+    assert all((met(path), path.outcome) == (met(reply), reply.outcome) for path in again)
+    return reply
+
+
 def met(path: PacketPath) -> list[str]:
     """Return the rules that matched, in order, with the family where it is the bridge's."""
     return [_word(hop) for hop in path.chain_hops if hop.number is not None]
@@ -119,6 +126,7 @@ def give_address(row: Switched, family: PacketFamily) -> str:
     """Give the bridge an address in the server's network, and a way back to the client."""
     bits, nodad = ("24", []) if family is V4 else ("64", ["nodad"])
     run("ip", "-n", row.switch, "address", "add", f"{HOST[family]}/{bits}", "dev", "br0", *nodad)
+    wait_for_addresses(row.switch)
     gateway = row.outside.address(family)
     version = "-4" if family is V4 else "-6"
     run("ip", "-n", row.switch, version, "route", "add", "default", "via", gateway)
@@ -180,7 +188,7 @@ def test_a_frame_for_this_host_goes_up_to_ip(
     ]
     assert ports(path) == ("br0", "p1", None, None)
     assert path.outcome is Outcome.DELIVERED
-    (reply,) = [each for each in result.paths if each.role is Role.REPLY]
+    reply = the_reply(result)
     assert met(reply) == ["OUTPUT 1"]
     assert reply.hops[-1] == WireHop(reply.hops[-1].time, "contained", "br0")
 
@@ -203,7 +211,7 @@ def test_a_packet_made_here_meets_the_bridges_chains_after_ips(
     assert met(path) == ["OUTPUT 1", "bridge made 1", "bridge gone 1"]
     assert ports(path) == (None, None, "br0", "p2")
     assert path.outcome is Outcome.SENT
-    (reply,) = [each for each in result.paths if each.role is Role.REPLY]
+    reply = the_reply(result)
     assert met(reply) == ["INPUT 1"]
     assert ports(reply) == ("br0", "p2", None, None)
 

@@ -24,7 +24,7 @@ from ipttrace.probe import ProbeSpec, validate
 from ipttrace.system.addresses import interface_towards, is_local
 from ipttrace.system.inject import InjectingClient
 from ipttrace.system.tap import IFF_NO_PI, NAME_PREFIX, TUNSETIFF
-from tests.root.kernel import Iptables, Listeners, Pair, in_namespace, run
+from tests.root.kernel import Iptables, Listeners, Pair, in_namespace, run, wait_for_addresses
 from tests.waiting import wait_until
 
 STRANGER = {PacketFamily.IPV4: "198.51.100.77", PacketFamily.IPV6: "2001:db8::77"}
@@ -215,6 +215,7 @@ def test_kinds_of_target(
     run("ip", "-batch", "-", netns=netns, stdin="\n".join(lines))
     if kind == "tun":
         stack.enter_context(held_tun(netns, "t0"))
+    wait_for_addresses(netns)
     iptables = Iptables(Backend.LEGACY)
     rule = f"-A INPUT -i {holder} -p udp -m udp --dport 53"
     iptables(netns, family, *rule.split())

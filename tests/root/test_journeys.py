@@ -15,7 +15,15 @@ from ipttrace.probe import ProbeSpec, validate
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.neighbour_namespaces import PATIENCE as REAL_PATIENCE
 from ipttrace.system.neighbour_namespaces import find_onward
-from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run, set_sysctl
+from tests.root.kernel import (
+    Iptables,
+    Listeners,
+    Namespaces,
+    in_namespace,
+    run,
+    set_sysctl,
+    wait_for_addresses,
+)
 from tests.root.switched import Switched, build_switched, call_iptables
 
 OPEN, PUBLISHED = 8080, 80
@@ -220,6 +228,8 @@ def middle(row: Switched, namespaces: Namespaces, family: PacketFamily) -> str:
             nodad = [] if family is V4 else ["nodad"]
             run("ip", "-n", netns, version, "address", "add", address, "dev", port, *nodad)
             run("ip", "-n", netns, "link", "set", port, "up")
+    for netns in (row.router, name):
+        wait_for_addresses(netns)
     for netns in (row.router, name):
         for port in ("all", "m0", "m1"):
             set_sysctl(netns, f"net/ipv4/conf/{port}/rp_filter", "0")

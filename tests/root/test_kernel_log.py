@@ -43,6 +43,7 @@ from tests.root.kernel import (
     in_namespace,
     kernel_log_settings,
     run,
+    set_sysctl,
 )
 from tests.root.log_listener import LogListener
 from tests.root.watching import Watching
@@ -130,8 +131,17 @@ def coming_in(pair: Pair, family: PacketFamily, protocol: str, port: int | None)
 
 
 def way(result: TraceResult) -> list[tuple[str, ...]]:
-    """Return all packets' ways without times and ports that are random."""
-    return [part for path in result.paths for part in (_head(path), *map(_words, path.hops))]
+    """Return all packets' ways without times and ports that are random.
+
+    A SYN-ACK that is sent again, because the probe takes more than a second, counts once.
+    """
+    told: list[list[tuple[str, ...]]] = []
+    for path in result.paths:
+        head, *hops = _head(path), *map(_words, path.hops)
+        again = any((head[1:], hops) == (other[0][1:], other[1:]) for other in told)
+        if path.role is not Role.REPLY or not again:
+            told.append([head, *hops])
+    return [part for one in told for part in one]
 
 
 def _head(path: PacketPath) -> tuple[str, ...]:
@@ -210,6 +220,8 @@ def test_rules_in_both_backends_keep_their_order(pair: Pair, listen: Listeners) 
 
 def test_packets_of_one_run_are_told_apart(pair: Pair) -> None:
     load(pair.server.netns)
+    # Six errors at once to one host, then one a second (XRLIM_BURST_FACTOR, icmpv6_xrlim_allow).
+    set_sysctl(pair.server.netns, "net/ipv6/icmp/ratelimit", "0")
     spec = coming_in(pair, V6, "udp", 53)
     nflog, kernel = both_ways(pair, replace(spec, count=5))
     assert way(kernel) == way(nflog)

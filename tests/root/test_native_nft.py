@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Self
 
 import pytest
@@ -147,10 +147,12 @@ class Compared:
         """Fail unless both readers tell the same hops, in the same order."""
         told = [hop for path in paths for hop in shown(path)]
 
-        def equal() -> bool:
-            return heard(list(self._monitor.lines), self._rules) == told
+        def reported() -> list[tuple[object, ...]]:
+            return heard(list(self._monitor.lines), self._rules)
 
-        wait_until(equal, what=f"this from nft monitor trace: {told}")
+        with suppress(AssertionError):
+            wait_until(lambda: reported() == told)
+        assert reported() == told, list(self._monitor.lines)
 
 
 @pytest.fixture
@@ -232,7 +234,11 @@ def test_what_a_verdict_map_decided_is_shown(firewall: Pair) -> None:
         ("DROP", "vmap"),
         ("GOTO", "aside"),
     ]
-    assert [hop_effects(hop) for hop in hops] == [("JUMP open",), ("DROP",), ("GOTO aside",)]
+    assert [hop_effects(hop) for hop in hops] == [
+        ("JUMP open by 5000",),
+        ("DROP by 5001",),
+        ("GOTO aside by 5002",),
+    ]
     lines = path_lines(watching.paths[0], color=False, width=120)
     assert [line for line in lines if "vmap @services" in line and "JUMP open" in line]
 

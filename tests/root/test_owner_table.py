@@ -37,6 +37,7 @@ from tests.root.kernel import (
     in_namespace,
     run,
     set_sysctl,
+    wait_for_addresses,
 )
 from tests.waiting import wait_until
 
@@ -427,6 +428,7 @@ def test_echo_reply_behind_dnat_is_caught(
 
 def to_second_address(pair: Pair, family: PacketFamily, iptables: Iptables) -> None:
     pair.server.run("ip", "address", "add", SECOND[family], "dev", INTERFACE, "nodad")
+    wait_for_addresses(pair.server.netns)
     dnat = ("-d", pair.server.address(family), "-j", "DNAT", "--to-destination", SECOND[family])
     iptables(pair.server.netns, family, "-t", "nat", "-A", "PREROUTING", *dnat)
 
@@ -628,6 +630,7 @@ def forwards_to(namespaces: Namespaces, pair: Pair, family: PacketFamily) -> End
     run("ip", "-n", netns, "address", "add", FAR_SELF[family], "dev", "out", "nodad")
     for name, device in ((netns, "out"), (far.netns, INTERFACE)):
         run("ip", "-n", name, "link", "set", device, "up")
+    wait_for_addresses(netns)
     set_sysctl(netns, "net/ipv4/ip_forward", "1")
     set_sysctl(netns, "net/ipv6/conf/all/forwarding", "1")
     know_each_other(pair, family)

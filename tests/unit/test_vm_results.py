@@ -20,17 +20,20 @@ LEDGER = [
 
 def write(path: Path, more: str = "") -> Path:
     keys = ("test", "phase", "outcome", "seconds")
-    lines = [json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in LEDGER]
+    records = [dict(zip(keys, line, strict=True)) for line in LEDGER]
+    for record in records:
+        record["words"] = "assert 0" if record["outcome"] == "failed" else ""
+    lines = [json.dumps(record) + "\n" for record in records]
     path.write_text("".join(lines) + more)
     return path
 
 
 def test_a_test_is_as_bad_as_its_worst_phase_and_counts_once_it_ended(tmp_path: Path) -> None:
     read = results.read_ledger(write(tmp_path / "ledger"))
-    assert [(each.test, each.outcome, each.seconds) for each in read] == [
-        ("tests/root/test_lab.py::test_b[x]", "failed", 2.5),
-        ("tests/root/test_lab.py::test_a", "passed", 11.25),
-        ("tests/root/test_bad.py", "failed", 0.0),
+    assert [(each.test, each.outcome, each.seconds, each.words) for each in read] == [
+        ("tests/root/test_lab.py::test_b[x]", "failed", 2.5, "assert 0"),
+        ("tests/root/test_lab.py::test_a", "passed", 11.25, ""),
+        ("tests/root/test_bad.py", "failed", 0.0, "assert 0"),
     ]
 
 
@@ -44,14 +47,19 @@ def test_the_table_has_a_line_a_file_then_what_failed_and_what_was_left_out(
     tmp_path: Path,
 ) -> None:
     read = results.read_ledger(write(tmp_path / "ledger"))
-    assert results.report(read, {"tests/root/test_slow.py": "ten minutes"}) == [
+    left_out = {"test_a": "ten minutes", "test_b": "speed", "test_c": "ten minutes"}
+    assert results.report(read, left_out) == [
         "                        passed  failed  skipped  seconds",
         "tests/root/test_bad.py       0       1        0        0",
         "tests/root/test_lab.py       1       1        0       14",
         "all                          1       2        0       14",
         "FAILED    tests/root/test_lab.py::test_b[x]",
         "FAILED    tests/root/test_bad.py",
-        "left out  tests/root/test_slow.py: ten minutes",
+        "left out  ten minutes:",
+        "          test_a",
+        "          test_c",
+        "left out  speed:",
+        "          test_b",
     ]
 
 

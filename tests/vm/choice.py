@@ -14,16 +14,49 @@ if TYPE_CHECKING:  # scripts/vm-test reads LEFT_OUT with any Python
     import pytest
 
 WAITS = "waits for seconds, on our own locks: nothing of the kernel's"
+SPEED = "measures speed: an emulated processor's says nothing"
+OURS = "our own processes, words or files: the same on every kernel"
 LEFT_OUT = {
     "test_a_lock_that_is_held_is_waited_for_then_given_up": WAITS,
     "test_a_lock_held_at_the_end_is_said_and_outwaited": WAITS,
     "test_another_session_that_holds_the_group_is_waited_for": WAITS,
-    "test_looking_for_the_way_on_is_quick_among_many_namespaces": "measures speed",
+    "test_looking_for_the_way_on_is_quick_among_many_namespaces": SPEED,
+    "test_it_takes_little_time": SPEED,
+    "test_up_within_a_second": SPEED,
+    "test_a_guardian_killed_before_arming_is_an_error": OURS,
+    "test_a_killed_guardian_has_nothing_to_release": OURS,
+    "test_a_session_is_not_started_twice": OURS,
+    "test_disarming_twice_says_the_same": OURS,
+    "test_names_of_sessions_are_plain": OURS,
+    "test_signals_to_the_guardian_do_not_matter": OURS,
+    "test_two_sessions_at_once": OURS,
+    "test_no_such_namespace": OURS,
+    "test_several_namespaces": OURS,
+    "test_text_for_people": OURS,
+    "test_the_order_of_the_options_is_not_that_of_the_way": OURS,
+    "test_broken_part_is_named_and_nothing_stays": OURS,
+    "test_killed_keeper_is_noticed": OURS,
+    "test_namespace_name_that_is_taken": OURS,
+    "test_a_lab_needs_the_hosts_root": OURS,
+    "test_what_needs_rights_says_which_in_one_line": OURS,
+    "test_hops_are_shown_on_demand": OURS,
+    "test_it_ends_by_itself": OURS,
+    "test_the_json_names_the_ports": OURS,
 }
 """By the function's name: why it is not run."""
 
+FILES_LEFT_OUT = {
+    "test_causes_chains.py": "no sk_data_ready before Linux 6.3: evidence is tied to fewer packets",
+    "test_causes_link.py": "as above",
+    "test_causes_remote.py": "as above",
+    "test_causes_routing.py": "as above",
+    "test_causes_sockets.py": "as above",
+    "test_foreign_noise.py": "as above",
+}
+"""By the file's name: why none of its tests is run."""
+
 TWICE = frozenset({"test_every_hop_is_the_kernels"})
-"""Random rules: two sets, as far apart as can be."""
+"""Random rules: two sets of parameters that have none in common."""
 
 
 def function_of(test: str) -> str:
@@ -41,10 +74,17 @@ def chosen(tests: Sequence[str]) -> set[str]:
 
 def _of_one(function: str, tests: list[str]) -> Iterable[str]:
     name = function.rpartition("::")[2]
-    if name in LEFT_OUT:
+    if name in LEFT_OUT or function.partition("::")[0].rpartition("/")[2] in FILES_LEFT_OUT:
         return ()
-    first = zlib.crc32(name.encode()) % len(tests)
-    return (tests[first], tests[first - len(tests) // 2]) if name in TWICE else (tests[first],)
+    first = tests[zlib.crc32(name.encode()) % len(tests)]
+    if name not in TWICE:
+        return (first,)
+    words = _parameters(first)
+    return (first, *[test for test in tests if not words & _parameters(test)][:1])
+
+
+def _parameters(test: str) -> set[str]:
+    return set(test.partition("[")[2].rstrip("]").split("-"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 # First program of the machine that scripts/vm-test starts.  The root file system that virtme-ng
 # mounts asks the host for every byte, and most of it cannot be written.  This one is the host's
 # files too, but cached, below a layer in memory: no write reaches the host.
-# Arguments: CHECKOUT SNAPSHOT MODULES SECONDS SLOW COMMAND...
+# Arguments: CHECKOUT SNAPSHOT MODULES SECONDS SLOW CLOCK COMMAND...
 set -eu
 
 stage=${IPTTRACE_VM_STAGE-first}
@@ -18,8 +18,8 @@ if [ "$stage" = first ]; then
 fi
 
 checkout=$1 snapshot=$2 modules=$3 seconds=$4
-export IPTTRACE_SLOW="$5"
-shift 5
+export IPTTRACE_SLOW="$5" IPTTRACE_CLOCK="$6"
+shift 6
 cd /run/root
 for name in proc sys dev; do mount --rbind "/$name" "$name"; done
 mount -t tmpfs run run

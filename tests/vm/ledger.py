@@ -10,24 +10,33 @@ from pathlib import Path
 import pytest
 
 LEDGER = Path(os.environ["IPTTRACE_LEDGER"])
+CLOCK = float(os.environ.get("IPTTRACE_CLOCK", "1"))
+"""By how much this machine's clock is slower than its host's."""
 
 
 @pytest.hookimpl
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Append the outcome of one phase of one test, as a line of JSON."""
-    _note(report.nodeid, report.when, report.outcome, report.duration)
+    _note(report, str(report.when), report.duration)
 
 
 @pytest.hookimpl
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Append what could not be collected."""
     if report.failed:
-        _note(report.nodeid, "collect", report.outcome, 0.0)
+        _note(report, "collect", 0.0)
 
 
-def _note(test: str, phase: str, outcome: str, seconds: float) -> None:
+def _note(report: pytest.TestReport | pytest.CollectReport, phase: str, seconds: float) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:  # the one that started the workers is told of all
         return
-    line = {"test": test, "phase": phase, "outcome": outcome, "seconds": seconds, "at": time.time()}
+    line = {
+        "test": report.nodeid,
+        "phase": phase,
+        "outcome": report.outcome,
+        "seconds": seconds * CLOCK,
+        "at": time.time(),
+        "words": report.longreprtext if report.failed else "",
+    }
     with LEDGER.open("a") as ledger:
         ledger.write(json.dumps(line) + "\n")

@@ -18,6 +18,8 @@ class Result:
     test: str
     outcome: str
     seconds: float
+    words: str
+    """What pytest said of a failure."""
 
     @property
     def file(self) -> str:
@@ -32,15 +34,21 @@ def read_ledger(path: Path) -> list[Result]:
 
 
 def _results(records: Iterable[dict[str, str | float]]) -> Iterator[Result]:
-    phases: dict[str, list[tuple[str, float]]] = {}
+    phases: dict[str, list[dict[str, str | float]]] = {}
     for record in records:
         test = str(record["test"])
-        phases.setdefault(test, []).append((str(record["outcome"]), float(record["seconds"])))
+        phases.setdefault(test, []).append(record)
         if record["phase"] in ("teardown", "collect"):
-            done = phases.pop(test)
-            yield Result(
-                test, max((each for each, _ in done), key=RANK.index), sum(s for _, s in done)
-            )
+            yield _result(test, phases.pop(test))
+
+
+def _result(test: str, phases: list[dict[str, str | float]]) -> Result:
+    return Result(
+        test,
+        max((str(each["outcome"]) for each in phases), key=RANK.index),
+        sum(float(each["seconds"]) for each in phases),
+        "\n".join(str(each["words"]) for each in phases if each["words"]),
+    )
 
 
 def table(results: Iterable[Result]) -> list[str]:
@@ -69,11 +77,11 @@ def _row(name: str, results: list[Result]) -> str:
 def report(results: list[Result], left_out: Mapping[str, str]) -> list[str]:
     """Return the table, what failed, and what was left out and why."""
     failed = [result.test for result in results if result.outcome == "failed"]
-    return [
-        *table(results),
-        *(f"FAILED    {test}" for test in failed),
-        *(f"left out  {test}: {why}" for test, why in left_out.items()),
-    ]
+    lines = [*table(results), *(f"FAILED    {test}" for test in failed)]
+    for why in dict.fromkeys(left_out.values()):
+        lines.append(f"left out  {why}:")
+        lines += [f"          {test}" for test, reason in left_out.items() if reason == why]
+    return lines
 
 
 def loaded(before: str, after: str) -> list[str]:

@@ -113,6 +113,7 @@ def test_a_rule_hop_is_written_in_full() -> None:
         "basis": "inferred",
         "counter": {"packets": 1, "bytes": 60},
         "changes": {"dport": [8445, 8443]},
+        "map_key": None,
     }
 
 

@@ -1,0 +1,135 @@
+"""`ipttrace watch` on live traffic of many kinds: exactly the packets that tcpdump counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.path import Outcome, Role
+from ipttrace.ports import Trigger
+from tests.root.kernel import Iptables, Pair
+from tests.root.mixed_traffic import Mixed, Sniffer, flood
+from tests.root.trial import SCHEMA
+from tests.root.watching import Watching
+from tests.waiting import SLOW, wait_until
+
+IPTTRACE = str(Path(sys.executable).with_name("ipttrace"))
+STATEFUL = ("-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
+TRACKED = "tcp dst port 8445 or tcp dst port 22"
+
+
+def add_rules(pair: Pair, backend: Backend, *, tracked: bool) -> None:
+    """Give every packet a rule to meet, on its way in and out."""
+    for family in PacketFamily:
+        iptables = Iptables(backend)
+        for chain in ("INPUT", "OUTPUT"):
+            iptables(pair.server.netns, family, "-A", chain, "-j", "ACCEPT")
+        if tracked:
+            iptables(pair.server.netns, family, *STATEFUL)
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "packets", "trigger"),
+    [
+        ("tcp port 8445", "tcp port 8445", 8, Trigger.OWNER),
+        ("host 198.51.100.2 and not port 22", "host 198.51.100.2 and not port 22", 12, Trigger.RAW),
+        ("tcp or udp or icmp", "tcp or udp or icmp", 32, Trigger.OWNER),
+        ("udp and dst port 53", "udp and port 53", 12, Trigger.RAW),
+        (TRACKED, "tcp", 16, Trigger.RAW),
+        (TRACKED, "tcp", 16, Trigger.OWNER),
+    ],
+    ids=["port", "host", "broad", "answers", "tracked, raw", "tracked, owner"],
+)
+def test_the_packets_are_those_that_tcpdump_counts(
+    pair: Pair, backend: Backend, text: str, counted: str, packets: int, trigger: Trigger
+) -> None:
+    """What answers those that the filter takes, and the rest of their connections, is shown too."""
+    add_rules(pair, backend, tracked=text == TRACKED)
+    watching = Watching(pair.server.netns, text, trigger)
+    with Mixed(pair) as traffic, closing(Sniffer(pair.server, counted)) as sniffer:
+        with watching:
+            traffic.send()
+            wait_until(lambda: sniffer.seen() >= packets, what=f"{packets} of {counted}")
+            watching.wait_for(packets)
+        assert len(watching.paths) == sniffer.seen() == packets
+    assert {path.outcome for path in watching.paths} <= {Outcome.DELIVERED, Outcome.SENT}
+    assert {path.role for path in watching.paths} == {Role.OBSERVED}
+    result = watching.result
+    assert result is not None
+    assert (result.totals.hits, result.totals.packets, result.totals.complete) == (packets,) * 3
+    assert (result.warnings, result.clean) == ((), True)
+
+
+# ------------------------------------------------------------------ the command itself
+
+
+@contextmanager
+def command(pair: Pair, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `ipttrace watch` in the server's namespace; its block begins when it is armed."""
+    whole = [IPTTRACE, "watch", "--netns", pair.server.netns, *words]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            wait_until(lambda: "-j TRACE" in saved(pair), 20, what="the trigger stands")
+            yield run
+        finally:
+            run.kill()
+
+
+def saved(pair: Pair) -> str:
+    return Iptables(Backend.NFT).save(pair.server.netns, PacketFamily.IPV6)
+
+
+def send(pair: Pair, process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Send datagrams until the command has ended; return what it said."""
+    while process.poll() is None:
+        flood(pair.client, pair.server, 5)
+    return process.communicate()
+
+
+def test_so_many_packets_are_shown_and_written_then_it_ends(pair: Pair, tmp_path: Path) -> None:
+    add_rules(pair, Backend.NFT, tracked=False)
+    file = tmp_path / "watch.jsonl"
+    words = ("--for", "1h", "--count", "3", "--write", str(file), "udp dst port 8445")
+    with command(pair, *words) as process:
+        out, err = send(pair, process)
+    assert process.returncode == 0
+    assert "watching at most 20 packets/s for 3600 s; Ctrl-C ends it" in err
+    assert "3 packets shown, 3 of them complete" in err
+    lines = [line for line in out.splitlines() if line]
+    assert len(lines) == 3
+    assert all("> 198.51.100.1:8445" in line and "delivered" in line for line in lines)
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        SCHEMA.validate(record)
+    assert [record["record"] for record in records] == ["path"] * 3 + ["summary"]
+    assert (records[-1]["clean"], records[-1]["traced"]["packets"]) == (True, 3)
+    assert "-j TRACE" not in saved(pair)
+
+
+def test_hops_are_shown_on_demand(pair: Pair) -> None:
+    add_rules(pair, Backend.NFT, tracked=False)
+    with command(pair, "-v", "--count", "1", "udp dst port 8445") as process:
+        out, _ = send(pair, process)
+    assert process.returncode == 0
+    assert next(line.split()[:3] for line in out.splitlines() if " INPUT " in line) == [
+        "filter",
+        "INPUT",
+        "1",
+    ]
+
+
+def test_it_ends_by_itself(pair: Pair) -> None:
+    add_rules(pair, Backend.NFT, tracked=False)
+    with command(pair, "--for", "1s", "--json") as process:
+        out, _ = process.communicate(timeout=30 * SLOW)
+    assert process.returncode == 0
+    (summary,) = [json.loads(line) for line in out.splitlines() if '"record":"summary"' in line]
+    assert summary["clean"]
+    assert 1 <= summary["seconds"] < 1 + 5 * SLOW
