@@ -112,7 +112,9 @@ def forwards(scene: Scene, family: PacketFamily, interface: str | None) -> bool 
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address is of 127.0.0.0/8."""
+    """Tell whether an address is of 127.0.0.0/8; of a later fragment there may be none."""
+    if "/" in address:
+        return False
     known = ip_address(address)
     return known.version == 4 and known.is_loopback
 

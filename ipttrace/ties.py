@@ -367,13 +367,19 @@ def _queued(packets: list[_Traced], event: KernelEvent) -> None:
 
 
 def _freed(packets: list[_Traced], event: KernelEvent) -> None:
+    """Take a death; one whose address nobody told is that of a packet made here, or of no other.
+
+    An answer that is not traced may die within the stretch of the packet that it answers.
+    """
     packet, strength = _named(packets, event), Strength.REPORTED
     if packet is None:
-        packet, strength = _acting(packets), Strength.MATCHED
+        acting, strength = _acting(packets), Strength.MATCHED
+        packet = acting if acting is not None and not acting.addresses else None
         if packet is None:
             packet = _Traced(None)
             packets.append(packet)
-        packet.guessed = event.number("skbaddr")
+        if acting is None or packet is acting:
+            packet.guessed = event.number("skbaddr")
     packet.drops.append((event, strength))
     packet.ended = True
 

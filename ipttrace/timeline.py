@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.evidence import Route, Scene, SocketEntry, Trail
-from ipttrace.netfilter import FATAL_VERDICTS, Basis, Hook, Verdict
+from ipttrace.netfilter import FATAL_VERDICTS, Basis, Hook, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
     LEFT,
@@ -73,7 +73,9 @@ def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
     path = replace(path, outcome=fate(path, scene.trail))
     unseen = path.role is Role.PROBE and not path.hops and path.out_interface is None
     if unseen and scene.trail is not None and scene.trail.received:
-        path = replace(path, in_interface=path.in_interface or scene.trail.received[-1].interface)
+        came_in_by = scene.trail.received[-1].interface
+        if came_in_by != "lo":  # over lo come packets that were made here
+            path = replace(path, in_interface=path.in_interface or came_in_by)
     dead = presumed(path, scene, answers) or full_listener(path, scene, answers)
     if path.role is Role.PROBE and dead is not None:
         path = replace(path, outcome=Outcome.DROPPED)
@@ -94,6 +96,9 @@ def _hops(path: PacketPath, scene: Scene, answers: Sequence[PacketPath]) -> Iter
 
 def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
     """Yield the hops with the routing decisions where they were made."""
+    if _is_bridged(path):
+        yield from path.hops
+        return
     made_here = path.in_interface is None
     if made_here and scene.route is not None:
         refused = None if path.hops else REJECTED_BY_ROUTE.get(scene.route.kind)
@@ -109,6 +114,16 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
         before = hop
     if not routed and (last := _last_decision(path, scene)) is not None:
         yield _route(before.time if before else path.time, last, path, scene)
+
+
+def _is_bridged(path: PacketPath) -> bool:
+    """Tell whether a bridge handed the packet on from port to port, without any routing."""
+    if path.physical_in is None or path.out_interface not in (None, path.in_interface):
+        return False
+    families = (TableFamily.BRIDGE, TableFamily.NETDEV)
+    return not any(
+        hop.hook is Hook.INPUT and hop.chain.table_family not in families for hop in path.chain_hops
+    )
 
 
 def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:

@@ -37,6 +37,8 @@ CONTINUING = frozenset(
 
 def other_backend(case: Case, hop: ChainHop, plain: Diagnosis) -> Diagnosis | None:
     """Return the cause where the other backend accepts what this one ended."""
+    if hop.chain.table_family not in (TableFamily.IP, TableFamily.IP6, TableFamily.INET):
+        return None  # legacy has no chains there
     other = Backend.NFT if hop.chain.backend is Backend.LEGACY else Backend.LEGACY
     accepting = _accepted(case, hop, other) or _would_accept(case, hop, other)
     if accepting is None:

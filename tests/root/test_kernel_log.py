@@ -137,7 +137,8 @@ def way(result: TraceResult) -> list[tuple[str, ...]]:
     """
     told: list[list[tuple[str, ...]]] = []
     for path in result.paths:
-        head, *hops = _head(path), *map(_words, path.hops)
+        reported = [hop for hop in path.hops if isinstance(hop, ChainHop | NatHop)]
+        head, *hops = _head(path), *map(_words, reported)
         again = any((head[1:], hops) == (other[0][1:], other[1:]) for other in told)
         if path.role is not Role.REPLY or not again:
             told.append([head, *hops])

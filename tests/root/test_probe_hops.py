@@ -553,7 +553,7 @@ def test_two_probes_at_once_do_not_mix(lab: Lab) -> None:
             sport,
         )
         assert (reply["role"], reply["request"]) == ("reply", probe["id"])
-        assert [hop["table"] for hop in probe["hops"] if hop["rule_number"]] == ["filter"]
+        assert [hop["table"] for hop in probe["hops"] if hop.get("rule_number")] == ["filter"]
         assert summary["clean"]
         assert summary["warnings"] == []
     check_untouched(before, look(lab.routed.netns, lab.family, lab.backends))
