@@ -64,6 +64,7 @@ class GuardianProcess:
         self._channel = socket.socket(fileno=start.channel)
         self._presence = None if start.presence is None else socket.socket(fileno=start.presence)
         self._number = 0
+        self._was_told_to_end = False
         self._arming = Arming(self._notify)
         self._arming.undo_last(self._put_loggers_back)
 
@@ -119,6 +120,7 @@ class GuardianProcess:
             case Quiet():
                 self._arming.quiet()
             case Disarm():
+                self._was_told_to_end = True
                 return IsDisarmed(self._disarm())
             case Sweep(session):
                 from ipttrace.system import leftovers
@@ -152,7 +154,8 @@ class GuardianProcess:
         while not self._arming.finished and time.monotonic() < deadline:
             pause.wait(RETRY)
             self._arming.take_back()
-        self._remove_trace_instance(deadline, pause)
+        if not self._was_told_to_end:
+            self._remove_trace_instance(deadline, pause)
 
     def _remove_trace_instance(self, deadline: float, pause: threading.Event) -> None:
         """Remove what the main process left in tracefs when it was killed: nobody reads it."""
