@@ -36,7 +36,7 @@ def made_since(before: list[str]) -> list[str]:
     return sorted(set(tracefs.instances()) - set(before))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_instance_outlives_its_session(pair: Pair, number: signal.Signals) -> None:
     pair.server.run("iptables-nft", "-A", "INPUT", "-p", "udp", "-j", "ACCEPT")
     with pair.server.socket(2, 2) as service:
