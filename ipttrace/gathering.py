@@ -144,7 +144,8 @@ class Gathering:
             return self._missing
         if self._ties.lost:
             return (LOST,)
-        return () if self._ties.tied or trail is not None else (UNTIED,)
+        absent = tuple(f"this kernel has no event {name}" for name in self._events.missing)
+        return absent if self._ties.tied or trail is not None else (UNTIED,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from ipttrace.decode.rtnetlink import (
 from ipttrace.evidence import Neighbour, Route
 from ipttrace.packet import PacketSummary
 from ipttrace.system.netlink_attributes import attribute, number16, string
-from ipttrace.system.route_netlink import IFLA_IFNAME, NLM_F_DUMP, RTM_GETROUTE, RouteSocket
+from ipttrace.system.netlink_requests import NLM_F_DUMP
+from ipttrace.system.route_netlink import IFLA_IFNAME, RTM_GETROUTE, RouteSocket
 
 RTM_GETLINK, RTM_GETNEIGH, RTM_GETRULE = 18, 30, 34
 RTM_F_LOOKUP_TABLE = 0x1000

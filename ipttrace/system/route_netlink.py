@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 from ipttrace.system.netlink_attributes import attribute, parse
-
-NLM_F_REQUEST, NLM_F_DUMP = 0x01, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+from ipttrace.system.netlink_requests import NLM_F_DUMP, RequestSocket
 
 RTM_GETLINK, RTM_GETROUTE, RTM_GETNSID = 18, 26, 90
 RTN_LOCAL = 2
@@ -26,11 +22,6 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 RTEXT_FILTER_SKIP_STATS = 8
 NETNSA_NSID, NETNSA_FD = 1, 3
 
-ANSWER_SECONDS = 5.0
-"""The kernel answers within the system call; this is for a kernel that does not."""
-READ_SIZE = 1 << 18
-
-_NLMSGHDR = struct.Struct("=IHHII")
 _IFINFOMSG = struct.Struct("=BxHiII")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _INT = struct.Struct("=i")
@@ -52,19 +43,11 @@ class Link:
     """What is particular to the kind (IFLA_INFO_DATA)."""
 
 
-class RouteSocket:
+class RouteSocket(RequestSocket):
     """Asks in the namespace where it was made."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.settimeout(ANSWER_SECONDS)
-        self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        super().__init__(socket.NETLINK_ROUTE)
 
     def is_local(self, address: str) -> bool:
         """Tell whether packets to `address` are delivered in this namespace."""
@@ -105,36 +88,6 @@ class RouteSocket:
             return None
         (number,) = _INT.unpack(answer[0][NETNSA_NSID]) if answer else (-1,)
         return number if number >= 0 else None
-
-    def _ask(self, kind: int, body: bytes, flags: int = 0) -> list[bytes]:
-        """Return the answers without their headers; raises OSError."""
-        self._sequence += 1
-        length = _NLMSGHDR.size + len(body)
-        header = _NLMSGHDR.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0)
-        self._socket.send(header + body)
-        answers: list[bytes] = []
-        while True:
-            for found, sequence, answer in self._read():
-                if sequence != self._sequence:
-                    continue
-                if found == NLMSG_DONE:
-                    return answers
-                if found == NLMSG_ERROR:
-                    (code,) = _INT.unpack_from(answer)
-                    raise OSError(-code, os.strerror(-code))
-                answers.append(answer)
-            if answers and not flags & NLM_F_DUMP:
-                return answers
-
-    def _read(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(READ_SIZE)
-        offset = 0
-        while offset + _NLMSGHDR.size <= len(data):
-            length, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data, offset)
-            if length < _NLMSGHDR.size:
-                return
-            yield kind, sequence, data[offset + _NLMSGHDR.size : offset + length]
-            offset += (length + 3) & ~3
 
 
 def bridge_ports() -> dict[int, int]:

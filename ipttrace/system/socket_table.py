@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 from ipttrace.decode.sock_diag import (
     AF_INET,
@@ -34,11 +32,10 @@ from ipttrace.decode.text import clean_text
 from ipttrace.evidence import SocketEntry
 from ipttrace.packet import PacketSummary
 from ipttrace.path import SocketState
+from ipttrace.system.netlink_requests import NLM_F_DUMP, RequestSocket
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-NLM_F_REQUEST, NLM_F_DUMP = 0x01, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
 
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 LISTENING = {"tcp": 1 << TCP_LISTEN, "udp": 1 << TCP_CLOSE | 1 << TCP_ESTABLISHED}
@@ -48,32 +45,18 @@ HALF = frozenset({TCP_SYN_RECV, TCP_NEW_SYN_RECV, TCP_TIME_WAIT})
 
 PATIENCE = 0.1
 """Seconds for the walk through /proc."""
-ANSWER_SECONDS = 5.0
-"""The kernel answers within the system call; this is for a kernel that does not."""
-READ_SIZE = 1 << 16
 
 PROC = Path("/proc")
-
-_NLMSGHDR = struct.Struct("=IHHII")
-_INT = struct.Struct("=i")
 
 Found = tuple[SocketEntry, int]
 """A socket and its inode."""
 
 
-class DiagQuery:
+class DiagQuery(RequestSocket):
     """Asks for the sockets of the namespace where it was made."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
-        self._socket.settimeout(ANSWER_SECONDS)
-        self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        super().__init__(NETLINK_SOCK_DIAG)
 
     def on_port(self, protocol: str, port: int) -> list[Found]:
         """Return the listeners of TCP, or all sockets of UDP, on a port; raises OSError."""
@@ -81,7 +64,7 @@ class DiagQuery:
         return [
             _found(protocol, each)
             for family in (AF_INET, AF_INET6)
-            for each in self._ask(request(family, number, states, port), NLM_F_DUMP)
+            for each in self._sockets(request(family, number, states, port), NLM_F_DUMP)
         ]
 
     def connected(self, packet: PacketSummary, interface: int = 0) -> list[Found]:
@@ -97,45 +80,14 @@ class DiagQuery:
             interface=interface,
         )
         try:
-            answers = self._ask(wanted)
+            answers = self._sockets(wanted)
         except FileNotFoundError:  # no socket takes it
             return []
         alive = [each for each in answers if each.state not in HALF | {TCP_LISTEN}]
         return [_found("tcp", each) for each in alive]
 
-    def _ask(self, body: bytes, flags: int = 0) -> list[DiagSocket]:
-        self._sequence += 1
-        head = _NLMSGHDR.pack(
-            _NLMSGHDR.size + len(body),
-            SOCK_DIAG_BY_FAMILY,
-            NLM_F_REQUEST | flags,
-            self._sequence,
-            0,
-        )
-        self._socket.send(head + body)
-        answers: list[DiagSocket] = []
-        while True:
-            for kind, sequence, answer in self._read():
-                if sequence != self._sequence:
-                    continue
-                if kind == NLMSG_DONE:
-                    return answers
-                if kind == NLMSG_ERROR:
-                    (code,) = _INT.unpack_from(answer)
-                    raise OSError(-code, os.strerror(-code))
-                answers.append(decode_socket(answer))
-            if answers and not flags & NLM_F_DUMP:
-                return answers
-
-    def _read(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(READ_SIZE)
-        offset = 0
-        while offset + _NLMSGHDR.size <= len(data):
-            length, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data, offset)
-            if length < _NLMSGHDR.size:
-                return
-            yield kind, sequence, data[offset + _NLMSGHDR.size : offset + length]
-            offset += (length + 3) & ~3
+    def _sockets(self, body: bytes, flags: int = 0) -> list[DiagSocket]:
+        return [decode_socket(each) for each in self._ask(SOCK_DIAG_BY_FAMILY, body, flags)]
 
 
 def read_sockets(packet: PacketSummary, interface: str | None) -> tuple[SocketEntry, ...] | None:

@@ -41,7 +41,6 @@ WANTED: Mapping[str, str] = {
     "net/netif_receive_skb": "",
     "net/net_dev_queue": "",
     "tcp/tcp_send_reset": "",
-    "tcp/tcp_receive_reset": "",
     "icmp/icmp_send": "",
     "neigh/neigh_event_send_done": "err == 1",
     "sock/sk_data_ready": "family == 16 && protocol == 12",
