@@ -86,7 +86,8 @@ def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
 
 def _hops(path: PacketPath, scene: Scene, answers: Sequence[PacketPath]) -> Iterator[Hop]:
     trail = scene.trail or Trail()
-    if path.in_interface is not None and (scene.trail is not None or path.hops):
+    seen = scene.trail is not None or path.hops or path.outcome in LEFT
+    if path.in_interface is not None and seen:
         received = trail.received[-1].time if trail.received else path.time
         yield WireHop(received, "received", path.in_interface)
     yield from _with_routes(path, scene)

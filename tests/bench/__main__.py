@@ -12,6 +12,16 @@ from statistics import median
 from typing import TypeVar
 
 from ipttrace.netfilter import Backend
+from tests.bench.evidence import RATE as FOREIGN_RATE
+from tests.bench.evidence import (
+    SILENT,
+    WAIT,
+    WITHOUT,
+    foreign_drops,
+    refused_command,
+    share_of_core,
+    waiting_command,
+)
 from tests.bench.figures import OURS, Figure
 from tests.bench.load import PORT as STREAM_PORT
 from tests.bench.load import add_rules, send
@@ -25,7 +35,7 @@ from tests.bench.waiting_time import (
 )
 from tests.bench.watching import RATE as WATCHED_RATE
 from tests.bench.watching import TCPDUMP, WATCH, Cost, add_watched_rules, cost
-from tests.root.kernel import Listeners, Namespaces, build_pair
+from tests.root.kernel import Listeners, Namespaces, Pair, build_pair
 from tests.root.mixed_traffic import know_each_other
 
 S = TypeVar("S")
@@ -133,6 +143,50 @@ def probe_seconds(runs: int) -> list[Figure]:
     return [Figure("a cold probe to its answer", "s", samples, target=0.8)]
 
 
+WITH_NONE = "with --evidence none"
+
+
+def evidence_cost(runs: int) -> list[Figure]:
+    """Measure what the kernel's evidence adds to a probe: time, and work beside foreign drops."""
+    with Namespaces("bench") as made, Listeners() as listen:
+        pair, noisy = build_pair(made), build_pair(made)
+        listen(pair.server.netns, pair.server.ipv4, SILENT, "udp")
+        know_each_other(pair)
+        add_rules(pair)
+        figures = [
+            _with_and_without(what, timed, pair, runs)
+            for what, timed in (
+                ("a refused probe to its answer", seconds_to_answer),
+                ("a refused probe to its end", seconds_to_end),
+            )
+        ]
+        return [*figures, _beside_drops(pair, noisy, runs)]
+
+
+def _with_and_without(what: str, timed: Callable[..., float], pair: Pair, runs: int) -> Figure:
+    turns = {
+        OURS: lambda: timed(*refused_command(pair)),
+        WITH_NONE: lambda: timed(*refused_command(pair, *WITHOUT)),
+    }
+    samples = interleaved(turns, runs, what)
+    return Figure(what, "s", samples, _more(samples[WITH_NONE], 0.3))
+
+
+def _beside_drops(pair: Pair, noisy: Pair, runs: int) -> Figure:
+    with foreign_drops(noisy, seconds=4 * runs * (WAIT + 2)) as sender:
+        turns = {
+            OURS: lambda: share_of_core(waiting_command(pair), noisy, sender),
+            WITH_NONE: lambda: share_of_core(waiting_command(pair, *WITHOUT), noisy, sender),
+        }
+        samples = interleaved(turns, runs, f"beside {FOREIGN_RATE:,} foreign drops/s")
+    what = f"a probe of {WAIT:g} s beside {FOREIGN_RATE:,} foreign drops/s, with their sender"
+    return Figure(what, "% of a core", samples, _more(samples[WITH_NONE], 20))
+
+
+def _more(peer: list[float], allowed: float) -> float:
+    return round(median(peer) + allowed, 3)
+
+
 def help_seconds(runs: int) -> list[Figure]:
     """Measure how long `ipttrace --help` takes."""
     turns = {
@@ -149,7 +203,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="runs of each program (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of the stream (4)")
     parser.add_argument(
-        "--only", choices=["cpu", "watch", "probe", "help"], help="measure only this"
+        "--only", choices=["cpu", "watch", "probe", "evidence", "help"], help="measure only this"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     return parser.parse_args(words)
@@ -162,6 +216,7 @@ def main() -> None:
         "cpu": lambda: cpu_per_hop(words.runs, words.seconds),
         "watch": lambda: watch_cost(words.runs, words.seconds),
         "probe": lambda: probe_seconds(words.runs),
+        "evidence": lambda: evidence_cost(words.runs),
         "help": lambda: help_seconds(words.runs),
     }
     chosen = [words.only] if words.only else list(measures)

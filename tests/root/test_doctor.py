@@ -26,8 +26,6 @@ from tests.root.sessions import Guardians, request, tcp_flow
 
 TREE = Path(__file__).parents[2]
 NOBODY = 65534
-MODULES = Path("/proc/modules")
-"""Also says how often each is in use: other tests' doing."""
 TAGGED = ("-t", "raw", "-I", "PREROUTING", "-m", "comment", "--comment")
 ACCEPT = ("-A", "INPUT", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
 TIMES = 6.0
@@ -134,6 +132,7 @@ def follow(advice: str) -> None:
 
 
 def state_of(netns: str) -> dict[str, str]:
+    """Return what a look could change; the modules are the machine's, and other tests load some."""
     paths = [
         Path("/proc/thread-self/net/ip_tables_names"),
         Path("/proc/thread-self/net/ip6_tables_names"),
@@ -141,8 +140,6 @@ def state_of(netns: str) -> dict[str, str]:
     ]
     there = [path for path in paths if path.exists()]
     state = {str(path): in_namespace(netns).run(path.read_text) for path in there}
-    modules = MODULES.read_text().splitlines() if MODULES.exists() else []
-    state["modules"] = " ".join(line.split()[0] for line in modules)
     state["nft"] = run("nft", "list", "ruleset", netns=netns)
     state["links"] = run("ip", "-o", "link", netns=netns)
     return state

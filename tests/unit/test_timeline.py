@@ -89,3 +89,11 @@ def test_an_unseen_packet_that_events_saw_come_in_came_in_there() -> None:
     assert (path.in_interface, path.outcome) == ("eth0", Outcome.DROPPED)
     reply = replace(b.reply_path(), hops=(), in_interface=None)
     assert with_evidence(reply, Scene(replace(trail, drops=()))).in_interface is None
+
+
+def test_a_packet_that_left_had_come_in_also_where_no_event_and_no_chain_says_so() -> None:
+    left = b.path(outcome=Outcome.FORWARDED, out_interface="p2")
+    wires = [hop.event for hop in with_evidence(left, Scene()).hops if isinstance(hop, WireHop)]
+    assert wires == ["received", "sent"]
+    lost = with_evidence(b.path(outcome=Outcome.LOST), Scene())
+    assert not [hop for hop in lost.hops if isinstance(hop, WireHop)]
