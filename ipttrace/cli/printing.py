@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Printer:
     """Text for people, or JSON Lines for programs."""
 
-    def __init__(self, *, json: bool) -> None:
+    def __init__(self, *, json: bool, verbose: bool = False) -> None:
         self._json = json
+        self._verbose = verbose
 
     def answer(self, result: TraceResult) -> None:
         """Print the paths; what was taken back is not known yet."""
@@ -33,7 +34,8 @@ class Printer:
             return
         from ipttrace.render.text import answer_lines
 
-        output.lines(answer_lines(result, width=output.width(), color=output.color()))
+        width, color = output.width(), output.color()
+        output.lines(answer_lines(result, width=width, color=color, verbose=self._verbose))
 
     def summary(self, result: TraceResult) -> None:
         """Print what keeps the answer from being the whole truth, and whether all is clean."""
@@ -98,7 +100,8 @@ class PacketPrinter:
             return
         if self._verbose:
             width, color = output.width(), output.color()
-            output.lines([*path_lines(path, width=width, color=color, numbered=True), ""])
+            lines = path_lines(path, width=width, color=color, numbered=True, verbose=True)
+            output.lines([*lines, ""])
             return
         local = datetime.fromtimestamp(path.time, tz=UTC).astimezone()
         when = local.strftime("%H:%M:%S.%f")

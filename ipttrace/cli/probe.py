@@ -36,6 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--expect", metavar="WORD", help="exit 1 unless the outcome or the cause is WORD"
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show all evidence, not only the strongest"
+    )
     parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
     parser.set_defaults(run=run, changes_host=True)
 
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.cli.compose import trace_probe
     from ipttrace.cli.printing import Printer, meets_expectation
 
-    printer = Printer(json=args.json)
+    printer = Printer(json=args.json, verbose=args.verbose)
     result = trace_probe(spec, answer=printer.answer, note=output.note, hint=output.note)
     printer.summary(result)
     if spec.expect is not None and not meets_expectation(spec.expect, result):

@@ -12,6 +12,7 @@ from ipttrace.diagnose.walk import depths, name
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
 from ipttrace.path import (
     ChainHop,
+    Diagnosis,
     DropHop,
     Hop,
     NatHop,
@@ -20,6 +21,7 @@ from ipttrace.path import (
     Role,
     RouteHop,
     SocketHop,
+    Strength,
     TraceResult,
     WireHop,
 )
@@ -29,6 +31,8 @@ from ipttrace.render.table import GAP, Row, table_lines, wrap
 from ipttrace.ruleset import Counter
 
 UNMATCHED_SHOWN = 3
+EVIDENCE_SHOWN = 2
+"""Pieces of evidence that a tired reader gets; the strongest ones."""
 FATE_STYLES = {">": Style.GOOD, "x": Style.BAD, "?": Style.OPEN}
 
 
@@ -39,17 +43,19 @@ def path_lines(
     color: bool,
     client: str | None = None,
     numbered: bool = False,
+    verbose: bool = False,
 ) -> list[str]:
     """Return one packet's header, hops, fate and why, in lines of at most `width` columns.
 
     `width` None cuts nothing.  `client` is what the client's call returned.  Only a rule's text is
-    ever cut, and commands are never wrapped, so that they can be copied.
+    ever cut, and commands are never wrapped, so that they can be copied.  `verbose` gives all
+    evidence, not only the strongest.
     """
     return [
         *_header(path, width, color, numbered),
         *table_lines(_rows(path), width=width, color=color),
         *_fate(path, width, color),
-        *_details(path, client, width),
+        *_details(path, client, width, verbose),
     ]
 
 
@@ -61,7 +67,9 @@ def result_lines(result: TraceResult, *, width: int | None, color: bool) -> list
     ]
 
 
-def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list[str]:
+def answer_lines(
+    result: TraceResult, *, width: int | None, color: bool, verbose: bool = False
+) -> list[str]:
     """Return each packet, its answers after it; what is known before all is taken back."""
     shown = [path for path in in_order(result) if path.role is not Role.OBSERVED]
     numbered = len(result.paths) > 1
@@ -70,7 +78,9 @@ def answer_lines(result: TraceResult, *, width: int | None, color: bool) -> list
     for path in shown:
         begins = path.role is Role.PROBE and path.leg == 1
         word = clients.get(path.journey) if begins else None
-        lines += path_lines(path, width=width, color=color, client=word, numbered=numbered)
+        lines += path_lines(
+            path, width=width, color=color, client=word, numbered=numbered, verbose=verbose
+        )
         lines.append("")
     lines += _observed(result, width)
     return lines[:-1] if lines and not lines[-1] else lines
@@ -201,15 +211,15 @@ def _fate(path: PacketPath, width: int | None, color: bool) -> list[str]:
     return [paint(line, FATE_STYLES[mark], color) for line in lines]
 
 
-def _details(path: PacketPath, client: str | None, width: int | None) -> Iterator[str]:
+def _details(
+    path: PacketPath, client: str | None, width: int | None, verbose: bool
+) -> Iterator[str]:
     for text in _seen_by_client(path, client):
         yield from wrap(text, width)
     diagnosis = path.diagnosis
     if diagnosis is not None:
-        said = [each for each in diagnosis.evidence if each.text not in diagnosis.summary]
-        if said:
-            proof = "; ".join(f"{each.text} ({each.strength})" for each in said)
-            yield from wrap(f"evidence: {clean_text(proof)}", width)
+        for text in _evidence(diagnosis, verbose):
+            yield from wrap(f"evidence: {clean_text(text)}", width)
         for each in diagnosis.unmatched[:UNMATCHED_SHOWN]:
             begun = f" since {hop}" if (hop := since(path, each)) else ""
             text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}{begun}"
@@ -218,6 +228,20 @@ def _details(path: PacketPath, client: str | None, width: int | None) -> Iterato
     if path.ambiguous:
         text = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
         yield from wrap(text, width)
+
+
+def _evidence(diagnosis: Diagnosis, verbose: bool) -> Iterator[str]:
+    """Yield all evidence, a piece a line; or the strongest that the summary does not say."""
+    if verbose:
+        yield from (f"{each.text} ({each.strength})" for each in diagnosis.evidence)
+        return
+    said = [each for each in diagnosis.evidence if each.text not in diagnosis.summary]
+    if not said:
+        return
+    strongest = sorted(said, key=lambda each: [*Strength].index(each.strength))[:EVIDENCE_SHOWN]
+    proof = "; ".join(f"{each.text} ({each.strength})" for each in strongest)
+    more = len(said) - len(strongest)
+    yield f"{proof}; {more} more with --verbose" if more else proof
 
 
 def _seen_by_client(path: PacketPath, client: str | None) -> Iterator[str]:

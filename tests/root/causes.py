@@ -53,7 +53,7 @@ class Probed:
     @property
     def text(self) -> str:
         """What the user reads."""
-        return "\n".join(answer_lines(self.result, width=None, color=False))
+        return "\n".join(answer_lines(self.result, width=None, color=False, verbose=True))
 
     def hops(self, kind: type[Hop]) -> list[Hop]:
         """The hops of one kind."""

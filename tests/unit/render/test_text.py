@@ -47,8 +47,8 @@ tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes   iptables-legacy, in o
   filter  INPUT 1       -m mark --mark 0x1 -j DROP                                     DROP         +1
 x dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had set [mark-drop]
   a client sees a timeout
-  evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP follows from the rule's text (inferred);
-    by itself this is a rule-drop (inferred)
+  evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP follows from the rule's text (inferred); 1
+    more with --verbose
   not matched: nat/PREROUTING 1 wants --dport 8445, the packet has 8443
   to spare this client the mark: iptables-legacy -t mangle -I PREROUTING 1 -s 203.0.113.7 -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-legacy -D INPUT 1
@@ -69,8 +69,7 @@ x dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had
   set [mark-drop]
   a client sees a timeout
   evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP
-    follows from the rule's text (inferred); by itself this is a rule-drop
-    (inferred)
+    follows from the rule's text (inferred); 1 more with --verbose
   not matched: nat/PREROUTING 1 wants --dport 8445, the packet has 8443
   to spare this client the mark: iptables-legacy -t mangle -I PREROUTING 1 -s 203.0.113.7 -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-legacy -D INPUT 1
@@ -88,8 +87,8 @@ def test_a_dropped_packet_in_colour() -> None:
   filter  INPUT 1       -m mark --mark 0x1 -j DROP                                     \x1b[1;31mDROP\x1b[0m         +1
 \x1b[1;31mx dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had set [mark-drop]\x1b[0m
   a client sees a timeout
-  evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP follows from the rule's text (inferred);
-    by itself this is a rule-drop (inferred)
+  evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP follows from the rule's text (inferred); 1
+    more with --verbose
   not matched: nat/PREROUTING 1 wants --dport 8445, the packet has 8443
   to spare this client the mark: iptables-legacy -t mangle -I PREROUTING 1 -s 203.0.113.7 -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-legacy -D INPUT 1
@@ -130,8 +129,7 @@ x dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had
   set when the packet came in again on lo, to port 8443 [mark-drop]
   the client got no answer (timeout)
   evidence: the kernel reported that filter/INPUT 1 ended it (reported);
-    nat/OUTPUT 1 changed dport 8445 -> 8443 (reported); by itself this is a
-    rule-drop (inferred)
+    nat/OUTPUT 1 changed dport 8445 -> 8443 (reported); 1 more with --verbose
   to spare packets of this host the mark: iptables-nft -t mangle -I PREROUTING 1 -i lo -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-nft -D INPUT 1
 """)
@@ -274,8 +272,8 @@ x dropped at fw/in 3 by nftables, though filter/INPUT 1 of iptables-legacy accep
   [other-backend-drop]
   a client sees a timeout
   evidence: the kernel reported that fw/in 3 ended it (reported); filter/INPUT 1 of iptables-legacy
-    accepted it; every chain of both backends must let a packet pass (inferred); by itself this is a
-    rule-drop (inferred)
+    accepted it; every chain of both backends must let a packet pass (inferred); 1 more with
+    --verbose
   to let it in: nft insert rule inet fw in handle 12 tcp dport 8443 accept
   or delete the rule: nft delete rule inet fw in handle 12
 """)
@@ -453,3 +451,14 @@ def test_inferred_verdicts_have_one_footnote() -> None:
 
 def test_an_answer_whose_request_is_not_there_is_shown_all_the_same() -> None:
     assert "answer to #9" in printed(b.reply_path(request=9))
+
+
+def test_all_evidence_is_told_on_demand_a_line_each() -> None:
+    path = diagnosed(b.mark_drop_path())
+    brief = path_lines(path, width=None, color=False)
+    full = path_lines(path, width=None, color=False, verbose=True)
+    assert path.diagnosis is not None
+    told = [line.strip() for line in full if line.startswith("  evidence: ")]
+    assert told == [f"evidence: {e.text} ({e.strength})" for e in path.diagnosis.evidence]
+    assert sum(line.startswith("  evidence: ") for line in brief) == 1
+    assert "1 more with --verbose" in "\n".join(brief)
