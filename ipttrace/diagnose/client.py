@@ -24,9 +24,6 @@ WORDS = {
 }
 """The results of a client's call, for people."""
 
-NOT_SENT = "its ICMP error was not sent"
-"""How the evidence begins that a REJECT rule's answer was held back."""
-
 REFUSED, NO_HOST, NO_NET = "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"
 
 TOLD_BY_ICMP = frozenset(
@@ -128,4 +125,4 @@ def _sees_refusal(path: PacketPath) -> str | None:
 
 def _is_held_back(path: PacketPath) -> bool:
     evidence = path.diagnosis.evidence if path.diagnosis else ()
-    return any(each.text.startswith((NOT_SENT, HELD_BACK)) for each in evidence)
+    return any(each.text.startswith(HELD_BACK) for each in evidence)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.client import HELD_BACK
+from ipttrace.diagnose.killing import freed
 from ipttrace.diagnose.remote import from_here, is_refusal, kind
 from ipttrace.path import Evidence, Strength
 
@@ -18,9 +19,7 @@ ANSWER_COUNTERS = ("Tcp.OutRsts", "Udp.NoPorts", "Udp6NoPorts")
 
 def kernel_words(case: Case) -> Iterator[Evidence]:
     """Yield what the kernel did about the packet, whatever the client got."""
-    if (drop := case.drop) is not None:
-        where = f" in {drop.location}" if drop.location else ""
-        yield Evidence(f"the kernel freed it: {drop.reason}{where}", drop.basis)
+    yield from freed(case)
     for reset in case.trail.resets:
         reason = f" ({reset.reason})" if reset.reason else ""
         yield Evidence(f"the kernel's TCP sent a reset{reason}", Strength.REPORTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipttrace.diagnose.case import Case
-from ipttrace.diagnose.client import NOT_SENT, reject_answer
+from ipttrace.diagnose.client import HELD_BACK, reject_answer
 from ipttrace.netfilter import PacketFamily, Verdict
 from ipttrace.path import ChainHop, Evidence, Strength
 
@@ -22,12 +22,16 @@ SENT_ERRORS = {
 RESETS = "Tcp.OutRsts"
 
 
-def killed(case: Case, hop: ChainHop) -> Iterator[Evidence]:
-    """Yield how the kernel freed the packet, and for a REJECT what became of its answer."""
-    drop = case.drop
-    if drop is not None:
+def freed(case: Case) -> Iterator[Evidence]:
+    """Yield the kernel's reason for freeing the packet, and the function that did it."""
+    if (drop := case.drop) is not None:
         where = f" in {drop.location}" if drop.location else ""
         yield Evidence(f"the kernel freed it: {drop.reason}{where}", drop.basis)
+
+
+def killed(case: Case, hop: ChainHop) -> Iterator[Evidence]:
+    """Yield how the kernel freed the packet, and for a REJECT what became of its answer."""
+    yield from freed(case)
     if hop.verdict is Verdict.REJECT:
         yield from _answer(case, hop)
 
@@ -42,7 +46,7 @@ def _answer(case: Case, hop: ChainHop) -> Iterator[Evidence]:
         if case.scene.counters is not None and not case.risen(RESETS):
             yield Evidence("TcpOutRsts did not rise", Strength.MATCHED)
     elif limited := _limited(case):
-        text = f"{NOT_SENT}, because too many were: {limited} rose"
+        text = f"{HELD_BACK}: {limited} rose"
         yield Evidence(text, Strength.MATCHED)
     elif case.risen(sent := SENT_ERRORS[family]):
         text = f"an ICMP error was sent ({sent.replace('.', '')} rose)"

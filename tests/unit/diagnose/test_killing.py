@@ -54,7 +54,7 @@ def test_an_error_that_was_sent() -> None:
 def test_an_error_that_was_held_back(counter: str) -> None:
     diagnosis = told(UNREACHABLE, counters={counter: 1})
     name = counter.replace(".", "")
-    assert f"its ICMP error was not sent, because too many were: {name} rose" in texts(diagnosis)
+    assert f"the kernel's rate limit held its ICMP error back: {name} rose" in texts(diagnosis)
     path = replace(rejected(UNREACHABLE), diagnosis=diagnosis)
     assert client_sees(path) == "a client sees a timeout"
 
