@@ -17,7 +17,7 @@ from ipttrace.errors import CancelledError
 from ipttrace.gathering import NONE, Gathering, Sources
 from ipttrace.netfilter import Hook
 from ipttrace.packet import Flow
-from ipttrace.path import Outcome, TraceResult
+from ipttrace.path import TraceResult
 from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
 from ipttrace.roles import UNSPECIFIED, Sent
 from ipttrace.settling import QUIET, Settling
@@ -25,9 +25,6 @@ from ipttrace.tracer import Side, Tracer
 
 ATTENTION = 0.25
 """Seconds after which a wait looks whether it was cancelled."""
-
-_DEAD = frozenset({Outcome.DROPPED, Outcome.REJECTED})
-_ENDED = frozenset({Outcome.DROPPED, Outcome.REJECTED, Outcome.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +71,6 @@ class TraceSession:
         self._ids = count(1)
         self._gathering = Gathering(kernel.sources)
         self._tracers = [self._tracer(side, number) for number, side in enumerate(kernel.sides)]
-        self._refused_since = self._look_again = 0.0
-        """Of the packet just sent: when a refusal was first seen, and when to look around next."""
         self._settling = Settling(
             kernel.client,
             self._tracers,

@@ -168,6 +168,8 @@ class Ties:
         self._made_here = made_here
         found: defaultdict[int, list[Traced]] = defaultdict(list)
         for stretch in self._wanted():
+            if owners.keys().isdisjoint(stretch.reports.values()):
+                continue  # nobody asks for these packets
             for traced in self._read(stretch, owners):
                 if traced.path is not None:
                     found[traced.path].append(traced)
