@@ -26,6 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     runner = commands.add_parser("run", help="build it, send its probes, compare, take it down")
     add_lab_argument(runner)
+    runner.add_argument(
+        "-v", "--verbose", action="store_true", help="show all evidence, not only the strongest"
+    )
     runner.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
     runner.set_defaults(run=run, changes_host=True)
     lister = commands.add_parser("list", help="the labs that come with ipttrace")
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     scenario = load_scenario(args.lab)
     require_privilege()
-    printer = Printer(json=args.json)
+    printer = Printer(json=args.json, verbose=args.verbose)
     backends = (Backend(args.backend),) if args.backend else scenario.backends
     runs: list[LabRun] = []
     for backend in backends:

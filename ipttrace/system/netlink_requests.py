@@ -58,11 +58,15 @@ class RequestSocket:
                 return answers
 
     def _read(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(READ_SIZE)
-        offset = 0
-        while offset + _NLMSGHDR.size <= len(data):
-            length, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data, offset)
-            if length < _NLMSGHDR.size:
-                return
-            yield kind, sequence, data[offset + _NLMSGHDR.size : offset + length]
-            offset += (length + 3) & ~3
+        return messages_in(self._socket.recv(READ_SIZE))
+
+
+def messages_in(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield type, sequence number and body of each message of a datagram (struct nlmsghdr)."""
+    offset = 0
+    while offset + _NLMSGHDR.size <= len(data):
+        length, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data, offset)
+        if length < _NLMSGHDR.size:
+            return
+        yield kind, sequence, data[offset + _NLMSGHDR.size : offset + length]
+        offset += (length + 3) & ~3

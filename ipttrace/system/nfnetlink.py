@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ipttrace.errors import IptTraceError, KernelError, NotPermittedError, NotSupportedError
+from ipttrace.system.netlink_requests import messages_in
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
@@ -127,14 +128,7 @@ class NfnetlinkSocket:
                     return
 
     def _read(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(READ_SIZE)
-        offset = 0
-        while offset + _NLMSGHDR.size <= len(data):
-            length, kind, _, sequence, _ = _NLMSGHDR.unpack_from(data, offset)
-            if length < _NLMSGHDR.size:
-                return
-            yield kind, sequence, data[offset + _NLMSGHDR.size : offset + length]
-            offset += (length + 3) & ~3
+        return messages_in(self._socket.recv(READ_SIZE))
 
 
 def _batch_edge(kind: int, sequence: int) -> bytes:
