@@ -88,13 +88,13 @@ def remove(family: PacketFamily, tag: str, notify: Notify) -> list[int]:
     """Delete every rule of the raw table that bears `tag`; return their packet counters."""
     hits: list[int] = []
 
-    def change(iptc: Any, table: Any) -> bool:
+    def change(_: Any, table: Any) -> bool:
         hits.clear()
         for name in ("PREROUTING", "OUTPUT"):
-            chain = iptc.Chain(table, name)
-            while (entry := _tagged(table, name, tag)) is not None:
-                hits.append(entry.counters.pcnt)
-                chain.delete_rule(_rule_type(iptc, family)(entry, chain))
+            while (found := _tagged(table, name, tag)) is not None:
+                number, packets = found
+                hits.append(packets)
+                _delete(table, name, number)
         return bool(hits)
 
     if TABLE in tables(family):
@@ -110,7 +110,7 @@ def sessions(family: PacketFamily, notify: Notify) -> set[str]:
         for name in ("PREROUTING", "OUTPUT"):
             entry = table.first_rule(name)
             while entry:
-                session = comments.session_in(_bytes(entry))
+                session = comments.session_of(_comment(entry))
                 found.update({session} if session is not None else ())
                 entry = table.next_rule(entry)
         return False
@@ -194,18 +194,31 @@ def _build(iptc: Any, rule: TraceRule) -> Any:
     return built
 
 
-def _tagged(table: Any, chain: str, tag: str) -> Any:
-    """Return the first entry (struct ipt_entry) whose comment is `tag`, or None."""
-    entry = table.first_rule(chain)
+def _tagged(table: Any, chain: str, tag: str) -> tuple[int, int] | None:
+    """Return number (from 0) and packet counter of the first rule whose comment is `tag`."""
+    number, entry = 0, table.first_rule(chain)
     while entry:
-        if comments.holds(_bytes(entry), tag):
-            return entry
-        entry = table.next_rule(entry)
+        if _comment(entry) == tag:
+            return number, entry.counters.pcnt
+        number, entry = number + 1, table.next_rule(entry)
     return None
 
 
-def _bytes(entry: Any) -> bytes:
-    return ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
+def _delete(table: Any, chain: str, number: int) -> None:
+    """Delete one rule by its number, as `iptables -D CHAIN NUMBER` does (libiptc.c).
+
+    The library's own way compares contents under a mask that leaves most of a match out: it takes
+    the first rule that looks alike, be it another session's or the user's.
+    """
+    if not table._iptc.iptc_delete_num_entry(chain.encode(), number, table._handle):
+        raise ValueError(f"rule {number + 1} of {chain} cannot be deleted: {table.strerror()}")
+
+
+def _comment(entry: Any) -> str | None:
+    """Return the comment of a rule (struct ipt_entry or ip6t_entry), None without one."""
+    fixed = ctypes.sizeof(entry)
+    matches = ctypes.string_at(ctypes.addressof(entry) + fixed, entry.target_offset - fixed)
+    return comments.of_matches(matches)
 
 
 @contextmanager
