@@ -91,6 +91,13 @@ def enter_descriptor(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def unshare_network() -> None:
+    """Move the calling thread into a new namespace (unshare(2)); raises OSError."""
+    if _libc.unshare(CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 HERE = Namespace(None, Path("/proc/self/ns/net"))
 """The namespace that the tool was started in."""
 
