@@ -11,6 +11,7 @@ AT_LINE = re.compile(r"Error occurred at line: (\d+)")
 LINE_FAILED = re.compile(r"\S+-restore: line (\d+) failed(?:: (.*?)\.?)?\Z")
 POLICY_LINE = re.compile(r"(.*) line (\d+): (.*)\Z")
 IN_BATCH = re.compile(r"line (\d+): (\w+) failed \((.*?)\)")
+IN_BATCH_REASON = re.compile(r"line \d+: \w+ failed \((.*?)\): .*")
 EXTENSION = re.compile(
     r"Warning: Extension (\S+) revision \d+ not supported, missing kernel module\?"
 )
@@ -48,14 +49,19 @@ def read_complaint(errors: str) -> Complaint:
     """Return what the stderr of iptables-restore says."""
     said = [PROGRAM.sub("", line.strip()).strip() for line in errors.splitlines()]
     said = [line for line in said if line]
-    reason = "; ".join(line for line in said if not line.startswith(SAID_IN_ANY_CASE))
+    reason = "; ".join(
+        IN_BATCH_REASON.sub(r"the kernel refuses it: \1", line)
+        for line in said
+        if not line.startswith(SAID_IN_ANY_CASE)
+    )
     lines: dict[int, str] = {}
     keys: dict[Key, str] = {}
     for line in said:
         if match := AT_LINE.match(line):
             lines[int(match[1])] = reason or line
-        elif (match := IN_BATCH.match(line)) and match[3] != LOOP:
-            lines[int(match[1])] = f"the kernel refuses it: {match[3]}"
+        elif match := IN_BATCH.match(line):
+            if match[3] != LOOP:
+                lines[int(match[1])] = f"the kernel refuses it: {match[3]}"
         elif match := LINE_FAILED.match(line):
             lines[int(match[1])] = match[2] or "the kernel refuses it"
         elif match := EXTENSION.match(line):

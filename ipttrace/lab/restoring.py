@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ipttrace.decode.iptables_save import split_words
 from ipttrace.lab.complaints import Complaint, Key, read_complaint
@@ -34,6 +35,8 @@ OUTGOING = ("OUTPUT", "POSTROUTING")
 
 ALIKE = 100
 """Refused lines of one form, after which the others of that form are not tried."""
+AT_ONCE = 1000
+"""Rules that are read in one run, once a line was refused: each run ends at the first one."""
 IN_A_ROW = 3
 """The same where a trial costs a run of its own."""
 ROUNDS = 100
@@ -188,18 +191,19 @@ class _Table:
             self.refuse(line, f"its table was refused: {reason}")
 
     def _read_all(self) -> None:
-        """Let every line be read, without a commit."""
+        """Let every line be read, without a commit, some at a time."""
         rest = self.kept()
         while rest and not self._out_of_time():
+            some, rest = rest[:AT_ONCE], rest[AT_ONCE:]
             chains = len(self.chains)
-            complaint, lines = self._try(rest, test=True)
+            complaint, lines = self._try(some, test=True)
             if complaint is None or not self._note(complaint, lines):
-                break
+                continue
             at = max(complaint.lines, default=0) - 2 - chains
-            if 0 <= at < len(rest):
-                self._stop_trying(rest[at].form, complaint)
-                rest = rest[at + 1 :]
-            rest = self.kept(rest)
+            if 0 <= at < len(some):
+                self._stop_trying(some[at].form, complaint)
+                some = some[at + 1 :]
+            rest = self.kept([*some, *rest])
 
     def _stop_trying(self, form: str, complaint: Complaint) -> None:
         self._alike[form] += 1
@@ -283,7 +287,7 @@ def loadable(
 
 
 def _keys(words: Sequence[str]) -> frozenset[Key]:
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     return frozenset(
         (KEY_OPTIONS[option], value) for option, value in pairs if option in KEY_OPTIONS
     )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from ipttrace.errors import KernelError, NotPermittedError
+from ipttrace.errors import NotPermittedError
 from ipttrace.lab.restoring import Attempt
 from ipttrace.netfilter import Backend, TableFamily
 from ipttrace.system import commands
