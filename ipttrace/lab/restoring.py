@@ -152,6 +152,8 @@ class _Table:
             progress = self._note(complaint, lines)
             if complaint.reading:
                 self._read_all()
+            elif progress:
+                self._try_alike(complaint, lines)
             if not progress:
                 break
         self._find_by_forms()
@@ -205,12 +207,28 @@ class _Table:
                 some = some[at + 1 :]
             rest = self.kept([*some, *rest])
 
+    def _try_alike(self, complaint: Complaint | None, lines: Sequence[Line]) -> None:
+        """Try by themselves the rules of those forms of which nf_tables refused some."""
+        forms = {rule.line.number: rule.form for rule in self.rules}
+        bad = {
+            forms[lines[at - 2].number]
+            for at in (complaint.lines if complaint else ())
+            if 2 <= at <= len(lines) + 1 and lines[at - 2].number in forms
+        }
+        while alike := [rule for rule in self.kept() if rule.form in bad]:
+            complaint, lines = self._try(alike)
+            if complaint is None or not self._note(complaint, lines) or self._out_of_time():
+                return
+            for at in complaint.lines:
+                if 2 <= at <= len(lines) + 1 and lines[at - 2].number in forms:
+                    self._stop_trying(forms[lines[at - 2].number], complaint)
+
     def _stop_trying(self, form: str, complaint: Complaint) -> None:
         self._alike[form] += 1
         if self._alike[form] == ALIKE:
             for rule in self.kept():
                 if rule.form == form:
-                    self.refuse(rule.line, f"not tried: {ALIKE} of its form were: {complaint.text}")
+                    self.refuse(rule.line, f"not tried: {ALIKE} of its form were: {_reason(complaint)}")
 
     # -- ip_tables does not say which
 
