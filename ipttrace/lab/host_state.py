@@ -38,6 +38,8 @@ class LinkState(State, frozen=True):
     """The bridge, bond or VRF that it is part of."""
     addresses: tuple[str, ...] = ()
     """With the length of their prefix."""
+    peer: str | None = None
+    """Of a veth end the other one, if the host has both."""
     peers: tuple[str, ...] = ()
     """Addresses at the other end of a point-to-point link."""
 

@@ -43,6 +43,7 @@ def _link(said: Mapping[str, Any]) -> LinkState:
         mtu=said.get("mtu"),
         mac=said.get("address") if said.get("link_type") == "ether" else None,
         master=said.get("master"),
+        peer=said.get("link") if kind == "veth" else None,
         addresses=tuple(f"{each['local']}/{_length(each)}" for each in addresses),
         peers=tuple(f"{each['address']}/{each['prefixlen']}" for each in addresses if _peer(each)),
     )
