@@ -18,7 +18,7 @@ from ipttrace.lab.reading import read_bytes
 from ipttrace.lab.rules import RuleSource, check_nft_text, check_restore_text
 from ipttrace.lab.source import Source
 from ipttrace.system import commands
-from ipttrace.system.restore_lines import in_one_text, section_around
+from ipttrace.system.restore_lines import DEFAULT_TABLE, in_one_text, section_around
 
 LOCK_WAIT = "20"
 """Seconds to wait for /run/xtables.lock, which is one for all namespaces."""
@@ -120,8 +120,9 @@ class RuleLoader:
         section = section_around(text, row) if row else None
         rule = section.rule_in(row) if section and row else None
         if section and rule:
-            self._alone(source, ("-t", section.table, *rule), place(row))
-        raise KernelError(f"{what}{place(row)}: {complaint}")
+            table = () if section.table == DEFAULT_TABLE else ("-t", section.table)
+            self._alone(source, (*table, *rule), place(row))
+        raise KernelError(f"{what}{place(row)}: {tidy(complaint)}")
 
     def _complaint(self, source: RuleSource, text: str, *, flush: bool) -> str | None:
         """Try a text; return the message if it is refused."""
@@ -133,7 +134,7 @@ class RuleLoader:
             stdin=text,
         )
         done = running.finish(LOAD_TIMEOUT)
-        return None if done.code == 0 else tidy(done.complaint) or f"exit {done.code}"
+        return None if done.code == 0 else done.complaint or f"exit {done.code}"
 
     def _guilty_row(self, source: RuleSource, text: str, complaint: str) -> int | None:
         """Return the line that the program names; at a COMMIT, the line before it that is wrong."""
