@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ipttrace.cli import output
+from ipttrace.cli import lab_snapshot, lab_twin, output
 from ipttrace.netfilter import Backend
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     runner.set_defaults(run=run, changes_host=True)
     lister = commands.add_parser("list", help="the labs that come with ipttrace")
     lister.set_defaults(run=run_list)
+    lab_snapshot.add_parser(commands)
+    lab_twin.add_parser(commands)
 
 
 def add_lab_argument(parser: argparse.ArgumentParser) -> None:

@@ -88,16 +88,14 @@ def _version(fact: Facts, files: Sequence[SaveFile]) -> int:
 def _find_interfaces(derived: _Derived, facts: Iterable[Facts]) -> None:
     patterns: dict[str, str] = {}
     for fact in facts:
-        for name in (fact.in_interface, fact.out_interface, fact.not_out):
-            if name is None or name in ("lo", "+", "") or not _is_name(name):
-                continue
+        named = (fact.in_interface, fact.out_interface, fact.not_out)
+        for name in filter(_is_name, filter(None, named)):
             if name.endswith("+"):
                 patterns.setdefault(name[:-1], fact.place)
             else:
                 derived.interfaces.setdefault(name, _Interface(name, f"{fact.place} names it"))
-        for name in fact.bridge_ports:
-            if _is_name(name) and name != "+":
-                derived.ports.setdefault(name.replace("+", "0"), fact.place)
+        for name in filter(_is_name, fact.bridge_ports):
+            derived.ports.setdefault(name.replace("+", "0"), fact.place)
     for prefix, place in patterns.items():
         if not any(name.startswith(prefix) for name in (*derived.interfaces, *derived.ports)):
             name = f"{prefix}0"[:NAME_BYTES]
@@ -112,7 +110,7 @@ def _find_interfaces(derived: _Derived, facts: Iterable[Facts]) -> None:
 def _is_name(name: str) -> bool:
     """Tell whether an interface can be called so; iptables refuses the rule if not."""
     plain = name.isprintable() and not re.search(r"[\s/:]", name)
-    return plain and name not in (".", "..") and len(name.encode()) <= NAME_BYTES
+    return plain and name not in (".", "..", "lo", "+") and len(name.encode()) <= NAME_BYTES
 
 
 def _outside(derived: _Derived, facts: Iterable[Facts]) -> str:
@@ -143,7 +141,9 @@ def _find_addresses(derived: _Derived, facts: Sequence[Facts], version: int) -> 
         _add_own(derived, name, address, fact, version)
     for address, fact in _translated(facts):
         _add_target(derived, address, fact, version)
-    used = [network for each in facts for network in (each.from_network, each.to_network) if network]
+    used = [
+        network for each in facts for network in (each.from_network, each.to_network) if network
+    ]
     spare = _spare(version, used)
     inner = [name for name in derived.interfaces if name != derived.outside]
     for name in (derived.outside, *inner):
@@ -153,9 +153,7 @@ def _find_addresses(derived: _Derived, facts: Sequence[Facts], version: int) -> 
             _give(derived, interface, network, "no rule names its network", version)
 
 
-def _behind(
-    derived: _Derived, facts: Iterable[Facts]
-) -> Iterator[tuple[Network, str, Facts]]:
+def _behind(derived: _Derived, facts: Iterable[Facts]) -> Iterator[tuple[Network, str, Facts]]:
     """Yield the networks that rules let in or out by an interface, the surest first."""
     inner = [name for name in derived.interfaces if name != derived.outside]
     weak = []
@@ -182,9 +180,7 @@ def _behind(
             yield fact.from_network, empty[0], fact
 
 
-def _add_network(
-    derived: _Derived, name: str, network: Network, fact: Facts, version: int
-) -> None:
+def _add_network(derived: _Derived, name: str, network: Network, fact: Facts, version: int) -> None:
     interface = derived.interfaces[name]
     if not _is_usable(network) or any(network.overlaps(each) for each in _all(derived, version)):
         return
@@ -354,7 +350,12 @@ def _local_ports(derived: _Derived, fact: Facts) -> tuple[int, ...]:
     text = fact.to
     if fact.target == "DNAT":
         address = _address(text)
-        own = {each.split("/")[0] for i in derived.interfaces.values() for v in (4, 6) for each in i.addresses[v]}
+        own = {
+            each.split("/")[0]
+            for i in derived.interfaces.values()
+            for v in (4, 6)
+            for each in i.addresses[v]
+        }
         if address is None or (str(address) not in own and not address.is_loopback):
             return ()
         text = text.rpartition("]")[2].rpartition(":")[2] if ":" in text else ""
@@ -366,9 +367,7 @@ def _local_ports(derived: _Derived, fact: Facts) -> tuple[int, ...]:
     return (int(first),) if first.isdecimal() and 1 <= int(first) <= 65535 else ()
 
 
-def _sysctls(
-    derived: _Derived, facts: Iterable[Facts], versions: Iterable[int]
-) -> dict[str, str]:
+def _sysctls(derived: _Derived, facts: Iterable[Facts], versions: Iterable[int]) -> dict[str, str]:
     routed = [
         fact
         for fact in facts

@@ -15,11 +15,39 @@ from ipttrace.lab.host_state import LinkState, ListenerState, PolicyState, Route
 from ipttrace.lab.sysctls import matters
 
 ROUTE_WORDS = frozenset(
-    "type dst gateway dev table protocol scope prefsrc metric flags metrics pref via error".split()
+    [
+        "type",
+        "dst",
+        "gateway",
+        "dev",
+        "table",
+        "protocol",
+        "scope",
+        "prefsrc",
+        "metric",
+        "flags",
+        "metrics",
+        "pref",
+        "via",
+        "error",
+    ]
 )
 ROUTE_FLAGS = frozenset({"onlink", "linkdown", "dead", "pervasive", "offload", "trap"})
 RULE_WORDS = frozenset(
-    "priority src srclen dst dstlen fwmark fwmask iif oif table action protocol".split()
+    [
+        "priority",
+        "src",
+        "srclen",
+        "dst",
+        "dstlen",
+        "fwmark",
+        "fwmask",
+        "iif",
+        "oif",
+        "table",
+        "action",
+        "protocol",
+    ]
 )
 PROCESS = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)"')
 ENDPOINT = re.compile(r"(?P<address>.*?)(?:%(?P<interface>[^\]:]+))?(?P<close>\]?):(?P<port>\d+)\Z")
@@ -137,7 +165,7 @@ def _network(said: Mapping[str, Any], word: str) -> str | None:
 
 def read_listeners(text: str) -> tuple[ListenerState, ...]:
     """Return what `ss -lntup` says; lines that are no socket are passed over."""
-    found = {}
+    found: dict[tuple[object, ...], ListenerState] = {}
     for line in text.splitlines():
         words = line.split(None, 5)
         if len(words) < 5 or WAITING.get(words[0]) != words[1]:

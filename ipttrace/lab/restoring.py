@@ -228,7 +228,9 @@ class _Table:
         if self._alike[form] == ALIKE:
             for rule in self.kept():
                 if rule.form == form:
-                    self.refuse(rule.line, f"not tried: {ALIKE} of its form were: {_reason(complaint)}")
+                    self.refuse(
+                        rule.line, f"not tried: {ALIKE} of its form were: {_reason(complaint)}"
+                    )
 
     # -- ip_tables does not say which
 

@@ -46,7 +46,7 @@ COMMANDS = (
 )
 END = "end"
 MARK = "### "
-TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
+MARKUP = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
 SECTION = re.compile(r"### (\S.*?)\s*\Z")
 
 
@@ -177,14 +177,14 @@ def mend(text: str) -> str:
     """Return JSON that is cut off as far as its values are whole, with all that is open closed."""
     open_ends: list[str] = []
     good, closers = 0, ""
-    for match in TOKEN.finditer(text):
-        token = match[0]
-        if token[0] == '"':
+    for match in MARKUP.finditer(text):
+        mark = match[0]
+        if mark[0] == '"':
             continue
-        if token in "{[":
-            open_ends.append("}" if token == "{" else "]")
-        elif token in "}]" and (not open_ends or open_ends.pop() != token):
+        if mark in "{[":
+            open_ends.append("}" if mark == "{" else "]")
+        elif mark in "}]" and (not open_ends or open_ends.pop() != mark):
             break
-        good = match.start() if token == "," else match.end()
+        good = match.start() if mark == "," else match.end()
         closers = "".join(reversed(open_ends))
     return text[:good] + closers

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
 from ipttrace.lab.host import Bridge, Host, Service
@@ -97,13 +97,11 @@ def twin_parts(snapshot: Snapshot) -> TwinParts:
     routing = routing_of(snapshot, links, up)
     builder.missing += routing.missing
     builder.notes += routing.notes
-    local = {
-        str(ip_interface(text).ip)
-        for part in (*ends, *made.values())
-        for text in part.addresses
-    } | {text.split("/")[0] for text in loopback}
+    held = [*(end.addresses for end in ends), *(bridge.addresses for bridge in made.values())]
+    local = {str(ip_interface(text).ip) for texts in (*held, loopback) for text in texts}
     host = Host(
-        routes=(*_loopback_routes(loopback), *routing.routes),
+        routes=routing.routes,
+        loopback=tuple(loopback),
         policy=routing.policy,
         neighbours=_neighbours(routing, links),
         bridges=made,
@@ -247,11 +245,11 @@ def _mac(link: LinkState) -> str | None:
 
 def _joined(links: list[LinkState], ends: set[str]) -> tuple[tuple[str, str], ...]:
     """Return the veth pairs of which the host has both ends."""
-    peers = {link.name: link.peer for link in links if link.kind == "veth" and link.peer}
+    peers = {link.name: link.peer for link in links if link.peer}
     return tuple(
         (near, far)
         for near, far in peers.items()
-        if far is not None and peers.get(far) == near and near < far and {near, far} <= ends
+        if peers.get(far) == near and near < far and {near, far} <= ends
     )
 
 
@@ -281,7 +279,8 @@ def _sysctls(builder: _Builder, names: set[str]) -> dict[str, str | int]:
     return {
         name: value
         for name, value in in_order(builder.snapshot.sysctls).items()
-        if ".conf." not in name or name.split(".conf.")[1].rpartition(".")[0].replace("/", ".") in there
+        if ".conf." not in name
+        or name.split(".conf.")[1].rpartition(".")[0].replace("/", ".") in there
     }
 
 
@@ -305,9 +304,7 @@ def _services(builder: _Builder, local: set[str], names: set[str]) -> Iterator[S
                 yield service
 
 
-def _service(
-    builder: _Builder, listener: ListenerState, address: str, text: str
-) -> Service | None:
+def _service(builder: _Builder, listener: ListenerState, address: str, text: str) -> Service | None:
     if listener.protocol not in ("tcp", "udp"):
         builder.lacks(text, "neither TCP nor UDP", "ss")
         return None

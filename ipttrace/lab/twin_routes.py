@@ -86,7 +86,9 @@ def _valid(link: LinkState) -> Iterator[str]:
 
 def _connected(links: Sequence[LinkState]) -> dict[str, list[Network]]:
     return {
-        link.name: [ip_interface(text).network for text in _valid(link)] for link in links if link.up
+        link.name: [ip_interface(text).network for text in _valid(link)]
+        for link in links
+        if link.up
     }
 
 
@@ -153,7 +155,9 @@ def _reachable(state: RouteState, connected: dict[str, list[Network]]) -> bool:
     if state.via is None:
         return True
     via = ip_address(state.via)
-    return via.is_link_local or any(via in each for each in connected.get(state.interface or "", ()))
+    return via.is_link_local or any(
+        via in each for each in connected.get(state.interface or "", ())
+    )
 
 
 def _lack(routing: Routing, state: RouteState, reason: str) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ipttrace.errors import NotPermittedError
+from ipttrace.lab.nft_tables import Attempt as NftAttempt
 from ipttrace.lab.restoring import Attempt
 from ipttrace.netfilter import Backend, TableFamily
 from ipttrace.system import commands
@@ -61,6 +62,19 @@ def restorer(namespace: Namespace, backend: Backend, family: TableFamily) -> Att
             what=f"cannot try the rules with {program}",
             namespace=namespace,
             stdin=text,
+        )
+        finished = running.finish(TIMEOUT)
+        return None if finished.code == 0 else finished.errors or f"exit {finished.code}"
+
+    return attempt
+
+
+def nft_loader(namespace: Namespace) -> NftAttempt:
+    """Return what gives a text to `nft -f -` inside `namespace`."""
+
+    def attempt(text: str) -> str | None:
+        running = commands.start(
+            ["nft", "-f", "-"], what="cannot try the nft rules", namespace=namespace, stdin=text
         )
         finished = running.finish(TIMEOUT)
         return None if finished.code == 0 else finished.errors or f"exit {finished.code}"
