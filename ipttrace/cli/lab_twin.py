@@ -23,6 +23,8 @@ EVENTS_LOST = 4
 BACKENDS = ("legacy", "nft", "as-is")
 NO_NAME = re.compile(r"[^a-z0-9-]+")
 LONGEST_NAME = 20
+SHOWN = 20
+"""Addresses of an interface, and services, that are listed."""
 
 DESCRIPTION = """\
 Build a namespace with the interfaces, addresses, routes, rules and settings of a host, and with
@@ -136,7 +138,7 @@ def _tell(twin: Twin) -> None:
     for note in twin.notes:
         output.note(note)
     if twin.missing:
-        output.note(f"{len(twin.missing)} things of the host are not in the twin:")
+        output.note(f"not in the twin ({len(twin.missing)}):")
         for missing in twin.missing:
             output.note(f"not reproduced: {missing}")
 
@@ -173,7 +175,7 @@ def twin_lines(topology: Topology, name: str, real: str) -> list[str]:
     for bridge, made in host.bridges.items():
         ports = f" (bridge of {', '.join(made.ports) or 'no port'})"
         lines.append(_interface(bridge + ports, made.addresses, up=made.up))
-    heard = ", ".join(f"{each.protocol}/{each.port}" for each in host.services) or "nothing"
+    heard = _some([f"{each.protocol}/{each.port}" for each in host.services]) or "nothing"
     lines += [
         f"  listens on: {heard}",
         f"probe it:     ipttrace probe --netns {real} --in {_way_in(topology)} tcp ADDRESS:PORT",
@@ -184,7 +186,14 @@ def twin_lines(topology: Topology, name: str, real: str) -> list[str]:
 
 
 def _interface(name: str, addresses: Sequence[str], *, up: bool) -> str:
-    return f"  {name:15} {' '.join(addresses) or 'no address'}{'' if up else ' (down)'}"
+    return f"  {name:15} {_some(addresses) or 'no address'}{'' if up else ' (down)'}"
+
+
+def _some(texts: Sequence[str]) -> str:
+    """Return the texts, of many the first ones."""
+    unique = list(dict.fromkeys(texts))
+    more = f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else ""
+    return ", ".join(unique[:SHOWN]) + more
 
 
 def _way_in(topology: Topology) -> str:

@@ -22,6 +22,10 @@ Address = IPv4Address | IPv6Address
 
 MOST_LISTENERS = 300
 MOST_INTERFACES = 200
+MOST_NETWORKS = 8
+"""Of one interface: what is named beyond them is reached by the default route."""
+SHOWN = 40
+"""Listeners that are named one by one."""
 NAME_BYTES = 15
 OUTSIDE = ("wan", "ppp0", "eth0", "ens", "enp", "eno", "em1", "eth", "wlan")
 """How interfaces to the outside are called, the surest first."""
@@ -160,12 +164,12 @@ def _behind(derived: _Derived, facts: Iterable[Facts]) -> Iterator[tuple[Network
     for fact in facts:
         if fact.target in STOPS:
             continue
-        if fact.from_network and fact.in_interface in derived.interfaces:
+        if fact.from_network and fact.in_interface in inner:
             yield fact.from_network, str(fact.in_interface), fact
-        if fact.to_network and fact.out_interface in derived.interfaces:
+        if fact.to_network and fact.out_interface in inner:
             yield fact.to_network, str(fact.out_interface), fact
         if fact.target in ("MASQUERADE", "SNAT") and fact.from_network:
-            if fact.not_out in derived.interfaces:
+            if fact.not_out in inner:
                 yield fact.from_network, str(fact.not_out), fact
             else:
                 weak.append(fact)
@@ -182,7 +186,12 @@ def _behind(derived: _Derived, facts: Iterable[Facts]) -> Iterator[tuple[Network
 
 def _add_network(derived: _Derived, name: str, network: Network, fact: Facts, version: int) -> None:
     interface = derived.interfaces[name]
-    if not _is_usable(network) or any(network.overlaps(each) for each in _all(derived, version)):
+    full = len(interface.addresses[version]) >= MOST_NETWORKS
+    if (
+        full
+        or not _is_usable(network)
+        or any(network.overlaps(each) for each in _all(derived, version))
+    ):
         return
     if network.num_addresses < 4:
         address = network.network_address
@@ -317,6 +326,7 @@ def _listeners(
     derived: _Derived, facts: Iterable[Facts], files: Sequence[SaveFile]
 ) -> list[ListenerState]:
     found: dict[tuple[str, str, int], ListenerState] = {}
+    places: list[str] = []
     for fact in facts:
         offered = (
             fact.table == "filter"
@@ -330,10 +340,13 @@ def _listeners(
                 key = (protocol, address, port)
                 if key not in found:
                     found[key] = ListenerState(protocol, address, port)
-                    derived.notes.append(f"listens on {protocol} port {port}: {fact.place}")
+                    places.append(f"{protocol}/{port} (line {fact.line})")
         if offered and fact.odd_ports:
             odd = ", ".join(fact.odd_ports)
             derived.notes.append(f"{fact.place}: of {odd} only the ends, if any, have a listener")
+    if places:
+        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        derived.notes.append(f"listens on {', '.join(places[:SHOWN])}{more}")
     if len(found) > MOST_LISTENERS:
         derived.notes.append(f"of {len(found)} listeners the first {MOST_LISTENERS} are there")
     return list(found.values())[:MOST_LISTENERS]
