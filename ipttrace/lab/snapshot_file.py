@@ -37,9 +37,9 @@ COMMANDS = (
     "uname -a",
     *RULE_COMMANDS,
     "ip -d -j addr",
-    "ip -j route show table all",
+    "ip -4 -j route show table all",
     "ip -6 -j route show table all",
-    "ip -j rule",
+    "ip -4 -j rule",
     "ip -6 -j rule",
     "sysctl -a",
     "ss -lntup",
@@ -90,11 +90,11 @@ def snapshot_of_sections(sections: Mapping[str, str]) -> Snapshot:
             return ()
 
     routes = [
-        *read("ip -j route show table all", partial(host_words.read_routes, family="ipv4")),
+        *read("ip -4 -j route show table all", partial(host_words.read_routes, family="ipv4")),
         *read("ip -6 -j route show table all", partial(host_words.read_routes, family="ipv6")),
     ]
     policy = [
-        *read("ip -j rule", partial(host_words.read_policy, family="ipv4")),
+        *read("ip -4 -j rule", partial(host_words.read_policy, family="ipv4")),
         *read("ip -6 -j rule", partial(host_words.read_policy, family="ipv6")),
     ]
     links = read("ip -d -j addr", host_words.read_links)

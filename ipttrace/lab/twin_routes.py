@@ -56,7 +56,7 @@ def routing_of(snapshot: Snapshot, links: Sequence[LinkState], up: set[str]) -> 
     routing, tables = Routing(), _Tables()
     connected = _connected(links)
     local = {str(ip_interface(text).ip) for link in snapshot.links for text in _valid(link)}
-    wanted = [*_of_peers(links), *snapshot.routes]
+    wanted = [*snapshot.routes, *_of_peers(links, snapshot.routes)]
     routes: dict[tuple[object, ...], Route] = {}
     for state in sorted(wanted, key=lambda each: each.via is not None):
         if _is_connected(state, connected):
@@ -92,10 +92,13 @@ def _connected(links: Sequence[LinkState]) -> dict[str, list[Network]]:
     }
 
 
-def _of_peers(links: Sequence[LinkState]) -> Iterator[RouteState]:
+def _of_peers(links: Sequence[LinkState], routes: Sequence[RouteState]) -> Iterator[RouteState]:
     """Yield routes to the other ends of point-to-point links: a twin's addresses have no peer."""
+    known = {(route.to.partition("/")[0], route.interface) for route in routes}
     for link in links:
         for peer in link.peers:
+            if (peer.partition("/")[0], link.name) in known:
+                continue
             family = "ipv6" if ":" in peer else "ipv4"
             yield RouteState(peer, family, interface=link.name)
 
@@ -191,7 +194,7 @@ def _is_plain(state: PolicyState) -> bool:
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
     text = _policy_text(state)
     if state.other:
-        routing.missing.append(Missing(text, f"no lab has {state.other}", "ip rule"))
+        routing.missing.append(Missing(text, f"nothing here stands for: {state.other}", "ip rule"))
         return None
     lookup = state.action == "lookup" and state.table is not None
     try:
