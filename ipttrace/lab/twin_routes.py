@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from typing import get_args
 
 from ipttrace.lab.host_state import LinkState, PolicyState, RouteState, Snapshot
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.parts import BadFieldError
-from ipttrace.lab.routing import PolicyRule, Route
+from ipttrace.lab.routing import PolicyAction, PolicyRule, Route, RouteType
 
+TYPES = frozenset(get_args(RouteType))
+ACTIONS = frozenset(get_args(PolicyAction))
 TABLES = {"local": 255, "main": 254, "default": 253}
 FIRST_UNNAMED = 10_000
 """Tables with a name of /etc/iproute2/rt_tables get numbers from here."""
@@ -126,6 +129,9 @@ def _route(
     if state.type == "unicast" and state.interface not in up:
         _lack(routing, state, f"interface {state.interface} is not there, or not up")
         return None
+    if state.type not in TYPES:
+        _lack(routing, state, f"no lab has routes of type {state.type}")
+        return None
     if state.other:
         _lack(routing, state, f"without: {state.other}")
     source = state.source if state.source in local else None
@@ -193,8 +199,9 @@ def _is_plain(state: PolicyState) -> bool:
 
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
     text = _policy_text(state)
-    if state.other:
-        routing.missing.append(Missing(text, f"nothing here stands for: {state.other}", "ip rule"))
+    odd = state.other or (state.action if state.action not in ACTIONS else "")
+    if odd:
+        routing.missing.append(Missing(text, f"nothing here stands for: {odd}", "ip rule"))
         return None
     lookup = state.action == "lookup" and state.table is not None
     try:
