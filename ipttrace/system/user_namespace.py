@@ -71,9 +71,11 @@ def original_user() -> int:
 def enter_if_needed(aim: str = "build labs") -> bool:
     """Make sure that this process may build namespaces; return whether it had to go inside.
 
+    Who is root in a user namespace only, and may not write to /run, goes into a second one.
     Raises NotPermittedError that says what is missing.
     """
-    if is_inside() or not missing_privileges(STATUS.read_text()):
+    rights = not missing_privileges(STATUS.read_text()) and os.access(RUN, os.W_OK)
+    if is_inside() or rights:
         return False
     enter(aim)
     return True
