@@ -62,14 +62,15 @@ def run(args: argparse.Namespace) -> int:
     if user_namespace.enter_if_needed():
         output.note(user_namespace.NOTE)
     printer = Printer(json=args.json, verbose=args.verbose)
+    one_lab = _is_one_lab(chosen)
     runs: list[LabRun] = []
     for number, (scenario, backend) in enumerate(chosen, 1):
-        if len(chosen) > 1:
+        if not one_lab:
             output.note(f"[{number}/{len(chosen)}] {scenario.name} on {backend}")
-        runs.append(_run_one(args, printer, scenario, backend, alone=_is_one_lab(chosen)))
+        runs.append(_run_one(args, printer, scenario, backend, alone=one_lab))
         if args.json:
             _print_record(runs[-1])
-    _print_table(args, runs, one_lab=_is_one_lab(chosen))
+    _print_table(args, runs, one_lab=one_lab)
     if not all(each.as_expected for each in runs):
         return EXPECTATION_FAILED
     lost = any(probe.result.totals.lost_events for each in runs for probe in each.probes)

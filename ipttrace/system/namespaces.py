@@ -91,8 +91,8 @@ def enter_descriptor(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def unshare_network() -> None:
-    """Move the calling thread into a new namespace (unshare(2)); raises OSError."""
+def leave_for_new_network() -> None:
+    """Move the calling thread into a network namespace that nobody else is in (unshare(2))."""
     if _libc.unshare(CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -17,7 +17,7 @@ from ipttrace.lab.nft_tables import Attempt as NftAttempt
 from ipttrace.lab.restoring import Attempt
 from ipttrace.netfilter import Backend, TableFamily
 from ipttrace.system import commands
-from ipttrace.system.namespaces import Namespace, unshare_network
+from ipttrace.system.namespaces import Namespace, leave_for_new_network
 
 LOCK_WAIT = "20"
 """Seconds to wait for /run/xtables.lock."""
@@ -32,7 +32,7 @@ def trial_namespace() -> Iterator[Namespace]:
 
     def live() -> None:
         try:
-            unshare_network()
+            leave_for_new_network()
         except OSError as error:
             born.set_exception(error)
             return
