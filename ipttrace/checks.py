@@ -80,6 +80,8 @@ class Case:
     result: TraceResult | None = None
     message: str = ""
     """Why it was skipped, or could not be run."""
+    exit_code: int = 0
+    """Of the error, where it could not be run."""
 
     @property
     def lost(self) -> bool:

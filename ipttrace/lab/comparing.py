@@ -169,9 +169,7 @@ def meetings(crosses: Sequence[str], hops: Sequence[ChainHop]) -> list[int | Non
     return found
 
 
-def _missing(
-    crosses: Sequence[str], hops: Sequence[ChainHop]
-) -> Iterator[tuple[str, str | None]]:
+def _missing(crosses: Sequence[str], hops: Sequence[ChainHop]) -> Iterator[tuple[str, str | None]]:
     """Yield what is not met, and after what it was expected; None at the head of the list."""
     before = None
     for words, place in zip(crosses, meetings(crosses, hops), strict=True):
@@ -208,9 +206,7 @@ def _noted(hop: Hop, notes: Sequence[Note]) -> Step:
     return Step(agreement, ", ".join(dict.fromkeys(shown)), hop)
 
 
-def _notes(
-    expect: Fields, path: PacketPath
-) -> tuple[dict[int, list[Note]], dict[int, list[Step]]]:
+def _notes(expect: Fields, path: PacketPath) -> tuple[dict[int, list[Note]], dict[int, list[Step]]]:
     """Return what was expected at each chain hop, and what was expected before it in vain."""
     hops = path.chain_hops
     notes: dict[int, list[Note]] = {}

@@ -64,9 +64,8 @@ class Fields(Part, frozen=True, kw_only=True):
         for field in ("crosses", "crosses_not"):
             for place, words in enumerate(getattr(self, field)):
                 check_hop_words(words, field.replace("_", "-"), place)
-        if self.rule is not None:
-            if check_hop_words(self.rule, "rule").whole_chain:
-                raise BadFieldError(f"{self.rule!r} names no rule, like filter/INPUT 1", "rule")
+        if self.rule is not None and check_hop_words(self.rule, "rule").whole_chain:
+            raise BadFieldError(f"{self.rule!r} names no rule, like filter/INPUT 1", "rule")
 
 
 def check_hop_words(words: str, *path: str | int) -> HopName:

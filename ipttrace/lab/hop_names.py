@@ -30,13 +30,15 @@ class HopName:
         family = TableFamily(words.pop(0)) if words and words[0] in list(TableFamily) else None
         table, slash, chain = (words[0] if words else "").partition("/")
         if not (table and slash and chain) or len(words) > 2:
-            raise ValueError(f"{text!r} names no chain or rule, like filter/INPUT or filter/INPUT 1")
+            raise ValueError(
+                f"{text!r} names no chain or rule, like filter/INPUT or filter/INPUT 1"
+            )
         number = words[1] if len(words) == 2 else None
         if number in (None, "policy"):
             return cls(table, chain, None, number is not None, backend, family)
         if not (number.isascii() and number.isdecimal() and int(number) > 0):
             raise ValueError(f"{text!r}: {number!r} is neither the number of a rule nor policy")
-        return cls(table, chain, int(number), False, backend, family)
+        return cls(table, chain, int(number), backend=backend, family=family)
 
     @property
     def whole_chain(self) -> bool:

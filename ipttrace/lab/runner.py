@@ -150,7 +150,7 @@ def run_probe(
     spec = real_spec(probe.spec(), real_names)
     result = in_lab_names(trace(spec), real_names)
     expect = probe.expect.on(backend)
-    netns = expect.netns or probe.netns[-1]
+    netns = expect.netns or (probe.netns[-1] if probe.netns else None)
     found = compare(expect, netns, result)
     return ProbeRun(probe, result, found, parting_ways(expect, netns, result) if found else ())
 
