@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from ipttrace.checks import Coverage
 from ipttrace.event import TraceKind
@@ -71,7 +70,7 @@ def _keyed(ruleset: Ruleset) -> Iterator[tuple[RuleKey, Rule]]:
         for rule in chain.user_rules:
             text = rule_words(rule.text, ref.chain)
             seen[text] += 1
-            yield (ref, text, seen[text]), replace(rule, text=text)
+            yield (ref, text, seen[text]), rule
 
 
 class CoveredLab:
