@@ -288,7 +288,7 @@ def test_only_packets_that_differ_are_shown() -> None:
         ("inet my/in", HopName("my", "in", family=TableFamily.INET)),
         (
             "nft ip filter/INPUT 1",
-            HopName("filter", "INPUT", 1, False, Backend.NFT, TableFamily.IP),
+            HopName("filter", "INPUT", 1, backend=Backend.NFT, family=TableFamily.IP),
         ),
     ],
 )
