@@ -16,6 +16,7 @@ from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.topology import Topology
 from ipttrace.path import PacketPath, TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.ruleset import Ruleset
 from tests import builders as b
 
 LAB = """
@@ -88,7 +89,7 @@ class Kernel:
             raise answer
         return b.result(replace(answer, netns=spec.netns[-1] if spec.netns else None))
 
-    def rules(self, netns: str | None) -> object:
+    def rules(self, netns: str | None) -> Ruleset:
         self.read.append(netns)
         return b.article_rules()
 
@@ -97,7 +98,7 @@ class Kernel:
             labs=self,
             twins=self,
             trace=self.trace,
-            read=self.rules,  # type: ignore[arg-type]
+            read=self.rules,
             live_backend=lambda named: "legacy",
             coverage=coverage,
             warn=self.warned.append,
@@ -283,7 +284,7 @@ def test_live_coverage_reads_each_namespace_once() -> None:
 def test_rules_that_cannot_be_read_leave_no_lab_behind() -> None:
     there = kernel()
 
-    def unreadable(netns: str | None) -> object:
+    def unreadable(netns: str | None) -> Ruleset:
         raise KernelError("cannot read")
 
     stage = replace(there.stage(coverage=True), read=unreadable)
