@@ -581,7 +581,7 @@ def test_a_hostile_snapshot_does_nothing_but_what_it_may(build: Build, tmp_path:
     assert pattern.read_text() == before
     lacks = [str(each) for each in twin.missing]
     assert all(text.isprintable() for text in lacks)
-    assert len(lacks) == 33
+    assert len(lacks) == 32
     saved = Iptables(Backend.LEGACY).save(lab.namespaces["twin"], PacketFamily.IPV4)
     assert "--dport 80 -j ACCEPT" in saved
 
