@@ -144,8 +144,8 @@ def _read(
 
 def _tried_rules(source: TwinSource, backend: str, namespace: Namespace) -> _Rules:
     rules = _Rules()
-    chosen = _placed(source.files, backend)
-    for where, file in chosen:
+    for known, file in _placed(source.files, backend):
+        where = _available(known, rules) if backend == AS_IS else known
         if not any(table.rules or table.chains for table in file.tables):
             rules.missing += file.missing
             continue
@@ -160,6 +160,8 @@ def _tried_rules(source: TwinSource, backend: str, namespace: Namespace) -> _Rul
         rules.fields[name] = rules.fields.get(name, "") + found.text
         rules.missing += found.missing
         rules.notes += found.notes
+        if not found.text and where is Backend.LEGACY:
+            rules.notes.append(f"no table of {file.source} was taken: --backend nft may take them")
     _try_tables(rules, source.tables, namespace)
     return rules
 
@@ -187,6 +189,19 @@ def _mixed(files: Sequence[tuple[Backend | None, SaveFile]]) -> bool:
     )
 
 
+def _available(wanted: Backend, rules: _Rules) -> Backend:
+    """Return `wanted`, or the other backend where the programs of that one are missing here."""
+    other = Backend.NFT if wanted is Backend.LEGACY else Backend.LEGACY
+    if _has(wanted) or not _has(other):
+        return wanted
+    rules.notes.append(f"rules of iptables-{wanted} go to iptables-{other}: there is no other here")
+    return other
+
+
+def _has(backend: Backend) -> bool:
+    return commands.find(f"iptables-{backend}-restore") is not None
+
+
 def _says_something(file: SaveFile) -> bool:
     return any(
         table.rules or any(chain.body not in ("ACCEPT", "-") for chain in table.chains)
@@ -196,8 +211,8 @@ def _says_something(file: SaveFile) -> bool:
 
 def _default_backend() -> Backend:
     """Return the backend of this machine's plain `iptables`."""
-    if commands.find("iptables-nft-restore") is None:
-        return Backend.LEGACY
+    if commands.find("iptables") is None:
+        return Backend.NFT if _has(Backend.NFT) else Backend.LEGACY
     said = commands.run(["iptables", "-V"], what="cannot ask iptables for its version")
     return Backend.LEGACY if "legacy" in said else Backend.NFT
 
