@@ -25,7 +25,8 @@ from ipttrace.system.namespaces import NAMED, Namespace
 from ipttrace.system.netns_files import create_namespace
 from ipttrace.system.processes import mark_of
 from ipttrace.system.services import Keeper
-from ipttrace.system.twins import AS_IS, read_twin, resolve_twins, tell
+from ipttrace.system.twin_trial import AS_IS
+from ipttrace.system.twins import read_twin, resolve_twins, tell
 
 
 class Lab:
