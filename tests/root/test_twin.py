@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from ipttrace.probe import ProbeSpec
 from ipttrace.render.schema import SHIPPED
 from ipttrace.system.host_state import read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
+from ipttrace.system.lab_records import Record, records, sweep
 from ipttrace.system.namespaces import NAMED
 from ipttrace.system.twins import Twin, read_twin
 from tests.root.expected import hits, told
@@ -503,6 +505,27 @@ def test_probes_are_answered_and_the_twin_is_gone(tmp_path: Path) -> None:
     assert "dropped at filter/INPUT policy" in done.stdout
     assert "rules.v4 line 14: -A INPUT -j ULOG: the kernel has no extension ULOG" in done.stderr
     wait_until(lambda: nothing_more(before), what="the twin gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)
+def test_a_killed_twin_is_gone(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(REFUSED)
+    command = [sys.executable, "-m", "ipttrace.cli.main", "lab", "twin", str(path)]
+    silent = ["--probe", "tcp 198.51.100.77:9 --wait 60"]
+
+    def up() -> list[Record]:
+        return [each for each in records() if str(path) in each.title]
+
+    with subprocess.Popen([*command, *silent], stderr=subprocess.DEVNULL) as process:
+        wait_until(up, 20, what="the twin")
+        [record] = up()
+        wait_until(lambda: all((NAMED / each).exists() for each in record.namespaces.values()), 20)
+        process.send_signal(number)
+        process.wait(20)
+    wait_until(lambda: not any((NAMED / each).exists() for each in record.namespaces.values()), 20)
+    sweep()
+    assert up() == []
 
 
 @pytest.mark.parametrize(
