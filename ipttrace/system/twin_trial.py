@@ -17,6 +17,7 @@ from ipttrace.lab.sysctls import interface_of, path_of
 from ipttrace.lab.twin_source import TwinSource
 from ipttrace.netfilter import Backend, TableFamily
 from ipttrace.system import commands
+from ipttrace.system.ipsets import try_ipsets
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.trial import nft_loader, restorer
 
@@ -41,6 +42,10 @@ def tried_rules(source: TwinSource, backend: str, namespace: Namespace) -> Tried
     programs are missing.
     """
     rules = TriedRules()
+    if source.sets.sets:
+        sets = namespace.run(lambda: try_ipsets(source.sets))
+        rules.fields["ipsets"] = sets.text()
+        rules.missing += sets.missing
     for known, file in _placed(source.files, backend):
         where = _available(known, rules) if backend == AS_IS else known
         if not any(table.rules or table.chains for table in file.tables):

@@ -148,6 +148,7 @@ def _merged(state: Host, lab: Host) -> Host:
         bridges={**state.bridges, **lab.bridges},
         sysctls={**state.sysctls, **lab.sysctls},
         services=(*state.services, *lab.services),
+        ipsets=f"{state.ipsets}{lab.ipsets}",
         nftables=f"{state.nftables}{lab.nftables}",
         rules_file=lab.rules_file,
         **rules,

@@ -287,6 +287,40 @@ def test_50000_rules(build: Build, tmp_path: Path, backend: Backend) -> None:
     assert time.monotonic() - begun < 120, "a few seconds where nobody else works"
 
 
+WITH_SETS = """\
+### iptables-save -c
+*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -i eth0 -m set --match-set bad src -j DROP
+-A INPUT -i eth0 -m set --match-set ports src,dst -j REJECT
+-A INPUT -i eth0 -m set --match-set odd dst -j DROP
+-A INPUT -i eth0 -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+### ipset save
+create bad hash:net family inet hashsize 1024 maxelem 65536
+add bad 203.0.113.0/24
+create ports hash:net,port family inet
+add ports 198.18.0.0/15,tcp:22
+create odd bitmap:port range 1-9
+### end
+"""
+
+
+def test_ipsets_are_built_without_that_program(
+    build: Build, tmp_path: Path, backend: Backend
+) -> None:
+    path = tmp_path / "host.txt"
+    path.write_text(WITH_SETS)
+    twin, lab = build(path, str(backend))
+    assert [(each.source, each.line) for each in twin.missing] == [("ipset", 5), ("iptables", 6)]
+    for source, rule in (("203.0.113.9", 1), ("198.18.0.9", 2), ("198.51.100.9", 4)):
+        words = f"tcp 192.0.2.1:22 --in eth0 --src {source}"
+        result = probe(lab.namespaces["twin"], words, lambda _: None)
+        [path_of] = [each for each in result.paths if each.role is Role.PROBE]
+        met = [hop.number for hop in path_of.chain_hops if hop.chain.table == "filter"]
+        assert met[-1] == rule, words
+
+
 # ---------------------------------------------------------------- snapshots
 
 
