@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ipttrace.errors import KernelError
-from ipttrace.lab.topology import End, Host, Link, Route, Topology, words_of
+from ipttrace.lab.host import Host
+from ipttrace.lab.parts import words_of
+from ipttrace.lab.routing import Route
+from ipttrace.lab.topology import End, Link, Topology
 from ipttrace.netfilter import Backend
 from ipttrace.system import commands, ipv6_addresses
 from ipttrace.system.addresses import rtnetlink
