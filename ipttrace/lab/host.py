@@ -137,5 +137,11 @@ def check_settings(settings: dict[str, str | int], *path: str | int) -> None:
 
 
 def setting_path(name: str) -> Path:
-    """Return a setting's file below /proc/sys: `.` and `/` change places, as in sysctl(8)."""
+    """Return a setting's file below /proc/sys.
+
+    As in sysctl(8) the first separator says which of `.` and `/` is one: in
+    `net.ipv4.conf.eth0/100.rp_filter` a `/` stands for the `.` of an interface's name.
+    """
+    if name.find("/") == len("net"):
+        return Path(name)
     return Path(name.translate(str.maketrans("./", "/.")))
