@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -123,12 +123,8 @@ class Scenario(Part, frozen=True, kw_only=True):
             raise BadFieldError("`backends` is empty: name legacy, nft or both", "backends")
         check_unique(self.backends, "backends", "backends")
         check_unique((probe.name for probe in self.probes), "probes", "probes")
-        topology = self.topology
-        for path, name in self._named():
-            if name not in topology.namespaces:
-                raise BadFieldError(f"namespace {name!r} is not there", *path)
-        for place, probe in enumerate(self.probes):
-            self._check_probe(probe, "probes", place)
+        self._check_names(self.topology, self._named())
+        self.check_probes(self.probes)
         self._check_claims()
 
     @property
@@ -136,11 +132,25 @@ class Scenario(Part, frozen=True, kw_only=True):
         """What is to be built."""
         return Topology(self.namespaces, self.links, self.source)
 
+    def _check_names(self, topology: Topology, named: Iterable[tuple[FieldPath, str]]) -> None:
+        for path, name in named:
+            if name not in topology.namespaces:
+                raise BadFieldError(f"namespace {name!r} is not there", *path)
+
+    def check_probes(self, probes: Sequence[LabProbe]) -> None:
+        """Refuse probes that the lab cannot send; raises BadFieldError."""
+        self._check_names(self.topology, self._named_by(probes))
+        for place, probe in enumerate(probes):
+            self._check_probe(probe, "probes", place)
+
     def _named(self) -> Iterator[tuple[FieldPath, str]]:
-        """Yield every namespace that is named outside the topology."""
+        """Yield every namespace that a refused command names."""
         for place, refusal in enumerate(self.refused):
             yield ("refused", place, "namespace"), refusal.namespace
-        for place, probe in enumerate(self.probes):
+
+    def _named_by(self, probes: Sequence[LabProbe]) -> Iterator[tuple[FieldPath, str]]:
+        """Yield every namespace that a probe names."""
+        for place, probe in enumerate(probes):
             path: FieldPath = ("probes", place)
             for number, name in enumerate(probe.netns):
                 yield (*path, "netns", number), name
