@@ -19,6 +19,8 @@ NAMES = {
     "pageup": "pgup",
     "pagedown": "pgdn",
     "escape": "esc",
+    "enter": "enter",
+    "space": "space",
     "question_mark": "?",
     "slash": "/",
     "colon": ":",

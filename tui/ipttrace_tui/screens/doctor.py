@@ -31,7 +31,7 @@ class DoctorScreen(FullScreen):
     def action_update(self) -> None:
         """Look again at the machine."""
         netns = self.work.selected_netns
-        self.subject(f"namespace {netns}" if netns else "this namespace")
+        self.subject(f"namespace {netns}" if netns else "this namespace", netns or "here")
         self.ask("the machine", partial(self.work.bench.findings, netns))
 
     @on(Answered)

@@ -23,10 +23,10 @@ class FullScreen(Screen[None]):
     NAME = ""
     """In `tab_bar.SCREENS`."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
+        Binding("tab", "app.focus_next", "next pane", show=False),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False),
-        Binding("u", "update", "update", tooltip="look again"),
-        Binding("escape", "app.go('trace')", "back", tooltip="back to the trace screen"),
+        Binding("u", "update", "look again", show=False),
+        Binding("escape", "app.go('trace')", "back to the trace screen", show=False),
     ]
 
     def __init__(self) -> None:
@@ -71,6 +71,6 @@ class FullScreen(Screen[None]):
         """Call `function` in a worker thread; `Answered` follows."""
         return self._asking.ask(question, function)
 
-    def subject(self, text: str) -> None:
-        """Say in the tab bar what the screen is about."""
-        self.query_one(TabBar).show(text)
+    def subject(self, *texts: str) -> None:
+        """Say in the tab bar what the screen is about, in the longest words that fit."""
+        self.query_one(TabBar).show(*texts)

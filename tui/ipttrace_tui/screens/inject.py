@@ -10,7 +10,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import DescendantBlur, DescendantFocus
 from textual.screen import ModalScreen
@@ -63,6 +63,9 @@ TEXTS = {
 """Field to label and what it is where it is empty."""
 
 
+EARLIER = "fill an earlier probe in"
+
+
 @dataclass(frozen=True, slots=True)
 class Filled:
     """What the user wants to have sent."""
@@ -75,12 +78,12 @@ class InjectScreen(ModalScreen[Filled | None]):
     """Lies over the others; its result is the probe, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "send", tooltip="send the probe"),
+        Binding("enter", "send", "send", tooltip="send the probe", priority=True),
         Binding("tab,down", "app.focus_next", "next field", key_display="tab"),
         Binding("shift+tab,up", "app.focus_previous", "field before", show=False),
         Binding("ctrl+n", "complete", "complete", tooltip="put the next of what exists in"),
-        Binding("pageup", "recall(1)", "earlier", key_display="pgup", tooltip="an earlier probe"),
-        Binding("pagedown", "recall(-1)", "a later probe", show=False),
+        Binding("pageup", "recall(1)", "sent before", key_display="pgup", tooltip=EARLIER),
+        Binding("pagedown", "recall(-1)", "fill a later probe in", show=False),
         Binding("escape", "dismiss", "close"),
     ]
 
@@ -100,7 +103,7 @@ class InjectScreen(ModalScreen[Filled | None]):
     def compose(self) -> ComposeResult:
         """Lay the fields out, the history beside them or below."""
         with Horizontal(id="form"):
-            with VerticalScroll(id="fields", can_focus=False):
+            with Vertical(id="fields"):
                 for name in FIELDS:
                     yield self._field(name)
                 yield Static(markup=False, id="exists")
@@ -221,7 +224,6 @@ class InjectScreen(ModalScreen[Filled | None]):
         event.stop()
         self.fill(self._history.entries[event.index])
 
-    @on(Input.Submitted)
     def action_send(self) -> None:
         """Send the probe, or say at each field what is wrong."""
         self._leave_field()

@@ -35,7 +35,7 @@ class JourneyScreen(FullScreen):
         cursor = ids.index(selected.id) if selected and selected.id in ids else None
         shown.show(rows, cursor)
         self.query_one(JourneyPane).show(rows, cursor)
-        self.subject(subject(rows))
+        self.subject(subject(rows), f"packet {selected.id}" if selected else "")
 
     def look_again(self) -> None:
         """Take packets in that came meanwhile; the selected leg stays."""

@@ -25,8 +25,9 @@ class PlacesScreen(FullScreen):
 
     NAME = "places"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
         Binding("b", "backend", "backend", tooltip="start the lab with the other backend's rules"),
-        Binding("x", "take_down", "lab down", tooltip="take the lab down that is up"),
+        Binding("x", "take_down", "down", tooltip="take the lab down that is up"),
     ]
 
     def __init__(self) -> None:
@@ -116,7 +117,7 @@ class PlacesScreen(FullScreen):
             pane.show_lab(self.lab, self.backend, up)
         else:
             pane.show_place(self.place)
-        self.subject(f"lab {up.name} is up" if up else "")
+        self.subject(f"lab {up.name} is up" if up else "", "a lab is up" if up else "")
 
     @on(PlaceList.Opened)
     def _open(self, event: PlaceList.Opened) -> None:

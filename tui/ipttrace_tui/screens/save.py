@@ -24,9 +24,9 @@ class SaveScreen(ModalScreen[None]):
     """Lies over the others until something was saved, or escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "save", "save", tooltip="save, unless the file exists"),
+        Binding("enter", "save", "save", tooltip="save", priority=True),
         Binding("ctrl+o", "overwrite", "overwrite", tooltip="replace the file that exists"),
-        Binding("tab", "kind", "kind", tooltip="the next kind of file"),
+        Binding("tab", "kind", "kind", tooltip="the next kind of file", priority=True),
         Binding("escape", "dismiss", "close"),
     ]
 
@@ -63,7 +63,6 @@ class SaveScreen(ModalScreen[None]):
         name.value = stem + suffixes[at % len(suffixes)]
         name.cursor_position = len(name.value)
 
-    @on(Input.Submitted)
     def action_save(self) -> None:
         """Save, unless the file exists."""
         self._save(overwrite=False)

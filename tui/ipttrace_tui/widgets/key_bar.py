@@ -15,6 +15,10 @@ from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
 
+GAP = "   "
+ALWAYS = 2
+"""How many of the last bindings are never left out."""
+
 
 class KeyBar(Bar):
     """Follows the focus: each pane has keys of its own."""
@@ -29,12 +33,22 @@ class KeyBar(Bar):
     def parts(self) -> tuple[Text, Text]:
         """Return the keys and their words."""
         text = plain_text()
-        for number, shown in enumerate(self._shown()):
-            keys, word = _words(shown)
-            text.append("   " if number else "")
+        for place, number in enumerate(self._fitting()):
+            keys, word = _words(self._shown()[number])
+            text.append(GAP if place else "")
             click = Style(meta={"binding": number})
             text.append(keys, tone(self, Tone.TITLE) + click).append(f" {word}", click)
         return text, plain_text()
+
+    def _fitting(self) -> list[int]:
+        """Return the bindings that there is room for; the last ones, help and quit, always."""
+        sizes = [sum(map(len, _words(shown))) + 1 + len(GAP) for shown in self._shown()]
+        fitting = list(range(len(sizes)))
+        while sum(sizes[each] for each in fitting) - len(GAP) > self.content_size.width - 2:
+            if len(fitting) <= ALWAYS:
+                break
+            del fitting[-ALWAYS - 1]
+        return fitting
 
     def _shown(self) -> list[list[ActiveBinding]]:
         """Return the bindings to show, those of one group or one action together."""

@@ -128,8 +128,8 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
         text = plain_text(CURSOR if here else "  ", tone(self, Tone.STRONG))
         text.append_text(self.line(index, width - len(CURSOR)))
         if here:
-            text.stylize_before(self.get_component_rich_style("row--cursor"))
             text.truncate(width, overflow="ellipsis", pad=True)
+            text.stylize_before(self.get_component_rich_style("row--cursor"))
         return self._strip(text, width)
 
     def _strip(self, text: Text, width: int) -> Strip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.style import Style
 from rich.text import Text
+from textual.events import Click
 
 from ipttrace.decode.text import clean_text
 from ipttrace_tui.view_model import Tone
@@ -20,12 +21,11 @@ class TabBar(Bar):
     def __init__(self, here: str) -> None:
         super().__init__()
         self._here = here
-        self._subject = ""
-        self._subject_tone = Tone.PLAIN
+        self._subjects: tuple[str, ...] = ()
 
-    def show(self, subject: str, name: Tone = Tone.PLAIN) -> None:
-        """Show what the screen is about."""
-        self._subject, self._subject_tone = clean_text(subject), name
+    def show(self, *subjects: str) -> None:
+        """Show what the screen is about: the longest words come first, those that fit are shown."""
+        self._subjects = tuple(map(clean_text, subjects))
         self.redraw()
 
     def parts(self) -> tuple[Text, Text]:
@@ -34,10 +34,14 @@ class TabBar(Bar):
         for number, screen in enumerate(SCREENS, 1):
             here = screen == self._here
             style = tone(self, Tone.STRONG if here else Tone.MUTED)
-            click = Style(meta={"@click": f"app.go('{screen}')"})
+            click = Style(meta={"screen": screen})
             text = f"[{number} {screen}]" if here else f" {number} {screen} "
             left.append(text, style + click)
         room = max(0, self.content_size.width - left.cell_len - 2)
-        right = plain_text(self._subject, tone(self, self._subject_tone))
-        right.truncate(room, overflow="ellipsis")
-        return left, right
+        fitting = (each for each in self._subjects if len(each) <= room)
+        return left, plain_text(next(fitting, ""), tone(self, Tone.PLAIN))
+
+    async def on_click(self, event: Click) -> None:
+        """Show the screen that the mouse points at."""
+        if screen := event.style.meta.get("screen"):
+            await self.app.run_action(f"app.go('{screen}')")
