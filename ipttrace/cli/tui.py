@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.errors import NotSupportedError, UsageError
-from ipttrace.netfilter import Backend
 
 if TYPE_CHECKING:
     from ipttrace.cli.workbench import HostWorkbench
@@ -28,9 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_arguments(parser, required=False)
     lab = parser.add_argument_group("a lab")
     lab.add_argument("--lab", metavar="LAB", help="a name of 'ipttrace lab list', or a file")
-    lab.add_argument(
-        "--backend", choices=[str(backend) for backend in Backend], help="the lab's rules"
-    )
+    lab.add_argument("--backend", choices=("legacy", "nft", "both"), help="the lab's rules")
     parser.set_defaults(run=run)
 
 
@@ -63,10 +60,11 @@ def _first_run(
 ) -> tuple[Feed | None, str]:
     """Return what is run as the screen opens, and its title."""
     from ipttrace.cli.feeds import ProbeFeed
+    from ipttrace.lab.parts import LabBackend
     from ipttrace.lab.scenario import load_scenario
 
     if args.lab is not None:
-        backend = Backend(args.backend) if args.backend else load_scenario(args.lab).backends[0]
+        backend = LabBackend(args.backend) if args.backend else load_scenario(args.lab).backends[0]
         return bench.lab(args.lab, backend), f"lab {args.lab}, {backend}"
     if args.protocol is None:
         return None, "nothing traced yet"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ipttrace.checkup.finding import Finding
 from ipttrace.cli.compose import trace_probe
 from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, running
 from ipttrace.errors import CancelledError, IptTraceError
 from ipttrace.inventory import Place
-from ipttrace.lab.runner import in_lab_names, real_spec, run_probe
+from ipttrace.lab.building import RunningLab
+from ipttrace.lab.lab_probe import Change
+from ipttrace.lab.parts import LabBackend
+from ipttrace.lab.runner import ProbeRun, in_lab_names, real_spec, run_lab
 from ipttrace.lab.scenario import Scenario, library, load_scenario
-from ipttrace.netfilter import Backend
+from ipttrace.lab.topology import Topology
 from ipttrace.path import TraceResult, join_results
-from ipttrace.ports import RunningLab
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import Feed, Snapshot
@@ -44,19 +46,21 @@ class HostWorkbench:
         known = {**{name: name for name in used}, **names}
         return LabProbeFeed(spec, known)
 
-    def lab(self, name: str, backend: Backend) -> Feed:
+    def lab(self, name: str, backend: LabBackend) -> Feed:
         """Return a feed that builds a lab, unless it is up, and sends its probes."""
         return HeldLabFeed(self, load_scenario(name), backend)
 
-    def up(self, scenario: Scenario, backend: Backend) -> RunningLab:
-        """Return the lab, built if it is not up; another one comes down first."""
-        from ipttrace.system.capabilities import require_privilege
+    def up(self, scenario: Scenario, backend: LabBackend) -> RunningLab:
+        """Return the lab, built if it is not up as its file has it; another one comes down first.
+
+        One whose probes change it is built anew for each run.
+        """
         from ipttrace.system.lab_builder import LabBuilder
 
-        require_privilege()
         with self._lock:
             wanted = LabUp(scenario.name, backend)
-            if self._lab is not None and self._up == wanted:
+            changes = any(probe.change for probe in scenario.probes)
+            if self._lab is not None and self._up == wanted and not changes:
                 return self._lab
             self._down()
             if self._closed:
@@ -156,25 +160,62 @@ class LabProbeFeed:
         return in_lab_names(result, self._real_names)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A lab whose run must not take it down: the workbench does."""
+
+    lab: RunningLab
+
+    @property
+    def namespaces(self) -> Mapping[str, str]:
+        return self.lab.namespaces
+
+    def change(self, change: Change, *path: str | int) -> None:
+        self.lab.change(change, *path)
+
+    def refused(self, namespace: str, words: Sequence[str]) -> str | None:
+        return self.lab.refused(namespace, words)
+
+    def keep(self) -> None:
+        """Stay up as long as the workbench wants it."""
+
+    def down(self) -> Sequence[str]:
+        return ()
+
+
+class _Holder:
+    """A builder of what the workbench holds."""
+
+    def __init__(self, bench: HostWorkbench, scenario: Scenario) -> None:
+        self._bench = bench
+        self._scenario = scenario
+
+    def up(self, _: Topology, backend: str) -> RunningLab:
+        return _Held(self._bench.up(self._scenario, LabBackend(backend)))
+
+
 class HeldLabFeed:
     """All probes of a lab, one after another; the lab stays up, so that it can be looked at."""
 
-    def __init__(self, bench: HostWorkbench, scenario: Scenario, backend: Backend) -> None:
+    def __init__(self, bench: HostWorkbench, scenario: Scenario, backend: LabBackend) -> None:
         self._bench = bench
         self._scenario = scenario
         self._backend = backend
-        self.title = f"lab {scenario.name}, {backend}"
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Build the lab, run its probes and publish after each of them."""
+        from ipttrace.system.capabilities import require_privilege
+
+        require_privilege()
         publish(Snapshot(message="building the lab"))
-        lab = self._bench.up(self._scenario, self._backend)
         results: list[TraceResult] = []
-        trace = _tracing(cancelled)
-        for probe in self._scenario.probes:
-            run = run_probe(probe, lab.namespaces, trace)
-            results.append(run.result)
-            publish(running(results, f"done: {probe.name}"))
+
+        def tell(probe: ProbeRun) -> None:
+            results.append(probe.result)
+            publish(running(results, f"done: {probe.probe.name}"))
+
+        builder = _Holder(self._bench, self._scenario)
+        run_lab(self._scenario, self._backend, builder, _tracing(cancelled), tell)
         publish(replace(Snapshot.of(join_results(results)), message="the lab is up"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ipttrace.checkup.finding import Finding, note, ok, problem
 from ipttrace.errors import IptTraceError
 from ipttrace.inventory import Interface, Place, PlaceKind
+from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import parse_scenario
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
 from ipttrace.probe import ProbeSpec
@@ -117,7 +118,7 @@ class FakeBench:
     feed: Feed = field(default_factory=lambda: ListFeed([article()]))
     error: IptTraceError | None = None
     specs: list[ProbeSpec] = field(default_factory=list)
-    started: list[tuple[str, Backend]] = field(default_factory=list)
+    started: list[tuple[str, LabBackend]] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
     """Namespaces whose rules or findings were asked for."""
     up: LabUp | None = None
@@ -137,7 +138,7 @@ class FakeBench:
         self.specs.append(spec)
         return self.feed
 
-    def lab(self, name: str, backend: Backend) -> Feed:
+    def lab(self, name: str, backend: LabBackend) -> Feed:
         self.started.append((name, backend))
         self.up = LabUp(name, backend)
         return self.feed

@@ -20,7 +20,7 @@ from ipttrace_tui.screens.main import MainScreen
 from ipttrace_tui.settings import BREAKPOINTS, Settings
 
 if TYPE_CHECKING:
-    from ipttrace.netfilter import Backend
+    from ipttrace.lab.parts import LabBackend
     from ipttrace_tui.screens.inject import Filled
     from ipttrace_tui.workbench import Workbench
 
@@ -127,7 +127,7 @@ class Actions(App[IptTraceError | None]):
         """Run another feed, after the run that is under way has been ended."""
         raise NotImplementedError
 
-    def start_lab(self, name: str, backend: Backend) -> None:
+    def start_lab(self, name: str, backend: LabBackend) -> None:
         """Build a lab and send its probes; the packets come to the trace screen."""
         self.action_go("trace")
         self.start(self.bench.lab(name, backend), f"lab {name}, {backend}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ipttrace.decode.text import clean_text
 from ipttrace.inventory import Place, PlaceKind
+from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Scenario
-from ipttrace.netfilter import Backend
 from ipttrace_tui.explanation import Sentence
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.workbench import LabEntry, LabUp
@@ -37,7 +37,7 @@ def place_sentences(place: Place) -> Iterator[Sentence]:
         yield Sentence(clean_text(words), label="interfaces")
 
 
-def lab_sentences(lab: LabEntry, backend: Backend, up: LabUp | None) -> Iterator[Sentence]:
+def lab_sentences(lab: LabEntry, backend: LabBackend, up: LabUp | None) -> Iterator[Sentence]:
     """Yield what a lab is about, and how it would be started."""
     if lab.scenario is None:
         yield Sentence(clean_text(lab.error), Tone.BAD)
@@ -58,7 +58,7 @@ def lab_probes(lab: LabEntry) -> Iterator[Sentence]:
         yield Sentence(clean_text(f"{probe.name}: {probe.send}{says}"), label="sends")
 
 
-def _offer(scenario: Scenario, backend: Backend) -> str:
+def _offer(scenario: Scenario, backend: LabBackend) -> str:
     others = [str(each) for each in scenario.backends if each is not backend]
     other = f"  (b: {', '.join(others)})" if others else ""
     return f"enter starts it with {backend} rules{other}"

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from ipttrace.checkup.finding import Finding
 from ipttrace.inventory import Place
+from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Scenario
-from ipttrace.netfilter import Backend
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import Feed
@@ -33,7 +33,7 @@ class LabUp:
     """The lab that is up."""
 
     name: str
-    backend: Backend
+    backend: LabBackend
 
 
 class Workbench(Protocol):
@@ -43,7 +43,7 @@ class Workbench(Protocol):
         """Return a feed that sends a probe; namespaces may be named as a lab names them."""
         ...
 
-    def lab(self, name: str, backend: Backend) -> Feed:
+    def lab(self, name: str, backend: LabBackend) -> Feed:
         """Return a feed that builds a lab, unless it is up, and sends its probes.
 
         The lab stays up until `take_down`, `close`, or another lab is started.

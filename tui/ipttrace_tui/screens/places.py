@@ -11,7 +11,7 @@ from textual.containers import Container
 from textual.events import DescendantFocus
 
 from ipttrace.inventory import Place
-from ipttrace.netfilter import Backend
+from ipttrace.lab.parts import LabBackend
 from ipttrace_tui.asking import Answered
 from ipttrace_tui.screens.full import FullScreen
 from ipttrace_tui.widgets.place_lists import LabList, PlaceList
@@ -32,7 +32,7 @@ class PlacesScreen(FullScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._backend: Backend | None = None
+        self._backend: LabBackend | None = None
         self._in_labs = False
         """Which list the pane is about."""
 
@@ -101,10 +101,10 @@ class PlacesScreen(FullScreen):
         return None if shown.cursor is None else shown.labs[shown.cursor]
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> LabBackend:
         """What the selected lab would be started with."""
         scenario = self.lab.scenario if self.lab else None
-        made_for = scenario.backends if scenario else (Backend.LEGACY,)
+        made_for = scenario.backends if scenario else (LabBackend.LEGACY,)
         return self._backend if self._backend in made_for else made_for[0]
 
     @on(RowList.Moved)

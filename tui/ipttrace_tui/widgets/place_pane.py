@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.content import Content
 
 from ipttrace.inventory import Place
-from ipttrace.netfilter import Backend
+from ipttrace.lab.parts import LabBackend
 from ipttrace_tui.explanation import Sentence
 from ipttrace_tui.inventory_pictures import topology_picture
 from ipttrace_tui.place_text import lab_probes, lab_sentences, place_sentences
@@ -26,20 +26,20 @@ class PlacePane(TextPane):
     def __init__(self) -> None:
         super().__init__()
         self._place: Place | None = None
-        self._lab: tuple[LabEntry, Backend, LabUp | None] | None = None
+        self._lab: tuple[LabEntry, LabBackend, LabUp | None] | None = None
 
     def show_place(self, place: Place | None) -> None:
         """Show a namespace."""
         self._turn(place, None)
         self.border_title = Content("namespace")
 
-    def show_lab(self, lab: LabEntry, backend: Backend, up: LabUp | None) -> None:
+    def show_lab(self, lab: LabEntry, backend: LabBackend, up: LabUp | None) -> None:
         """Show a lab, and what it would be started with."""
         self._turn(None, (lab, backend, up))
         self.border_title = Content(f"lab {lab.name}")
 
     def _turn(
-        self, place: Place | None, lab: tuple[LabEntry, Backend, LabUp | None] | None
+        self, place: Place | None, lab: tuple[LabEntry, LabBackend, LabUp | None] | None
     ) -> None:
         if (place, lab) != (self._place, self._lab):
             self.scroll_home(animate=False)
