@@ -49,6 +49,11 @@ def _journey() -> Screen[None]:
     return JourneyScreen()
 
 
+OF_SCREENS = frozenset(
+    {"inject", "repeat", "stop", "forget", "go", "save", "copy", "help", "command_palette", "rule"}
+)
+"""What the keys of the screens do that no dialogue has."""
+
 SCREEN_KEYS = Binding.Group("screens", compact=True)
 
 
@@ -121,6 +126,15 @@ class Actions(App[IptTraceError | None]):
         """The namespace of the selected packet."""
         return self.selected_path.netns if self.selected_path else None
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return whether an action may be done: under a dialogue only leaving and moving may.
+
+        Keys that were typed before a dialogue was there would otherwise still do what they do
+        below it.
+        """
+        under = isinstance(self.screen, ModalScreen) and action in OF_SCREENS
+        return False if under else super().check_action(action, parameters)
+
     # ---------------------------------------------------------------- runs
 
     def start(self, feed: Feed, title: str) -> None:
@@ -163,9 +177,7 @@ class Actions(App[IptTraceError | None]):
     # ---------------------------------------------------------------- between the screens
 
     def action_go(self, name: str) -> None:
-        """Show a screen; over a dialogue nothing happens."""
-        if isinstance(self.screen, ModalScreen):
-            return
+        """Show a screen."""
         if name == "trace":
             while not isinstance(self.screen, MainScreen):
                 self.pop_screen()

@@ -233,7 +233,8 @@ def candidates(name: str, values: FormValues, places: Sequence[Place]) -> tuple[
             own = name == "to" or values.way != INJECTED
             found = [a for place in (traced or places if own else places) for a in place.addresses]
         case "netns" | "client":
-            found = [place.alias or place.name for place in places if place.name]
+            named = sorted(places, key=lambda place: not place.alias)
+            found = [place.alias or place.name for place in named if place.name]
         case "flags":
             found = ["SYN", "SYN,ACK", "ACK", "RST", "FIN,ACK", "NONE"]
         case _:
