@@ -28,10 +28,10 @@ class MainScreen(Screen[None]):
     """Shows the newest snapshot; the selection is the only state of its own."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "pane", key_display="tab"),
-        Binding("shift+tab", "app.focus_previous", show=False),
-        Binding("right,n", "step(1)", "hop", key_display="←→"),
-        Binding("left,p", "step(-1)", show=False),
+        Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
+        Binding("shift+tab", "app.focus_previous", "pane before", show=False),
+        Binding("right,n", "step(1)", "hop", key_display="←→", tooltip="step to the next hop"),
+        Binding("left,p", "step(-1)", "step to the hop before", show=False),
     ]
 
     def __init__(self, title: str) -> None:
@@ -87,6 +87,20 @@ class MainScreen(Screen[None]):
         self.query_one(StatusBar).show(snapshot)
         self.query_one(PacketList).show(snapshot.paths, self._packet, over=over)
         self._show_path()
+
+    def select(self, path_id: int, hop: int | None = None) -> None:
+        """Select a packet by its id, at the hop that tells most unless one is named."""
+        ids = [path.id for path in self._snapshot.paths]
+        if path_id in ids:
+            self._packet = ids.index(path_id)
+            path = self._snapshot.paths[self._packet]
+            self._hop = telling_hop(path) if hop is None else hop
+            self.query_one(PacketList).cursor = self._packet
+            self._show_path()
+
+    def rename(self, title: str) -> None:
+        """Say what is traced now."""
+        self.query_one(RunBar).rename(title)
 
     def leave(self) -> None:
         """Say that the screen closes as soon as nothing is left behind."""

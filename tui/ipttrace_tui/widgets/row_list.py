@@ -24,12 +24,12 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, "row--cursor"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "select", key_display="↑↓"),
-        Binding("down,j", "move(1)", show=False),
-        Binding("pageup", "page(-1)", show=False),
-        Binding("pagedown", "page(1)", show=False),
-        Binding("home,g", "first", show=False),
-        Binding("end,G", "last", show=False),
+        Binding("up,k", "move(-1)", "select", key_display="↑↓", tooltip="select the line above"),
+        Binding("down,j", "move(1)", "select the line below", show=False),
+        Binding("pageup", "page(-1)", "a page up", show=False),
+        Binding("pagedown", "page(1)", "a page down", show=False),
+        Binding("home,g", "first", "the first line", show=False),
+        Binding("end,G", "last", "the last line", show=False),
     ]
 
     cursor: reactive[int | None] = reactive(None)
@@ -128,8 +128,8 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
         text = plain_text(CURSOR if here else "  ", tone(self, Tone.STRONG))
         text.append_text(self.line(index, width - len(CURSOR)))
         if here:
-            text.stylize_before(self.get_component_rich_style("row--cursor"))
             text.truncate(width, overflow="ellipsis", pad=True)
+            text.stylize_before(self.get_component_rich_style("row--cursor"))
         return self._strip(text, width)
 
     def _strip(self, text: Text, width: int) -> Strip:

@@ -19,12 +19,12 @@ class TextPane(VerticalScroll, can_focus=True, inherit_bindings=False):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, *LOOK_CLASSES}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_up", "scroll", key_display="↑↓"),
-        Binding("down,j", "scroll_down", show=False),
-        Binding("pageup", "page_up", show=False),
-        Binding("pagedown", "page_down", show=False),
-        Binding("home,g", "scroll_home", show=False),
-        Binding("end,G", "scroll_end", show=False),
+        Binding("up,k", "scroll_up", "scroll", key_display="↑↓", tooltip="scroll the text up"),
+        Binding("down,j", "scroll_down", "scroll the text down", show=False),
+        Binding("pageup", "page_up", "a page up", show=False),
+        Binding("pagedown", "page_down", "a page down", show=False),
+        Binding("home,g", "scroll_home", "the first line", show=False),
+        Binding("end,G", "scroll_end", "the last line", show=False),
     ]
 
     def compose(self) -> ComposeResult:
