@@ -71,9 +71,11 @@ def original_user() -> int:
 def enter_if_needed(aim: str = "build labs") -> bool:
     """Make sure that this process may build namespaces; return whether it had to go inside.
 
+    Who is root in a user namespace only, and may not write to /run, goes into a second one.
     Raises NotPermittedError that says what is missing.
     """
-    if is_inside() or not missing_privileges(STATUS.read_text()):
+    rights = not missing_privileges(STATUS.read_text()) and os.access(RUN, os.W_OK)
+    if is_inside() or rights:
         return False
     enter(aim)
     return True
@@ -158,9 +160,11 @@ def _refusal(aim: str, error: OSError) -> NotPermittedError:
     reason = error.strerror
     if error.errno in (errno.ENOSYS, errno.EINVAL):
         reason = "this kernel has no user namespaces"
+    hint = "Run as root: sudo ipttrace ..."
+    if _state.uid is None and os.geteuid() == 0:
+        hint = "Grant this container CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN."
     return NotPermittedError(
-        f"cannot {aim} without root: making a user namespace is refused: {reason}",
-        "Run as root: sudo ipttrace ...",
+        f"cannot {aim} without root's rights: making a user namespace is refused: {reason}", hint
     )
 
 
