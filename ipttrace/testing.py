@@ -13,6 +13,7 @@ import msgspec
 
 from ipttrace.checks import Difference
 from ipttrace.cli.compose import trace_probe
+from ipttrace.cli.twin_labs import TwinLabs
 from ipttrace.diagnose.walk import name
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab
@@ -69,7 +70,7 @@ class LabFactory:
 
         def up() -> RunningLab:
             require_privilege(aim="bring up a lab")
-            return LabBuilder().up(scenario.topology, chosen)
+            return TwinLabs(LabBuilder(), _ignore).up(scenario.topology, chosen)
 
         running: RunningLab = self._guard(up)
         self._labs.callback(lambda: _tell_leftovers(running.down()))

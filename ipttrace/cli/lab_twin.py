@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from ipttrace.cli import output
+from ipttrace.cli.lab_up import leave_up
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
@@ -17,9 +18,12 @@ from ipttrace.probe import ProbeSpec
 
 if TYPE_CHECKING:
     from ipttrace.lab.topology import Topology
+    from ipttrace.system.lab_builder import Lab
     from ipttrace.system.twins import Twin
 
 EVENTS_LOST = 4
+TWIN = "twin"
+"""The namespace that stands for the host."""
 BACKENDS = ("legacy", "nft", "as-is")
 NO_NAME = re.compile(r"[^a-z0-9-]+")
 LONGEST_NAME = 20
@@ -77,22 +81,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not specs:
         raise UsageError("cannot write --json without a --probe", "Add --probe 'tcp ...'.")
     name = _name(args.name, args.file)
-    from ipttrace.system.capabilities import require_privilege
-    from ipttrace.system.lab_builder import LabBuilder
+    from ipttrace.system import user_namespace
     from ipttrace.system.twins import read_twin
 
-    require_privilege()
+    if user_namespace.enter_if_needed():
+        output.note(user_namespace.NOTE)
     twin = read_twin(args.file, args.backend)
-    builder = LabBuilder(name=None if specs else name, title=f"twin of {clean_text(args.file)}")
-    lab = builder.up(twin.topology, twin.backend)
+    if not specs:
+        lab = leave_up(twin.topology, twin.backend, name, title=f"twin of {clean_text(args.file)}")
+        _tell(twin)
+        output.lines(twin_lines(lab))
+        return 0
+    from ipttrace.system.lab_builder import LabBuilder
+
+    lab = LabBuilder().up(twin.topology, twin.backend)
     try:
         _tell(twin)
-        real = lab.namespaces["twin"]
-        if specs:
-            return _probe(specs, real, name, args)
-        output.lines(twin_lines(twin.topology, lab.name, real))
-        lab.keep()
-        return 0
+        return _probe(specs, lab.namespaces[TWIN], name, args)
     finally:
         for warning in lab.down():
             output.note(warning)
@@ -166,21 +171,27 @@ def _probe(specs: Sequence[ProbeSpec], real: str, name: str, args: argparse.Name
     return EVENTS_LOST if lost else 0
 
 
-def twin_lines(topology: Topology, name: str, real: str) -> list[str]:
+def twin_lines(lab: Lab) -> list[str]:
     """Return what a user must know of a twin that is up."""
-    host = topology.namespaces["twin"]
-    lines = [f"{name} is up: namespace {real}"]
-    ends = topology.ends_in("twin")
+    from ipttrace.system import user_namespace
+
+    real, host = lab.namespaces[TWIN], lab.topology.namespaces[TWIN]
+    ends = lab.topology.ends_in(TWIN)
+    lines = [f"twin {lab.name} is up: namespace {real}"]
     lines += [_interface(end.interface, end.addresses, up=end.up) for end in ends]
     for bridge, made in host.bridges.items():
         ports = f" (bridge of {', '.join(made.ports) or 'no port'})"
         lines.append(_interface(bridge + ports, made.addresses, up=made.up))
     heard = _some([f"{each.protocol}/{each.port}" for each in host.services]) or "nothing"
+    way_in = f"ipttrace lab shell {lab.name}"
+    probe = f"ipttrace probe --netns {real}"
+    if user_namespace.is_inside():
+        probe = f"{way_in} {TWIN} -- ipttrace probe"
     lines += [
         f"  listens on: {heard}",
-        f"probe it:     ipttrace probe --netns {real} --in {_way_in(topology)} tcp ADDRESS:PORT",
-        f"look around:  ip netns exec {real} iptables-save",
-        f"take it down: ipttrace lab down {name}",
+        f"  probe it:   {probe} --in {_way_in(lab.topology)} tcp ADDRESS:PORT",
+        f"  go in:      {way_in} {TWIN}",
+        f"  take down:  ipttrace lab down {lab.name}",
     ]
     return [clean_text(line) for line in lines]
 
@@ -198,9 +209,9 @@ def _some(texts: Sequence[str]) -> str:
 
 def _way_in(topology: Topology) -> str:
     """Return the interface of the default route, or the first one."""
-    host = topology.namespaces["twin"]
+    host = topology.namespaces[TWIN]
     for route in host.routes:
         if route.to == "default" and route.interface:
             return route.interface
-    ends = topology.ends_in("twin")
+    ends = topology.ends_in(TWIN)
     return ends[0].interface if ends else next(iter(host.bridges), "IFACE")

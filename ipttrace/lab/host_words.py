@@ -107,9 +107,10 @@ def _route(said: Mapping[str, Any], family: str) -> RouteState:
     other += sorted(flags - ROUTE_FLAGS)
     kind = str(said.get("type", "unicast"))
     metrics = {name: value for each in said.get("metrics", ()) for name, value in each.items()}
+    ends = (str(said["dst"]), str(said.get("gateway", "")))
     return RouteState(
-        to=str(said["dst"]),
-        family=family,
+        to=ends[0],
+        family="ipv6" if any(":" in end for end in ends) else family,
         via=_gateway(first),
         interface=first.get("dev") if kind == "unicast" else None,
         table=str(said.get("table", "main")),

@@ -8,7 +8,8 @@ Both may be cut off in the middle: what is whole in them is read, and the rest i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -37,14 +38,16 @@ COMMANDS = (
     "uname -a",
     *RULE_COMMANDS,
     "ip -d -j addr",
-    "ip -j route show table all",
+    "ip -4 -j route show table all",
     "ip -6 -j route show table all",
-    "ip -j rule",
+    "ip -4 -j rule",
     "ip -6 -j rule",
     "sysctl -a",
     "ss -lntup",
 )
 END = "end"
+ATTEMPTS = 8
+"""Places at which a file that is cut off is tried to be closed: a value has few levels."""
 MARK = "### "
 MARKUP = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
 SECTION = re.compile(r"### (\S.*?)\s*\Z")
@@ -90,11 +93,11 @@ def snapshot_of_sections(sections: Mapping[str, str]) -> Snapshot:
             return ()
 
     routes = [
-        *read("ip -j route show table all", partial(host_words.read_routes, family="ipv4")),
+        *read("ip -4 -j route show table all", partial(host_words.read_routes, family="ipv4")),
         *read("ip -6 -j route show table all", partial(host_words.read_routes, family="ipv6")),
     ]
     policy = [
-        *read("ip -j rule", partial(host_words.read_policy, family="ipv4")),
+        *read("ip -4 -j rule", partial(host_words.read_policy, family="ipv4")),
         *read("ip -6 -j rule", partial(host_words.read_policy, family="ipv6")),
     ]
     links = read("ip -d -j addr", host_words.read_links)
@@ -153,11 +156,10 @@ def decode_snapshot(text: str, file: str) -> Snapshot:
     except msgspec.ValidationError as error:
         raise _unusable(file, str(error)) from error
     except msgspec.DecodeError as error:
-        mended = mend(whole)
-        try:
-            snapshot = msgspec.json.decode(mended, type=Snapshot)
-        except (msgspec.ValidationError, msgspec.DecodeError) as still:
-            raise _unusable(file, f"not JSON: {error}") from still
+        found = _whole_part(whole)
+        if found is None:
+            raise _unusable(file, f"not JSON: {error}") from error
+        snapshot = found
         cut = (f"the snapshot is cut off or damaged ({error}): what is whole before is read",)
     if snapshot.ipttrace_snapshot > FORMAT:
         raise _unusable(file, f"it has format {snapshot.ipttrace_snapshot}, this reads {FORMAT}")
@@ -173,10 +175,23 @@ def _unusable(file: str, reason: str) -> UsageError:
     )
 
 
-def mend(text: str) -> str:
-    """Return JSON that is cut off as far as its values are whole, with all that is open closed."""
+def _whole_part(text: str) -> Snapshot | None:
+    """Return what a file that is cut off still tells, None if nothing."""
+    for mended in mend(text):
+        try:
+            return msgspec.json.decode(mended, type=Snapshot)
+        except (msgspec.ValidationError, msgspec.DecodeError):
+            continue
+    return None
+
+
+def mend(text: str) -> Iterator[str]:
+    """Yield JSON that is cut off as far as its values are whole, with all that is open closed.
+
+    The longest comes first; the next ones lack what at its end may be begun only.
+    """
+    ends: deque[tuple[int, str]] = deque(maxlen=ATTEMPTS)
     open_ends: list[str] = []
-    good, closers = 0, ""
     for match in MARKUP.finditer(text):
         mark = match[0]
         if mark[0] == '"':
@@ -186,5 +201,6 @@ def mend(text: str) -> str:
         elif mark in "}]" and (not open_ends or open_ends.pop() != mark):
             break
         good = match.start() if mark == "," else match.end()
-        closers = "".join(reversed(open_ends))
-    return text[:good] + closers
+        ends.append((good, "".join(reversed(open_ends))))
+    for good, closers in reversed(ends):
+        yield text[:good] + closers

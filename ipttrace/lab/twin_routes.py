@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from typing import get_args
 
 from ipttrace.lab.host_state import LinkState, PolicyState, RouteState, Snapshot
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.parts import BadFieldError
-from ipttrace.lab.routing import PolicyRule, Route
+from ipttrace.lab.routing import PolicyAction, PolicyRule, Route, RouteType
 
+TYPES = frozenset(get_args(RouteType))
+ACTIONS = frozenset(get_args(PolicyAction))
 TABLES = {"local": 255, "main": 254, "default": 253}
 FIRST_UNNAMED = 10_000
 """Tables with a name of /etc/iproute2/rt_tables get numbers from here."""
@@ -56,7 +59,7 @@ def routing_of(snapshot: Snapshot, links: Sequence[LinkState], up: set[str]) -> 
     routing, tables = Routing(), _Tables()
     connected = _connected(links)
     local = {str(ip_interface(text).ip) for link in snapshot.links for text in _valid(link)}
-    wanted = [*_of_peers(links), *snapshot.routes]
+    wanted = [*snapshot.routes, *_of_peers(links, snapshot.routes)]
     routes: dict[tuple[object, ...], Route] = {}
     for state in sorted(wanted, key=lambda each: each.via is not None):
         if _is_connected(state, connected):
@@ -92,10 +95,13 @@ def _connected(links: Sequence[LinkState]) -> dict[str, list[Network]]:
     }
 
 
-def _of_peers(links: Sequence[LinkState]) -> Iterator[RouteState]:
+def _of_peers(links: Sequence[LinkState], routes: Sequence[RouteState]) -> Iterator[RouteState]:
     """Yield routes to the other ends of point-to-point links: a twin's addresses have no peer."""
+    known = {(route.to.partition("/")[0], route.interface) for route in routes}
     for link in links:
         for peer in link.peers:
+            if (peer.partition("/")[0], link.name) in known:
+                continue
             family = "ipv6" if ":" in peer else "ipv4"
             yield RouteState(peer, family, interface=link.name)
 
@@ -122,6 +128,9 @@ def _route(
 ) -> Route | None:
     if state.type == "unicast" and state.interface not in up:
         _lack(routing, state, f"interface {state.interface} is not there, or not up")
+        return None
+    if state.type not in TYPES:
+        _lack(routing, state, f"no lab has routes of type {state.type}")
         return None
     if state.other:
         _lack(routing, state, f"without: {state.other}")
@@ -190,8 +199,9 @@ def _is_plain(state: PolicyState) -> bool:
 
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
     text = _policy_text(state)
-    if state.other:
-        routing.missing.append(Missing(text, f"no lab has {state.other}", "ip rule"))
+    odd = state.other or (state.action if state.action not in ACTIONS else "")
+    if odd:
+        routing.missing.append(Missing(text, f"nothing here stands for: {odd}", "ip rule"))
         return None
     lookup = state.action == "lookup" and state.table is not None
     try:

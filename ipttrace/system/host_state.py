@@ -28,9 +28,9 @@ TIMEOUT = 60.0
 """Seconds: 50,000 rules take some."""
 IP_COMMANDS = (
     "ip -d -j addr",
-    "ip -j route show table all",
+    "ip -4 -j route show table all",
     "ip -6 -j route show table all",
-    "ip -j rule",
+    "ip -4 -j rule",
     "ip -6 -j rule",
 )
 SOCKETS = "ss -lntup"

@@ -70,8 +70,9 @@ def read_twin(file: str, backend: str = AS_IS) -> Twin:
 def resolve_twins(topology: Topology, backend: str) -> Twin:
     """Return a lab's topology with the state of each `twin:` in its namespace.
 
-    `backend` is the run's.  Interfaces that a link of the lab ends in stay as the lab has them, but
-    get the twin's addresses if they have none; the others end in a namespace `<name>-wire`.
+    `backend` is the run's; rules of both backends stay where they were.  Interfaces that a link of
+    the lab ends in stay as the lab has them, but get the twin's addresses if they have none; the
+    others end in a namespace `<name>-wire`.
     """
     namespaces = dict(topology.namespaces)
     links = list(topology.links)
@@ -81,7 +82,7 @@ def resolve_twins(topology: Topology, backend: str) -> Twin:
         if host.twin is None:
             continue
         file = str(topology.source.folder / host.twin)
-        state, parts, lacking, said = _read(file, backend if backend != "both" else AS_IS)
+        state, parts, lacking, said = _read(file, backend, strictly=False)
         missing += lacking
         notes += said
         links = [_dressed(link, name, parts) for link in links]
@@ -101,10 +102,14 @@ def _engine_backend(backend: str) -> str:
     return "nft" if backend == AS_IS else backend
 
 
-def _read(file: str, backend: str) -> tuple[Host, TwinParts, list[Missing], list[str]]:
+def _read(
+    file: str, backend: str, *, strictly: bool = True
+) -> tuple[Host, TwinParts, list[Missing], list[str]]:
     content = read_bytes(file, what=WHAT, hint="Give a snapshot, or a file of iptables-save.")
     source = read_twin_source(content.decode(errors="surrogateescape"), file)
     parts = twin_parts(source.snapshot)
+    if not strictly and (backend not in tuple(Backend) or _mixed(source.files)):
+        backend = AS_IS
     with trial_namespace() as namespace:
         rules = _tried_rules(source, backend, namespace)
         sysctls, unset = namespace.run(lambda: _settable(parts.host.sysctls))
@@ -144,16 +149,21 @@ def _placed(
     """Return the backend of each file; UsageError if two would meet in one table."""
     if backend == AS_IS:
         return [(known or _default_backend(), file) for known, file in files]
-    chosen = Backend(backend)
-    full = [(known, file) for known, file in files if _says_something(file)]
-    for family in (TableFamily.IP, TableFamily.IP6):
-        backends = {known for known, file in full if file.family is family}
-        if len(backends) > 1:
-            raise UsageError(
-                f"cannot load all rules with {backend}: this host has some of both backends",
-                "Leave --backend out: each goes where it was.",
-            )
-    return [(chosen, file) for _, file in full]
+    if _mixed(files):
+        raise UsageError(
+            f"cannot load all rules with {backend}: this host has some of both backends",
+            "Leave --backend out: each goes where it was.",
+        )
+    return [(Backend(backend), file) for _, file in files if _says_something(file)]
+
+
+def _mixed(files: Sequence[tuple[Backend | None, SaveFile]]) -> bool:
+    """Tell whether a host has rules of one family in both backends."""
+    full = [(known, file.family) for known, file in files if _says_something(file)]
+    return any(
+        len({known for known, of in full if of is family}) > 1
+        for family in (TableFamily.IP, TableFamily.IP6)
+    )
 
 
 def _says_something(file: SaveFile) -> bool:

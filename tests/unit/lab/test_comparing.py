@@ -13,7 +13,7 @@ from ipttrace.lab.comparing import compare, meetings, parting_ways, same_endpoin
 from ipttrace.lab.expectation import Expectation, NatExpectation
 from ipttrace.lab.hop_names import HopName
 from ipttrace.netfilter import Backend, RuleRef, TableFamily, Verdict
-from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, TraceResult
+from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, TraceResult, WireHop
 from tests import builders as b
 
 DROPPED = b.mark_drop_path()
@@ -166,7 +166,7 @@ def test_a_rule_in_a_user_chain_ends_its_table() -> None:
 
 
 def test_source_after_masquerade() -> None:
-    path = b.forward_path(b.WireHop(b.TIME, "sent", "eth1"))
+    path = b.forward_path(WireHop(b.TIME, "sent", "eth1"))
     expect = Expectation(nat=NatExpectation(source="203.0.113.1:40000"))
     assert differing(expect, path) == []
     assert differing(Expectation(nat=NatExpectation(source="203.0.113.2")), path) == [
@@ -288,7 +288,7 @@ def test_only_packets_that_differ_are_shown() -> None:
         ("inet my/in", HopName("my", "in", family=TableFamily.INET)),
         (
             "nft ip filter/INPUT 1",
-            HopName("filter", "INPUT", 1, False, Backend.NFT, TableFamily.IP),
+            HopName("filter", "INPUT", 1, backend=Backend.NFT, family=TableFamily.IP),
         ),
     ],
 )
