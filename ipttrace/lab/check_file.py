@@ -62,6 +62,9 @@ class CheckFile(Part, frozen=True, kw_only=True):
             raise BadFieldError("nothing is probed: give `probes`", "probes")
         check_unique((probe.name for probe in self.probes), "probes", "probes")
         check_unique(self.backends, "backends", "backends")
+        if self.twin and LabBackend.BOTH in self.backends:
+            place = self.backends.index(LabBackend.BOTH)
+            raise BadFieldError("a twin is built on legacy or nft", "backends", place)
         if self.live:
             self._check_live()
 
@@ -98,6 +101,12 @@ class Check:
     def live(self) -> bool:
         """Whether it is this very host that is probed."""
         return self.scenario is None and self.twin is None
+
+    @property
+    def origin(self) -> str:
+        """The file that describes the target, whatever way leads there; empty for this host."""
+        file = self.scenario.source.file if self.scenario is not None else self.twin
+        return str(Path(file).resolve()) if file else ""
 
 
 def load_check(file: str) -> Check:
