@@ -131,7 +131,8 @@ def test_a_drop_before_every_traced_hook_names_the_chains_at_ingress() -> None:
     ref = b.chain_ref("guard", "in", Backend.NFT, TableFamily.NETDEV)
     ingress = b.ruleset(Chain(ref, (), Hook.INGRESS, 0, Verdict.ACCEPT))
     scene = Scene(died("NETFILTER_DROP", "nft_do_chain"))
-    diagnosis = diagnose(Case(early(), scene=scene, ruleset=ingress))
+    path = replace(early(), hops=())
+    diagnosis = diagnose(Case(path, scene=scene, ruleset=ingress))
     assert diagnosis.cause == "kernel-drop"
     assert "netdev guard/in stands at ingress" in diagnosis.evidence[-1].text
     assert diagnosis.remedy == ("to see the chains at ingress: nft list ruleset",)
