@@ -26,6 +26,8 @@ class Difference:
             return f"no packet of the probe was seen in {self.expected}"
         if self.field == "refused":
             return self.actual
+        if self.field == "crosses":
+            return f"crosses: expected {self.expected}, which was {self.actual}"
         return f"{self.field}: expected {self.expected}, got {self.actual}"
 
 

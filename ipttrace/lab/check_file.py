@@ -62,6 +62,9 @@ class CheckFile(Part, frozen=True, kw_only=True):
             raise BadFieldError("nothing is probed: give `probes`", "probes")
         check_unique((probe.name for probe in self.probes), "probes", "probes")
         check_unique(self.backends, "backends", "backends")
+        if self.twin and LabBackend.BOTH in self.backends:
+            place = self.backends.index(LabBackend.BOTH)
+            raise BadFieldError("a twin is built on legacy or nft", "backends", place)
         if self.live:
             self._check_live()
 

@@ -19,6 +19,7 @@ from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import ProbeRun, RefusalRun, Tracer, run_lab, run_probe
 
 NOT_MADE = "the lab is not made for this backend"
+ONE_BACKEND = "a twin is built on legacy or nft"
 AFTERWARDS = "after the probes"
 
 Tell = Callable[[Case], None]
@@ -45,7 +46,7 @@ class Stage:
     trace: Tracer
     read: ReadRules
     live_backend: Callable[[Sequence[str | None]], str]
-    """Where the named namespaces of this host have rules: `legacy`, `nft` or `both`."""
+    """Where namespaces, by their real names, have rules: `legacy`, `nft` or `both`."""
     coverage: bool = False
     warn: Callable[[str], None] = lambda _: None
     _met: dict[tuple[str, str], RulesMet] = field(default_factory=dict)
@@ -114,13 +115,18 @@ class _Run:
         """Rebuild a host, and probe it."""
         file = self._check.twin
         assert file is not None
+        if backend == LabBackend.BOTH:
+            for probe in self._check.probes:
+                self._add(self._case(probe.name, backend, State.SKIPPED, ONE_BACKEND))
+            return
 
         def build_and_probe() -> None:
             twin = self._stage.twins.up(file, backend)
             try:
-                met = self._met(backend)
+                known = backend or self._stage.live_backend(list(twin.namespaces.values())[:1])
+                met = self._met(known)
                 covered = CoveredLab(twin, self._stage.read, met) if met is not None else twin
-                self._probe_all(covered, backend, met)
+                self._probe_all(covered, known, met)
             finally:
                 self._warn(twin.down())
 

@@ -14,6 +14,7 @@ from ipttrace.path import ChainHop, Hop, NatHop, PacketPath, Role, TraceResult
 from ipttrace.probe import parse_endpoint
 
 NOT_MET = "not met"
+DECIDES = " decides"
 
 
 def compare(expect: Fields, netns: str | None, result: TraceResult) -> tuple[Difference, ...]:
@@ -204,8 +205,8 @@ def _noted(hop: Hop, notes: Sequence[Note]) -> Step:
         return Step(Agreement.FREE, hop=hop)
     parts = any(agreement is Agreement.PARTS for agreement, _ in notes)
     shown = [text for agreement, text in notes if not parts or agreement is Agreement.PARTS]
-    agreement = Agreement.PARTS if parts else Agreement.MET
-    return Step(agreement, ", ".join(dict.fromkeys(shown)), hop)
+    said = [text for text in dict.fromkeys(shown) if f"{text}{DECIDES}" not in shown]
+    return Step(Agreement.PARTS if parts else Agreement.MET, ", ".join(said), hop)
 
 
 def _notes(expect: Fields, path: PacketPath) -> tuple[dict[int, list[Note]], dict[int, list[Step]]]:
@@ -259,14 +260,14 @@ def _decision(
     if decides(wanted, path):
         places = [place for place, hop in enumerate(hops) if wanted.matches(hop)]
         for place in places[-1:]:
-            notes.setdefault(place, []).append((Agreement.MET, f"{words} decides"))
+            notes.setdefault(place, []).append((Agreement.MET, f"{words}{DECIDES}"))
         return
     same = [place for place, hop in enumerate(hops) if wanted.in_chain(hop)]
     place = same[-1] if same else len(hops) - 1
     if place >= 0:
-        notes.setdefault(place, []).append((Agreement.PARTS, f"{words} decides"))
+        notes.setdefault(place, []).append((Agreement.PARTS, f"{words}{DECIDES}"))
     else:
-        alone.setdefault(0, []).append(Step(Agreement.PARTS, f"{words} decides", topic="-"))
+        alone.setdefault(0, []).append(Step(Agreement.PARTS, f"{words}{DECIDES}", topic="-"))
 
 
 def _ending(expect: Fields, path: PacketPath, client: Sequence[str]) -> Iterator[Step]:

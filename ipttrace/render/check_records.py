@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from ipttrace.checks import Case, Coverage
-from ipttrace.render import record_types as types
-from ipttrace.render.records import client_field, json_line
-
-RunBackend = Literal["legacy", "nft", "both"]
+from ipttrace.render import check_record_types as types
+from ipttrace.render.record_types import SCHEMA
+from ipttrace.render.records import client_field, encoded
 
 
 def check_record(case: Case) -> bytes:
     """Return the line of one case."""
     result = case.result
-    return json_line(
+    return encoded(
         types.CheckRecord(
-            schema=types.SCHEMA,
+            schema=SCHEMA,
             record="check",
             file=case.file,
             target=case.target,
@@ -40,9 +37,9 @@ def check_record(case: Case) -> bytes:
 
 def coverage_record(covered: Coverage) -> bytes:
     """Return the line of one namespace's rules."""
-    return json_line(
+    return encoded(
         types.CoverageRecord(
-            schema=types.SCHEMA,
+            schema=SCHEMA,
             record="coverage",
             target=covered.target,
             backend=_backend(covered.backend),
@@ -65,5 +62,5 @@ def coverage_record(covered: Coverage) -> bytes:
     )
 
 
-def _backend(word: str) -> RunBackend | None:
-    return msgspec.convert(word, RunBackend) if word else None
+def _backend(word: str) -> types.RunBackend | None:
+    return msgspec.convert(word, types.RunBackend) if word else None

@@ -72,7 +72,7 @@ def count_line(cases: Sequence[Case]) -> str:
 
 
 def coverage_lines(covered: Sequence[Coverage], *, width: int | None, color: bool) -> Iterator[str]:
-    """Yield the rules that no packet of a probe matched: target, backend, namespace, table, rule."""
+    """Yield for each namespace how many rules were met, and below it those that were not."""
     for each in covered:
         met = each.rules - len(each.unmet)
         where = [each.target, *([each.backend] if each.backend else [])]

@@ -13,6 +13,8 @@ from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
+from ipttrace.render.check_record_types import CHECK_RECORDS
+from ipttrace.render.lab_record_types import LAB_RECORDS
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -22,7 +24,6 @@ Pair = tuple[str, str]
 
 DropBasis = Literal["reported", "matched"]
 ResetBy = Literal["kernel", "rule", "remote"]
-CaseState = Literal["passed", "failed", "error", "skipped"]
 WireEvent = Literal["received", "sent", "contained"]
 
 
@@ -285,67 +286,12 @@ class FindingRecord(Struct, frozen=True):
     advice: str | None
 
 
-class DifferenceFields(Struct, frozen=True):
-    """One thing that is not as expected; path is the id of the packet's path, where it has one."""
-
-    field: str
-    expected: str
-    actual: str
-    path: int | None
-
-
-class CheckRecord(Struct, frozen=True):
-    """One case of `ipttrace check`; the records of its paths stand before it."""
-
-    schema: Literal["ipttrace/1"]
-    record: Literal["check"]
-    file: str
-    target: str
-    """A lab's name, a twin's file, or `live`."""
-    backend: Literal["legacy", "nft", "both"] | None
-    """Of the run; null where that is not known."""
-    name: str
-    state: CaseState
-    differences: tuple[DifferenceFields, ...]
-    message: str | None
-    """Why it was skipped, or could not be run."""
-    client: str | tuple[str, ...] | None
-    lost_events: int
-    warnings: tuple[str, ...]
-    seconds: float
-
-
-class UnmetFields(Struct, frozen=True):
-    """A rule that no packet of a probe matched."""
-
-    backend: Backend
-    table_family: TableFamily
-    table: str
-    chain: str
-    number: int
-    handle: int | None
-    rule: str
-
-
-class CoverageRecord(Struct, frozen=True):
-    """How many rules of one namespace the packets of probes matched, and which they did not."""
-
-    schema: Literal["ipttrace/1"]
-    record: Literal["coverage"]
-    target: str
-    backend: Literal["legacy", "nft", "both"] | None
-    netns: str | None
-    rules: int
-    met: int
-    unmet: tuple[UnmetFields, ...]
-
-
 RECORDS: tuple[type[Struct], ...] = (
     PathRecord,
     SummaryRecord,
     ChainRecord,
     RuleRecord,
     FindingRecord,
-    CheckRecord,
-    CoverageRecord,
+    *LAB_RECORDS,
+    *CHECK_RECORDS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
 from ipttrace.lab.topology import Topology
-from ipttrace.system import commands, lab_records
+from ipttrace.system import commands, lab_records, user_namespace
 from ipttrace.system.lab_links import build_links, set_link
 from ipttrace.system.lab_records import Record
 from ipttrace.system.lab_rooms import Room, Rooms
@@ -121,7 +122,6 @@ class LabBuilder:
         lab_records.sweep()
         name = self._name or secrets.token_hex(4)
         names = {each: f"{self.prefix}-{name}-{each}" for each in topology.namespaces}
-        _refuse_taken(names)
         record = Record(
             name=name,
             title=self._title or topology.source.file or name,
@@ -129,9 +129,12 @@ class LabBuilder:
             namespaces=names,
             owner=lab_records.owner(),
             file=topology.source.file,
+            made=time.time(),
+            user_namespace=user_namespace.is_inside(),
         )
         lab_records.add(record)
         try:
+            _refuse_taken(names)
             keeper = Keeper(list(names.values()), lab_records.folder() / f"{name}.json")
         except BaseException:
             lab_records.remove(name)
