@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ipttrace.cli import output
+from ipttrace.errors import IptTraceError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,10 +71,15 @@ def _up() -> dict[str, str]:
     from ipttrace.decode.text import clean_text
     from ipttrace.system import lab_records
 
+    try:
+        records = lab_records.records()
+    except IptTraceError as error:
+        output.error(error)
+        return {}
     return {
         record.name: clean_text(
             f"{record.name} ({record.backend}): {' '.join(record.namespaces.values())}"
         )
-        for record in lab_records.records()
+        for record in records
         if record.stays
     }

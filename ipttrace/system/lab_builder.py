@@ -15,7 +15,7 @@ from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
 from ipttrace.lab.topology import Topology
 from ipttrace.system import commands, lab_records, user_namespace
-from ipttrace.system.lab_links import build_links, set_link
+from ipttrace.system.lab_links import build_links, explaining, set_link
 from ipttrace.system.lab_records import Record
 from ipttrace.system.lab_rooms import Room, Rooms
 from ipttrace.system.lab_routes import settle, write_settings
@@ -86,7 +86,10 @@ class Lab:
         return warnings
 
     def _inside(self, name: str, function: Any) -> None:
-        with Rooms({name: _namespace(self.namespaces[name])}) as rooms:
+        with (
+            explaining(f"change {name}"),
+            Rooms({name: _namespace(self.namespaces[name])}) as rooms,
+        ):
             rooms.everywhere(Room.enter)
             rooms.everywhere(function)
 
@@ -132,7 +135,8 @@ class LabBuilder:
             made=time.time(),
             user_namespace=user_namespace.is_inside(),
         )
-        lab_records.add(record)
+        with explaining("write down that a lab comes up"):
+            lab_records.add(record)
         try:
             _refuse_taken(names)
             keeper = Keeper(list(names.values()), lab_records.folder() / f"{name}.json")
@@ -141,8 +145,9 @@ class LabBuilder:
             raise
         lab = Lab(topology, LabBackend(backend), record, keeper)
         try:
-            lab.record_keeper()
-            _build(lab)
+            with explaining("build the lab"):
+                lab.record_keeper()
+                _build(lab)
         except BaseException:
             lab.down()
             raise

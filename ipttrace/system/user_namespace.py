@@ -160,9 +160,11 @@ def _refusal(aim: str, error: OSError) -> NotPermittedError:
     reason = error.strerror
     if error.errno in (errno.ENOSYS, errno.EINVAL):
         reason = "this kernel has no user namespaces"
+    hint = "Run as root: sudo ipttrace ..."
+    if _state.uid is None and os.geteuid() == 0:
+        hint = "Grant this container CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN."
     return NotPermittedError(
-        f"cannot {aim} without root: making a user namespace is refused: {reason}",
-        "Run as root: sudo ipttrace ...",
+        f"cannot {aim} without root's rights: making a user namespace is refused: {reason}", hint
     )
 
 
