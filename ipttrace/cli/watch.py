@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     printer = PacketPrinter(json=args.json, verbose=args.verbose, file=file)
     result, interrupted = watch(request, give=printer.packet, note=output.note)
     printer.summary(result)
-    if interrupted:
+    if interrupted and not printer.unread:
         return INTERRUPTED
     if file.failed:
         return writing.WRITE_FAILED

@@ -29,16 +29,15 @@ def drop(pair: Pair, backend: Backend) -> None:
     Iptables(backend)(pair.server.netns, PacketFamily.IPV4, "-A", "INPUT", *words)
 
 
-def probe(pair: Pair, file: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def command(pair: Pair, file: Path, *words: str) -> list[str]:
     where = ("--netns", pair.server.netns, "--in", pair.server.interface)
     source = ("--src", f"{pair.client.ipv4}:40000")
     target = ("tcp", f"{pair.server.ipv4}:8443", "--write", str(file), *words)
-    return subprocess.run(
-        [IPTTRACE, "probe", *where, *source, *target],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return [IPTTRACE, "probe", *where, *source, *target]
+
+
+def probe(pair: Pair, file: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(pair, file, *words), capture_output=True, text=True, check=False)
 
 
 def is_jsonl(content: bytes, _: Pair) -> None:
@@ -153,3 +152,37 @@ def test_a_watch_is_written_as_a_report(pair: Pair, backend: Backend, tmp_path: 
 def traced(pair: Pair) -> bool:
     saved = [Iptables(each).save(pair.server.netns, PacketFamily.IPV4) for each in Backend]
     return any("-j TRACE" in text for text in saved)
+
+
+# ------------------------------------------------------------------ nobody reads what is printed
+
+
+def in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_goes_early_costs_neither_file_nor_status(pair: Pair, tmp_path: Path) -> None:
+    drop(pair, Backend.NFT)
+    file = tmp_path / "probe.html"
+    line = shlex.join(command(pair, file, "--expect", "delivered"))
+    done = in_shell(f"{line} | true; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert TELLS in file.read_text()
+
+
+def test_a_full_disk_under_stdout_is_said_in_a_line(pair: Pair, tmp_path: Path) -> None:
+    done = in_shell(f"{shlex.join(command(pair, tmp_path / 'probe.txt'))} >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "ipttrace: cannot print the results: No space left on device\n",
+    )
+    assert not traced(pair)
+
+
+def test_streams_may_be_closed(pair: Pair, tmp_path: Path) -> None:
+    drop(pair, Backend.NFT)
+    file = tmp_path / "probe.txt"
+    done = in_shell(f"{shlex.join(command(pair, file))} <&- >&- 2>&-")
+    assert done.returncode == 0
+    assert TELLS in file.read_text()
