@@ -61,10 +61,20 @@ class PacketPrinter:
         self._json = json
         self._verbose = verbose
         self._file = file
+        self.unread = False
+        """Whether the reader of stdout has gone."""
 
     def packet(self, path: PacketPath) -> None:
-        """Print one packet."""
+        """Print one packet; raises KeyboardInterrupt, once, where nobody reads it any more."""
         self._file.packet(path)
+        try:
+            self._print(path)
+        except BrokenPipeError:
+            output.hush()
+            self.unread = True
+            raise KeyboardInterrupt from None
+
+    def _print(self, path: PacketPath) -> None:
         if self._json:
             from ipttrace.render.records import path_record
 
@@ -86,7 +96,8 @@ class PacketPrinter:
         if not self._json:
             totals = result.totals
             output.note(f"{totals.packets:,} packets shown, {totals.complete:,} of them complete")
-        self._printer.summary(result)
+        with output.unless_closed():
+            self._printer.summary(result)
         self._file.finish(result)
 
 

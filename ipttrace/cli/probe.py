@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ipttrace.cli import output, writing
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from ipttrace.path import TraceResult
 
 EXPECTATION_FAILED = 1
 EVENTS_LOST = 4
@@ -54,8 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
     file = writing.open_file(args)
     printer = Printer(json=args.json, verbose=args.verbose)
-    result = trace_probe(spec, answer=printer.answer, note=output.note, hint=output.note)
-    printer.summary(result)
+
+    def answer(result: TraceResult) -> None:
+        with output.unless_closed():
+            printer.answer(result)
+
+    result = trace_probe(spec, answer=answer, note=output.note, hint=output.note)
+    with output.unless_closed():
+        printer.summary(result)
     file.finish(result)
     if spec.expect is not None and not meets_expectation(spec.expect, result):
         output.note(f"expected {spec.expect}, which is not what happened")

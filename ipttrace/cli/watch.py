@@ -75,8 +75,6 @@ def run(args: argparse.Namespace) -> int:
 
     capabilities.require_privilege()
     file = writing.open_file(args, stream=True)
-    rate = "without a limit" if args.limit is None else f"at most {args.limit} packets/s"
-    output.note(f"watching {rate} for {args.seconds:g} s; Ctrl-C ends it")
     request = Watch(
         filter_text=" ".join(args.filter),
         netns=tuple(args.netns),
@@ -88,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     printer = PacketPrinter(json=args.json, verbose=args.verbose, file=file)
     result, interrupted = watch(request, give=printer.packet, note=output.note)
     printer.summary(result)
-    if interrupted:
+    if interrupted and not printer.unread:
         return INTERRUPTED
     if file.failed:
         return writing.WRITE_FAILED
