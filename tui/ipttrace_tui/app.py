@@ -19,6 +19,8 @@ from ipttrace.errors import IptTraceError
 from ipttrace_tui.feed import Feed, FeedRunner, RunState, Snapshot
 from ipttrace_tui.messages import FeedEnded, SnapshotArrived
 from ipttrace_tui.screens.main import MainScreen
+from ipttrace_tui.stale_rules import ReadRules
+from ipttrace_tui.themes import default_variables, next_theme, wear
 
 LEAVING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,6 +32,7 @@ class IptTraceApp(App[IptTraceError | None]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "repeat", "repeat"),
+        Binding("t", "theme", "theme", tooltip="the next colours", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "leave", "quit"),
         Binding("ctrl+c,ctrl+q", "leave", show=False, priority=True),
@@ -45,6 +48,20 @@ class IptTraceApp(App[IptTraceError | None]):
         self._error: IptTraceError | None = None
         self._tracing = False
         self._leaving = False
+        wear(self)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the colours that themes of others lack."""
+        return default_variables()
+
+    @property
+    def read_rules(self) -> ReadRules | None:
+        """What reads the rules as they are now, where the feed can."""
+        return getattr(self.runner.feed, "read_rules", None)
+
+    def action_theme(self) -> None:
+        """Wear the next colours."""
+        self.theme = next_theme(self.theme)
 
     def run(self, *args: Any, **options: Any) -> IptTraceError | None:
         """Show the screen until the user leaves and the feed has cleaned up.
