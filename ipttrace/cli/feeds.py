@@ -14,6 +14,9 @@ from ipttrace.lab.scenario import load_scenario
 from ipttrace.netfilter import Backend
 from ipttrace.path import PacketPath, TraceResult, join_results
 from ipttrace.probe import ProbeSpec
+from ipttrace.ruleset import Ruleset
+from ipttrace.system.namespaces import find_namespaces
+from ipttrace.system.rulesets import NamespaceRules
 from ipttrace.watch import WatchSession
 from ipttrace_tui.feed import RunState, Snapshot
 from ipttrace_tui.packet_log import PacketLog
@@ -26,12 +29,22 @@ RULES_ONLY = "no kernel evidence"
 """What a watch cannot see: it asks neither tracepoints nor tables."""
 
 
+def rules_now(netns: str | None) -> Ruleset:
+    """Return the rules of a namespace, by the name that the user gave; None is ours."""
+    [namespace] = find_namespaces((netns,) if netns is not None else ())
+    return NamespaceRules(namespace).read()
+
+
 class ProbeFeed:
     """One probe (an `ipttrace_tui.feed.Feed`)."""
 
     def __init__(self, spec: ProbeSpec) -> None:
         self._spec = spec
         self.title = f"{spec.protocol} {spec.dst}" + (f" port {spec.dport}" if spec.dport else "")
+
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return rules_now(netns)
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Trace the probe and publish what was found."""
@@ -72,12 +85,16 @@ class LabFeed:
 
 
 class WatchFeed:
-    """Live packets, as `ipttrace watch` sees them; newer ones come while the screen is looked at."""
+    """Live packets, as `ipttrace watch` sees them; more come while they are looked at."""
 
     def __init__(self, wanted: Watch) -> None:
         self._wanted = wanted
         rate = "no limit" if wanted.limit is None else f"{wanted.limit}/s"
         self.title = f"watch {wanted.filter_text or 'all packets'}, {rate}"
+
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return rules_now(netns)
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Watch until cancelled or a limit is reached."""

@@ -66,7 +66,7 @@ def parse_filter(text: str, known: Known | None = None) -> PacketFilter:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError("cannot filter: a quote is not closed") from error
+        raise UsageError("a quote is not closed") from error
     return PacketFilter(text.strip(), tuple(_test(word, known or Known()) for word in words))
 
 
@@ -80,18 +80,17 @@ def _plain_test(word: str, known: Known) -> Test:
     key, colon, value = word.partition(":")
     key = ALIASES.get(key.lower(), key.lower())
     if colon and key in (*KEYS, *TEXT_KEYS):
-        return _keyed(key, value, known)
+        return _keyed(key, value)
     if colon and not key:
-        return _keyed("port", value, known)
+        return _keyed("port", value)
     if found := _bare(word, known):
-        return _keyed(found, word, known)
+        return _keyed(found, word)
     if colon and not ADDRESS.fullmatch(word):
-        raise _bad(word, f"there is no key {_shown(key)}", key, (*KEYS, *TEXT_KEYS))
+        raise _bad(word, "has an unknown key", key, (*KEYS, *TEXT_KEYS))
     if ADDRESS.fullmatch(word):
-        return _keyed("addr", word, known)
+        return _keyed("addr", word)
     choices = (*Outcome, *CAUSES, *known.protocols, *known.namespaces, *PROTOCOLS)
-    reason = "it is no outcome, cause, address, :port, protocol or namespace"
-    raise _bad(word, f"{reason}; rule:{_shown(word)} looks into the rules", word, choices)
+    raise _bad(word, "means nothing here", word, choices, f"rule:{clean_text(word)} for rules")
 
 
 def _bare(word: str, known: Known) -> str | None:
@@ -108,9 +107,9 @@ def _bare(word: str, known: Known) -> str | None:
     return "port" if word.isdigit() else None
 
 
-def _keyed(key: str, value: str, known: Known) -> Test:
+def _keyed(key: str, value: str) -> Test:
     if not value:
-        raise UsageError(f"cannot filter by {key}: it is empty")
+        raise UsageError(f"{key}: has no value")
     match key:
         case "outcome" | "cause" | "role":
             return _named(key, value.lower())
@@ -122,7 +121,8 @@ def _keyed(key: str, value: str, known: Known) -> Test:
             return _rule_test(value.lower())
         case "netns":
             return lambda entry: (entry.netns or "") == value
-    return lambda entry, wanted=value.lower(): entry.protocol == wanted  # type: ignore[misc]
+    wanted = value.lower()
+    return lambda entry: entry.protocol == wanted
 
 
 def _named(key: str, value: str) -> Test:
@@ -132,7 +132,7 @@ def _named(key: str, value: str) -> Test:
         "cause": tuple(CAUSES),
     }[key]
     if value not in choices:
-        raise _bad(value, f"it is no {key}", value, choices)
+        raise _bad(value, f"is no {key}", value, choices)
     return lambda entry: getattr(entry, key) == value
 
 
@@ -140,7 +140,7 @@ def _address_test(key: str, value: str) -> Test:
     try:
         network = ip_network(value, strict=False)
     except ValueError as error:
-        raise UsageError(f"cannot filter by {_shown(value)}: it is no address or network") from error
+        raise UsageError(f"{_shown(value)} is no address or network") from error
     whole = network.num_addresses == 1
     wanted = str(network.network_address)
     inside: dict[str, bool] = {}
@@ -168,10 +168,10 @@ def _number_test(key: str, value: str) -> Test:
     number = int(value) if value.isdecimal() and value.isascii() else -1
     if key == "id":
         if number < 0:
-            raise UsageError(f"cannot filter by id {_shown(value)}: it is no number")
+            raise UsageError(f"{_shown(value)} is no packet number")
         return lambda entry: entry.id == number
     if not 0 <= number <= MOST_PORT:
-        raise UsageError(f"cannot filter by port {_shown(value)}: a port is 0 to {MOST_PORT}")
+        raise UsageError(f"{_shown(value)} is no port: these are 0 to {MOST_PORT}")
     match key:
         case "sport":
             return lambda entry: entry.sport == number
@@ -192,13 +192,11 @@ def _rule_test(text: str) -> Test:
     return test
 
 
-def _bad(word: str, reason: str, near: str, choices: Collection[str]) -> UsageError:
+def _bad(word: str, reason: str, near: str, choices: Collection[str], hint: str = "") -> UsageError:
     close = difflib.get_close_matches(near.lower(), [str(each) for each in choices], 1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return UsageError(f"cannot filter by {_shown(word)}: {reason}{meant}")
+    meant = f"did you mean {close[0]}?" if close else ""
+    return UsageError(f"{_shown(word)} {reason}", ", ".join(w for w in (meant, hint) if w))
 
 
 def _shown(word: str) -> str:
     return repr(clean_text(word))
-
-

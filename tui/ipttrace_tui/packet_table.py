@@ -115,7 +115,7 @@ class PacketTable:
         return None if place is None else self._paths[place]
 
     def _find(self, number: int) -> int | None:
-        """Ids rise almost everywhere: the place is near to where it would be if none were left out."""
+        """Ids rise almost everywhere: the place is where it would be if none were left out."""
         guess = number - 1 - self._forgotten
         if 0 <= guess < self._count and self._entries[guess].id == number:
             return guess

@@ -8,7 +8,7 @@ table, once.
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403  # only what this process has packed itself is ever unpacked
+import pickle  # only what this process has packed itself is ever unpacked
 from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum

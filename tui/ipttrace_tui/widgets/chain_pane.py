@@ -58,7 +58,9 @@ class ChainPane(Pane, can_focus=True, inherit_bindings=False):
         """Return a rule, and what it decided."""
         line = self._view.line(index)
         digits = len(str(len(self._view.rules)))
-        text = plain_text("▸ " if line.here else "· " if line.met else "  ", tone(self, Tone.STRONG))
+        text = plain_text(
+            "▸ " if line.here else "· " if line.met else "  ", tone(self, Tone.STRONG)
+        )
         text.append(f"{line.number:>{digits}} ", tone(self, Tone.MUTED))
         room = width - text.cell_len - (len(line.verdict) + 1 if line.verdict else 0)
         name = Tone.STRONG if line.here else Tone.PLAIN if line.met else Tone.MUTED

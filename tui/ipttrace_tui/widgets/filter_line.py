@@ -55,6 +55,7 @@ class FilterLine(Horizontal):
         self._text = ""
         self._error = ""
         self._passing = ""
+        self._editing = False
 
     def compose(self) -> ComposeResult:
         """Hold the text that is shown."""
@@ -67,7 +68,7 @@ class FilterLine(Horizontal):
     @property
     def editing(self) -> bool:
         """Whether the user writes."""
-        return bool(self.query(FilterInput))
+        return self._editing
 
     def edit(self, known: Known) -> None:
         """Let the user write; `known` are words that packets have brought."""
@@ -75,6 +76,7 @@ class FilterLine(Horizontal):
         if self.editing:
             self.query_one(FilterInput).focus()
             return
+        self._editing = True
         field = FilterInput(self._text, placeholder=HINT, compact=True, select_on_focus=False)
         self.mount(field, before=0)
         field.focus()
@@ -137,11 +139,12 @@ class FilterLine(Horizontal):
         self.clear()
 
     def _close(self, wanted: PacketFilter) -> None:
+        self._editing = False
         for field in self.query(FilterInput):
             field.remove()
         self._text = wanted.text
         self.post_message(self.Wanted(wanted, done=True))
-        self.call_after_refresh(self._say)
+        self._say()
 
     def _say(self) -> None:
         """Write what there is to say at the right, or in the whole line."""

@@ -30,8 +30,8 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, *LOOK_CLASSES, "pane--frame"}
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  # as Textual names it
+        super().__init__(id=id)
         self._top = 0
         self._title: str | None = None
         self._subtitle = ""
@@ -94,7 +94,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         if rows:
             self.refresh(*(Region(0, row + 1, width, 1) for row in rows))
 
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+    def get_content_height(self, _container: Size, _viewport: Size, _width: int) -> int:
         """Return the lines that all of it takes."""
         return 1 + self.count()
 

@@ -38,9 +38,7 @@ class StatusBar(Bar):
         return left, plain_text(self._means, tone(self, Tone.MUTED))
 
 
-def status_parts(
-    snapshot: Snapshot, table: PacketTable, doubt: str
-) -> Iterator[tuple[str, Tone]]:
+def status_parts(snapshot: Snapshot, table: PacketTable, doubt: str) -> Iterator[tuple[str, Tone]]:
     """Yield what keeps the screen from being the whole truth, in words."""
     totals = snapshot.totals
     for word, count in (("lost", totals.lost_events), ("undecoded", totals.undecoded)):

@@ -24,8 +24,8 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
         Binding("end,G", "roll(1000000)", "the last line", show=False),
     ]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  # as Textual names it
+        super().__init__(id=id)
         self._lines: list[Text] = []
 
     def on_mount(self) -> None:
@@ -73,11 +73,11 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
         """Return the number of lines."""
         return len(self._lines)
 
-    def body(self, index: int, width: int) -> Text:
+    def body(self, index: int, _width: int) -> Text:
         """Return one line."""
         return self._lines[index].copy()
 
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+    def get_content_height(self, _container: Size, _viewport: Size, width: int) -> int:
         """Return the lines that the whole text takes in `width` columns."""
         return 1 + len(self._wrapped(max(1, width - 1)))
 
