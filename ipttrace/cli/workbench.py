@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ipttrace.checkup.finding import Finding
 from ipttrace.cli.compose import trace_probe
-from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, running
+from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, rules_now, running
 from ipttrace.errors import CancelledError, IptTraceError
 from ipttrace.inventory import Place
 from ipttrace.lab.building import RunningLab
@@ -141,6 +141,10 @@ class LabProbeFeed:
         self._spec = spec
         self._real_names = real_names
 
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return rules_now(self._real_names.get(netns, netns) if netns else None)
+
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Trace the probe and publish what was found."""
         notes: list[str] = []
@@ -201,6 +205,10 @@ class HeldLabFeed:
         self._bench = bench
         self._scenario = scenario
         self._backend = backend
+
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return self._bench.read_rules(netns)[1]
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Build the lab, run its probes and publish after each of them."""

@@ -161,7 +161,8 @@ def in_lab_names(result: TraceResult, real_names: Mapping[str, str]) -> TraceRes
     paths = tuple(
         replace(path, netns=lab_names.get(path.netns, path.netns)) for path in result.paths
     )
-    return replace(result, paths=paths)
+    rulesets = {lab_names.get(name, name): each for name, each in result.rulesets.items()}
+    return replace(result, paths=paths, rulesets=rulesets)
 
 
 def differences(expect: Expectation, netns: str, result: TraceResult) -> tuple[str, ...]:

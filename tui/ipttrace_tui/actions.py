@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -113,7 +113,7 @@ class Actions(App[IptTraceError | None]):
         raise NotImplementedError
 
     @property
-    def paths(self) -> tuple[PacketPath, ...]:
+    def paths(self) -> Sequence[PacketPath]:
         """All packets."""
         return self.shown.paths
 

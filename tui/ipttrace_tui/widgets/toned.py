@@ -15,15 +15,15 @@ LOOK_CLASSES = {f"look--{look}" for look in Look}
 
 def tone(widget: Widget, name: Tone) -> Style:
     """Return the theme's style for a tone."""
-    return _front(widget.get_component_rich_style(f"tone--{name}"))
+    return front(widget.get_component_rich_style(f"tone--{name}"))
 
 
 def look(widget: Widget, name: Look) -> Style:
     """Return the theme's style for a part of the flow picture."""
-    return _front(widget.get_component_rich_style(f"look--{name}"))
+    return front(widget.get_component_rich_style(f"look--{name}"))
 
 
-def _front(style: Style) -> Style:
+def front(style: Style) -> Style:
     """Return a style without its background, so that a cursor shows through."""
     return Style(color=style.color, bold=style.bold)
 
