@@ -215,10 +215,10 @@ def test_command_palette_does_what_the_keys_do(key: str) -> None:
 def test_settings_choose_theme_and_layout() -> None:
     async def act(stage: Stage) -> None:
         await stage.ended()
-        assert stage.app.theme == "nord"
+        assert stage.app.theme == "ipttrace-light"
         assert stage.main.has_class("-narrow")
 
-    play(ListFeed([article()]), act, settings=Settings(theme="nord", layout="narrow"))
+    play(ListFeed([article()]), act, settings=Settings(theme="ipttrace-light", layout="narrow"))
 
 
 def test_notices_and_unknown_themes_are_said() -> None:

@@ -119,7 +119,7 @@ class InjectScreen(ModalScreen[Filled | None]):
 
     def on_mount(self) -> None:
         """Fill the form, and look at what exists."""
-        self.query_one("#fields").border_title = Content("send a probe")
+        self.query_one("#fields").border_title = Content(" send a probe")
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
         self._at("to").control.focus()
