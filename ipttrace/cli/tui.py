@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     feed: LabFeed | ProbeFeed | WatchFeed
     if args.watch is not None:
-        from ipttrace.cli.watching import Watch
+        from ipttrace.cli.watch_request import Watch
 
         trigger = Trigger(args.trigger) if args.trigger else Trigger.RAW
         wanted = Watch(args.watch, tuple(args.netns), trigger, args.limit, None, None)

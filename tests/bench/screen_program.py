@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 
+from ipttrace.ruleset import Ruleset
+
 PR_SET_PDEATHSIG = 1
 """include/uapi/linux/prctl.h"""
 TURN = 0.01
@@ -67,7 +69,7 @@ class BusyFeed:
         from ipttrace_tui.feed import Snapshot
         from tests.builders import article_rules
 
-        rules = {"server": article_rules()}
+        rules: dict[str | None, Ruleset] = {"server": article_rules()}
         pause, begin, added, told = threading.Event(), time.monotonic(), 0, 0.0
         while not cancelled():
             for _ in range(int((time.monotonic() - begin) * self._rate) - added):
