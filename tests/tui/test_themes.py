@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 import pytest
@@ -42,7 +43,7 @@ def test_what_stands_back_is_readable_too(name: str) -> None:
 
 
 def test_good_and_bad_differ_for_every_eye_in_the_safe_theme() -> None:
-    """Machado, Oliveira and Fernandes 2009: what is left of red and green without a kind of cone."""
+    """Machado, Oliveira and Fernandes 2009: what is left without a kind of cone."""
     palette = PALETTES["ipttrace-safe"][0]
     pairs = [(palette.good, palette.bad), (palette.good, palette.warn), (palette.bad, palette.warn)]
     for matrix in (PROTANOPIA, DEUTERANOPIA):
@@ -111,7 +112,7 @@ def seen(color: str, matrix: tuple[tuple[float, ...], ...]) -> tuple[float, ...]
 
 
 def distance(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
+    return math.dist(one, other)
 
 
 def worn(style: Style, ground: Color) -> float:

@@ -22,7 +22,15 @@ from ipttrace_tui.widgets.hop_list import HopList
 from ipttrace_tui.widgets.packet_list import PacketList
 from ipttrace_tui.widgets.packet_pane import PacketPane
 from ipttrace_tui.widgets.why_pane import WhyPane
-from tests.builders import article_rules, chain, mark_drop_path, redirect_path, ruleset
+from tests.builders import (
+    DROP_MARKED,
+    article_rules,
+    chain,
+    mark_drop_path,
+    redirect_path,
+    rule_hop,
+    ruleset,
+)
 from tests.tui.builders import ListFeed, article, running
 from tests.tui.driving import Stage, play
 
@@ -249,7 +257,8 @@ def test_a_long_chain_is_scrolled_to_the_rule() -> None:
     rules = [f"-p tcp -m tcp --dport {port} -j ACCEPT" for port in range(1, 301)]
     rules[199] = "-m mark --mark 0x1 -j DROP"
     whole = mark_drop_path()
-    path = replace(whole, hops=(*whole.hops[:-1], replace(whole.hops[-1], number=200)))
+    last = rule_hop("filter", "INPUT", 200, DROP_MARKED)
+    path = replace(whole, hops=(*whole.hops[:-1], last))
     snapshot = Snapshot((path,), rulesets={"server": ruleset(chain("filter", "INPUT", rules))})
 
     async def act(stage: Stage) -> None:

@@ -90,9 +90,8 @@ def _plain_test(word: str, known: Known) -> Test:
     if ADDRESS.fullmatch(word):
         return _keyed("addr", word)
     choices = (*Outcome, *CAUSES, *known.protocols, *known.namespaces, *PROTOCOLS)
-    raise _bad(
-        word, "means nothing here", word, choices, f"For text of rules: rule:{clean_text(word)}"
-    )
+    hint = f"For text of rules: rule:{clean_text(word)}"
+    raise _bad(word, "means nothing here", word, choices, hint)
 
 
 def _bare(word: str, known: Known) -> str | None:

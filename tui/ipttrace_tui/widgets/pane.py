@@ -65,8 +65,22 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
 
     # ---------------------------------------------------------------- scrolling
 
+    def on_show(self) -> None:
+        """Catch up with what came while the pane was hidden."""
+        self.catch_up()
+
+    def on_resize(self) -> None:
+        """Fit the new size."""
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Fit what is shown into the room there is."""
+        self.scroll_body(self._top)
+
     def scroll_body(self, top: int) -> bool:
         """Bring line `top` to the top, or as near as can be; tell whether anything moved."""
+        if not self.room.height:
+            return False
         top = min(max(0, top), max(0, self.count() - self.room.height))
         moved = top != self._top
         if moved:
