@@ -1,21 +1,24 @@
-"""What the screen shows: a probe, a lab or live packets, traced in the screen's worker thread."""
+"""What the screen shows: a probe or live packets, traced in the screen's worker thread.
+
+What touches the kernel is imported there, too: the screen is painted before.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from ipttrace.cli.compose import trace_probe
-from ipttrace.cli.watching import Watch, watch
 from ipttrace.path import PacketPath, TraceResult, join_results
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
-from ipttrace.system.namespaces import find_namespaces
-from ipttrace.system.rulesets import NamespaceRules
-from ipttrace.watch import WatchSession
 from ipttrace_tui.feed import RunState, Snapshot
 from ipttrace_tui.packet_log import PacketLog
+
+if TYPE_CHECKING:
+    from ipttrace.cli.watch_request import Watch
+    from ipttrace.watch import WatchSession
 
 Publish = Callable[[Snapshot], None]
 Cancelled = Callable[[], bool]
@@ -27,6 +30,9 @@ RULES_ONLY = "no kernel evidence"
 
 def rules_now(netns: str | None) -> Ruleset:
     """Return the rules of a namespace, by the name that the user gave; None is ours."""
+    from ipttrace.system.namespaces import find_namespaces
+    from ipttrace.system.rulesets import NamespaceRules
+
     [namespace] = find_namespaces((netns,) if netns is not None else ())
     return NamespaceRules(namespace).read()
 
@@ -44,6 +50,8 @@ class ProbeFeed:
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Trace the probe and publish what was found."""
+        from ipttrace.cli.compose import trace_probe
+
         notes: list[str] = []
         publish(Snapshot(message="tracing"))
         result = trace_probe(
@@ -70,6 +78,8 @@ class WatchFeed:
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Watch until cancelled or a limit is reached."""
+        from ipttrace.cli.watching import watch
+
         told = _Telling(self._wanted, publish)
         told.now("arming")
 

@@ -94,7 +94,7 @@ def _first_run(
 ) -> tuple[Feed | None, str]:
     """Return what is run as the screen opens, and its title."""
     from ipttrace.cli.feeds import ProbeFeed, WatchFeed
-    from ipttrace.cli.watching import Watch
+    from ipttrace.cli.watch_request import Watch
     from ipttrace.lab.parts import LabBackend
     from ipttrace.lab.scenario import load_scenario
 

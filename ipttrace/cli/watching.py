@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from ipttrace.cli.compose import Note, open_side
+from ipttrace.cli.watch_request import Watch
 from ipttrace.netfilter import Hook
 from ipttrace.path import PacketPath, TraceResult
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.ports import TraceRequest
 from ipttrace.system import capabilities
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.namespaces import find_namespaces
@@ -18,25 +18,12 @@ from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.tracer import Side
 from ipttrace.watch import WatchLimits, WatchSession
 
+__all__ = ["Watch", "watch"]
+
 LONGEST = 86400.0
 """Seconds after which the rules of a watch without an end go by themselves."""
 SPARE = 60.0
 """Seconds that a forgotten rule outlives the watch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What the user asks to watch."""
-
-    filter_text: str
-    """A pcap filter; empty for all packets."""
-    netns: tuple[str, ...]
-    trigger: Trigger
-    limit: int | None
-    """Packets a second that the kernel traces at most."""
-    packets: int | None
-    seconds: float | None
-    """None: until it is ended."""
 
 
 def never() -> bool:

@@ -90,7 +90,8 @@ def _plain_test(word: str, known: Known) -> Test:
     if ADDRESS.fullmatch(word):
         return _keyed("addr", word)
     choices = (*Outcome, *CAUSES, *known.protocols, *known.namespaces, *PROTOCOLS)
-    raise _bad(word, "means nothing here", word, choices, f"rule:{clean_text(word)} for rules")
+    hint = f"For text of rules: rule:{clean_text(word)}"
+    raise _bad(word, "means nothing here", word, choices, hint)
 
 
 def _bare(word: str, known: Known) -> str | None:
@@ -194,9 +195,9 @@ def _rule_test(text: str) -> Test:
 
 def _bad(word: str, reason: str, near: str, choices: Collection[str], hint: str = "") -> UsageError:
     close = difflib.get_close_matches(near.lower(), [str(each) for each in choices], 1)
-    meant = f"did you mean {close[0]}?" if close else ""
-    return UsageError(f"{_shown(word)} {reason}", ", ".join(w for w in (meant, hint) if w))
+    meant = f"Did you mean {close[0]}?" if close else ""
+    return UsageError(f"{_shown(word)} {reason}", " ".join(w for w in (meant, hint) if w))
 
 
 def _shown(word: str) -> str:
-    return repr(clean_text(word))
+    return f"'{clean_text(word)}'"

@@ -34,6 +34,8 @@ class PacketTable:
         self._frozen_at: int | None = None
         self.selected: int | None = None
         """The selected packet's place among all packets."""
+        self._kept: PacketPath | None = None
+        """The selected packet, after the log has let it go."""
         self.protocols: set[str] = set()
         self.outcomes: set[str] = set()
         self.namespaces: set[str] = set()
@@ -106,8 +108,8 @@ class PacketTable:
 
     @property
     def path(self) -> PacketPath | None:
-        """The selected packet."""
-        return None if self.selected is None else self._paths[self.selected]
+        """The selected packet, also where the log has let it go."""
+        return self._kept if self.selected is None else self._paths[self.selected]
 
     def path_of(self, number: int) -> PacketPath | None:
         """Return the packet with an id."""
@@ -135,6 +137,8 @@ class PacketTable:
             self._matching = array("I")
         self._frozen_at = None if self._frozen_at is None else self._count
         self.selected = self._find(before.id) if before is not None else None
+        let_go = before is not None and self.selected is None and self._forgotten > 0
+        self._kept = before if let_go else None
         return False
 
     def _use_log(self, view: LogView) -> bool:
@@ -184,7 +188,7 @@ class PacketTable:
 
     def select_row(self, row: int) -> None:
         """Select a row's packet."""
-        self.selected = self.place(row)
+        self.selected, self._kept = self.place(row), None
 
     def select_id(self, number: int) -> bool:
         """Select a packet by its id; tell whether it is there."""

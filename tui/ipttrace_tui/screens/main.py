@@ -114,7 +114,7 @@ class MainScreen(Screen[None]):
         self._snapshot = snapshot
         grown = self._table.use(snapshot.paths)
         self._table.advance()
-        if self._table.selected is None and len(self._table):
+        if self._table.path is None and len(self._table):
             self._table.select_row(0)
         self.query_one(RunBar).show(snapshot)
         self.query_one(Banner).show(snapshot)

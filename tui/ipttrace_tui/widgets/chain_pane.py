@@ -37,12 +37,12 @@ class ChainPane(Pane, can_focus=True, inherit_bindings=False):
             self._center()
             self.refresh()
 
-    def on_resize(self) -> None:
+    def catch_up(self) -> None:
         """Keep the rule in sight."""
         self._center()
 
     def _center(self) -> None:
-        self._top = 0
+        self.scroll_body(0)
         if (cursor := self._view.cursor) is not None:
             self.scroll_body(cursor - (self.room.height - 1) // 2)
 

@@ -15,23 +15,23 @@ from textual.content import Content
 from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Region, Size
 from textual.strip import Strip
-from textual.widget import Widget
 
 from ipttrace_tui.view_model import Tone
-from ipttrace_tui.widgets.toned import LOOK_CLASSES, TONE_CLASSES, front, plain_text, tone
+from ipttrace_tui.widgets.toned import LOOK_CLASSES, TONE_CLASSES, Toned, front, plain_text, tone
 
 THUMB = "▐"
 WHEEL = 3
 """Lines that one notch of the mouse's wheel scrolls."""
 
 
-class Pane(Widget, can_focus=True, inherit_bindings=False):
+class Pane(Toned, can_focus=True, inherit_bindings=False):
     """Lines `body` below a title; the column at the right is the scroll bar's."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, *LOOK_CLASSES, "pane--frame"}
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  # as Textual names it
         super().__init__(id=id)
+        self.kept = {}
         self._top = 0
         self._title: str | None = None
         self._subtitle = ""
@@ -65,8 +65,22 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
 
     # ---------------------------------------------------------------- scrolling
 
+    def on_show(self) -> None:
+        """Catch up with what came while the pane was hidden."""
+        self.catch_up()
+
+    def on_resize(self) -> None:
+        """Fit the new size."""
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Fit what is shown into the room there is."""
+        self.scroll_body(self._top)
+
     def scroll_body(self, top: int) -> bool:
         """Bring line `top` to the top, or as near as can be; tell whether anything moved."""
+        if not self.room.height:
+            return False
         top = min(max(0, top), max(0, self.count() - self.room.height))
         moved = top != self._top
         if moved:
@@ -111,12 +125,12 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         """Return one line, blank below the last one."""
         if index < self.count():
             return self.as_strip(self.body(index, width), width)
-        return Strip.blank(width, self.rich_style)
+        return Strip.blank(width, self.ground)
 
     def _bar(self, row: int) -> Strip:
         count, height = self.count(), self.room.height
         if count <= height or not height:
-            return Strip.blank(1, self.rich_style)
+            return Strip.blank(1, self.ground)
         size = max(1, height * height // count)
         start = (height - size) * self._top // max(1, count - height)
         sign = THUMB if start <= row < start + size else " "
@@ -139,8 +153,17 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         return text
 
     @property
+    def ground(self) -> Style:
+        """The pane's own style, under every text."""
+        if "ground" not in self.kept:
+            self.kept["ground"] = self.rich_style
+        return self.kept["ground"]
+
+    @property
     def _frame(self) -> Style:
-        return front(self.get_component_rich_style("pane--frame"))
+        if "frame" not in self.kept:
+            self.kept["frame"] = front(self.get_component_rich_style("pane--frame"))
+        return self.kept["frame"]
 
     def _titles(self) -> tuple[str, str]:
         """Return the titles, as `entitle` or the attributes of a Textual widget have them."""
@@ -153,7 +176,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         """Return a text as exactly `width` columns."""
         text.truncate(width, overflow="ellipsis", pad=True)
         strip = Strip(text.render(self.app.console)).adjust_cell_length(width)
-        return strip.apply_style(self.rich_style)
+        return strip.apply_style(self.ground)
 
 
 def _plain(markup: str | None) -> str:

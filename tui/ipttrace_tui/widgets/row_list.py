@@ -79,7 +79,7 @@ class RowList(Pane, can_focus=True, inherit_bindings=False):
         elif before < self._top + self.room.height:
             self.refresh_lines(*range(before, min(self.count(), self._top + self.room.height)))
 
-    def on_resize(self) -> None:
+    def catch_up(self) -> None:
         """Keep the cursor in sight."""
         self._follow()
 

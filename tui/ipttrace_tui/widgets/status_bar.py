@@ -41,12 +41,12 @@ class StatusBar(Bar):
 def status_parts(snapshot: Snapshot, table: PacketTable, doubt: str) -> Iterator[tuple[str, Tone]]:
     """Yield what keeps the screen from being the whole truth, in words."""
     totals = snapshot.totals
-    for word, count in (("lost", totals.lost_events), ("undecoded", totals.undecoded)):
-        yield (f"⚠ {word} {count:,}", Tone.WARN) if count else (f"{word} 0", Tone.MUTED)
-    if totals.packets:
-        missing = totals.complete < totals.packets
-        name = Tone.WARN if missing else Tone.MUTED
-        yield f"{totals.complete:,} of {totals.packets:,} complete", name
+    lost = totals.lost_events
+    yield (f"⚠ lost {lost:,}", Tone.WARN) if lost else ("lost 0", Tone.MUTED)
+    if totals.undecoded:
+        yield f"⚠ undecoded {totals.undecoded:,}", Tone.WARN
+    if totals.complete < totals.packets:
+        yield f"{totals.complete:,} of {totals.packets:,} complete", Tone.WARN
     if doubt:
         yield f"⚠ {doubt}", Tone.WARN
     if table.frozen:
@@ -57,3 +57,5 @@ def status_parts(snapshot: Snapshot, table: PacketTable, doubt: str) -> Iterator
         yield f"limit {snapshot.limit:,}/s", Tone.MUTED
     if snapshot.missing:
         yield clean_text(snapshot.missing), Tone.MUTED
+    if totals.packets and totals.complete >= totals.packets:
+        yield f"all {totals.packets:,} complete", Tone.MUTED

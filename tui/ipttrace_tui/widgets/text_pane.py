@@ -35,7 +35,7 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
     def _follow_theme(self, _theme: Theme) -> None:
         self.call_after_refresh(self.redraw)
 
-    def on_resize(self) -> None:
+    def catch_up(self) -> None:
         """Fit the new width."""
         self.redraw()
 

@@ -15,12 +15,32 @@ LOOK_CLASSES = {f"look--{look}" for look in Look}
 
 def tone(widget: Widget, name: Tone) -> Style:
     """Return the theme's style for a tone."""
-    return front(widget.get_component_rich_style(f"tone--{name}"))
+    return _cached(widget, f"tone--{name}")
 
 
 def look(widget: Widget, name: Look) -> Style:
     """Return the theme's style for a part of the flow picture."""
-    return front(widget.get_component_rich_style(f"look--{name}"))
+    return _cached(widget, f"look--{name}")
+
+
+class Toned(Widget):
+    """A widget that keeps its styles until the theme or its state changes: to ask is slow."""
+
+    kept: dict[str, Style]
+
+    def notify_style_update(self) -> None:
+        """Forget what was kept."""
+        super().notify_style_update()
+        self.kept = {}
+
+
+def _cached(widget: Widget, name: str) -> Style:
+    if not isinstance(widget, Toned):
+        return front(widget.get_component_rich_style(name))
+    kept = widget.kept
+    if name not in kept:
+        kept[name] = front(widget.get_component_rich_style(name))
+    return kept[name]
 
 
 def front(style: Style) -> Style:
