@@ -1,4 +1,7 @@
-"""The machine for the screen: probes, labs, rules, namespaces, findings (a Workbench)."""
+"""The machine for the screen: probes, labs, rules, namespaces, findings (a Workbench).
+
+What touches the kernel is imported where it is used: the screen is painted before.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ipttrace.checkup.finding import Finding
-from ipttrace.cli.compose import trace_probe
-from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, running
+from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, rules_now, running
 from ipttrace.errors import CancelledError, IptTraceError
-from ipttrace.inventory import Place
-from ipttrace.lab.building import RunningLab
-from ipttrace.lab.lab_probe import Change
-from ipttrace.lab.parts import LabBackend
-from ipttrace.lab.runner import ProbeRun, in_lab_names, real_spec, run_lab
-from ipttrace.lab.scenario import Scenario, library, load_scenario
-from ipttrace.lab.topology import Topology
 from ipttrace.path import TraceResult, join_results
-from ipttrace.probe import ProbeSpec
-from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import Feed, Snapshot
 from ipttrace_tui.workbench import LabEntry, LabUp
+
+if TYPE_CHECKING:
+    from ipttrace.checkup.finding import Finding
+    from ipttrace.inventory import Place
+    from ipttrace.lab.building import RunningLab
+    from ipttrace.lab.lab_probe import Change
+    from ipttrace.lab.parts import LabBackend
+    from ipttrace.lab.runner import ProbeRun
+    from ipttrace.lab.scenario import Scenario
+    from ipttrace.lab.topology import Topology
+    from ipttrace.probe import ProbeSpec
+    from ipttrace.ruleset import Ruleset
 
 
 class HostWorkbench:
@@ -48,6 +53,8 @@ class HostWorkbench:
 
     def lab(self, name: str, backend: LabBackend) -> Feed:
         """Return a feed that builds a lab, unless it is up, and sends its probes."""
+        from ipttrace.lab.scenario import load_scenario
+
         return HeldLabFeed(self, load_scenario(name), backend)
 
     def up(self, scenario: Scenario, backend: LabBackend) -> RunningLab:
@@ -116,6 +123,8 @@ class HostWorkbench:
 
     def labs(self) -> Sequence[LabEntry]:
         """Return the labs of the library; a file that cannot be used is named with its error."""
+        from ipttrace.lab.scenario import library
+
         return [_entry(name) for name in library()]
 
     def findings(self, netns: str | None) -> Sequence[Finding]:
@@ -128,6 +137,8 @@ class HostWorkbench:
 
 
 def _entry(name: str) -> LabEntry:
+    from ipttrace.lab.scenario import load_scenario
+
     try:
         return LabEntry(name, load_scenario(name))
     except IptTraceError as error:
@@ -141,8 +152,15 @@ class LabProbeFeed:
         self._spec = spec
         self._real_names = real_names
 
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return rules_now(self._real_names.get(netns, netns) if netns else None)
+
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Trace the probe and publish what was found."""
+        from ipttrace.cli.compose import trace_probe
+        from ipttrace.lab.runner import real_spec
+
         notes: list[str] = []
         publish(Snapshot(message="tracing"))
         result = trace_probe(
@@ -157,6 +175,8 @@ class LabProbeFeed:
         publish(Snapshot.of(replace(found, warnings=(*notes, *found.warnings))))
 
     def _named(self, result: TraceResult) -> TraceResult:
+        from ipttrace.lab.runner import in_lab_names
+
         return in_lab_names(result, self._real_names)
 
 
@@ -191,6 +211,8 @@ class _Holder:
         self._scenario = scenario
 
     def up(self, _: Topology, backend: str) -> RunningLab:
+        from ipttrace.lab.parts import LabBackend
+
         return _Held(self._bench.up(self._scenario, LabBackend(backend)))
 
 
@@ -202,8 +224,13 @@ class HeldLabFeed:
         self._scenario = scenario
         self._backend = backend
 
+    def read_rules(self, netns: str | None) -> Ruleset:
+        """Return the rules of a namespace as they are now."""
+        return self._bench.read_rules(netns)[1]
+
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Build the lab, run its probes and publish after each of them."""
+        from ipttrace.lab.runner import run_lab
         from ipttrace.system.capabilities import require_privilege
 
         require_privilege()
@@ -220,6 +247,8 @@ class HeldLabFeed:
 
 
 def _tracing(cancelled: Cancelled) -> Callable[[ProbeSpec], TraceResult]:
+    from ipttrace.cli.compose import trace_probe
+
     def trace(spec: ProbeSpec) -> TraceResult:
         if cancelled():
             raise CancelledError("cancelled; everything was taken back")

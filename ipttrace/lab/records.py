@@ -9,7 +9,7 @@ from ipttrace.lab.scenario import Scenario
 from ipttrace.lab.topology import Topology
 from ipttrace.render import lab_record_types as types
 from ipttrace.render.record_types import SCHEMA
-from ipttrace.render.records import json_line
+from ipttrace.render.records import encoded
 
 
 def lab_record(scenario: Scenario, *, up: bool) -> bytes:
@@ -18,7 +18,7 @@ def lab_record(scenario: Scenario, *, up: bool) -> bytes:
         types.ClaimFields(each.claim, each.truth.value, each.why, each.probes)
         for each in scenario.claims
     )
-    return json_line(
+    return encoded(
         types.LabRecord(
             schema=SCHEMA,
             record="lab",
@@ -41,7 +41,7 @@ def up_record(name: str, backend: str, topology: Topology, real_names: Mapping[s
         types.NamespaceFields(each, real, tuple(_interfaces(topology, each)))
         for each, real in real_names.items()
     )
-    return json_line(
+    return encoded(
         types.LabUpRecord(
             schema=SCHEMA,
             record="lab-up",
@@ -56,7 +56,7 @@ def run_record(run: LabRun) -> bytes:
     """Return the line of one run."""
     refusals = ((each.refusal.run, each.differences) for each in run.refusals)
     probes = ((each.probe.name, each.differences) for each in run.probes)
-    return json_line(
+    return encoded(
         types.LabRunRecord(
             schema=SCHEMA,
             record="lab-run",

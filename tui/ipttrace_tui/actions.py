@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from ipttrace.errors import IptTraceError
 from ipttrace.path import ChainHop, PacketPath
 from ipttrace_tui.feed import Feed, Snapshot
 from ipttrace_tui.history import History
-from ipttrace_tui.key_words import described_bindings
+from ipttrace_tui.key_words import Offer, described_bindings
 from ipttrace_tui.screens.main import MainScreen
 from ipttrace_tui.settings import BREAKPOINTS, Settings
 
@@ -60,7 +60,6 @@ SCREEN_KEYS = Binding.Group("screens", compact=True)
 class Actions(App[IptTraceError | None]):
     """Knows the screens and the selection; the trace screen is always the lowest one."""
 
-    COMMAND_PALETTE_BINDING = "ctrl+p"
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
         "rules": _rules,
         "places": _places,
@@ -79,7 +78,7 @@ class Actions(App[IptTraceError | None]):
         Binding("5", "go('journey')", "one packet through the namespaces", group=SCREEN_KEYS),
         Binding("s", "save", "save", tooltip="save the trace, the picture or the packet"),
         Binding("y", "copy", "copy", tooltip="copy the hop list to the terminal's clipboard"),
-        Binding("colon", "command_palette", "commands", key_display=":", show=False),
+        Binding("colon,ctrl+p", "command_palette", "all commands", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
     ]
     pace = 1.0
@@ -92,6 +91,8 @@ class Actions(App[IptTraceError | None]):
         self.bench: Workbench = bench or NoWorkbench()
         self.settings = settings
         self.history = History()
+        self._offered: list[Offer] = []
+        """What the command palette offers."""
         self.HORIZONTAL_BREAKPOINTS = BREAKPOINTS[settings.layout]
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
 
@@ -112,7 +113,7 @@ class Actions(App[IptTraceError | None]):
         raise NotImplementedError
 
     @property
-    def paths(self) -> tuple[PacketPath, ...]:
+    def paths(self) -> Sequence[PacketPath]:
         """All packets."""
         return self.shown.paths
 
@@ -228,7 +229,7 @@ class Actions(App[IptTraceError | None]):
         from ipttrace_tui.saving import Shown
         from ipttrace_tui.screens.save import SaveScreen
 
-        shown = Shown(self.shown, self._main.path, self._main.hop)
+        shown = Shown(self.title or "", self.shown, self._main.path, self._main.hop)
         self.push_screen(SaveScreen(shown))
 
     def action_copy(self) -> None:
@@ -249,9 +250,14 @@ class Actions(App[IptTraceError | None]):
 
         self.push_screen(HelpScreen())
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+    def action_command_palette(self) -> None:
+        """Open the command palette: what the keys do that work now."""
+        self._offered = list(described_bindings(self.screen))
+        super().action_command_palette()
+
+    def get_system_commands(self, _screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Yield what the keys of the screen can do, and the themes."""
-        for binding, node, words in described_bindings(screen):
+        for binding, node, words in self._offered:
             run = partial(self.run_action, binding.action, node)
             yield SystemCommand(words.title, f"key {words.keys}", run)
         yield SystemCommand("theme", "choose the colours", self.action_change_theme)

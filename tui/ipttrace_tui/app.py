@@ -22,6 +22,8 @@ from ipttrace_tui.messages import FeedEnded, SnapshotArrived
 from ipttrace_tui.past_runs import PastRuns, past_of
 from ipttrace_tui.screens.main import MainScreen
 from ipttrace_tui.settings import Settings
+from ipttrace_tui.stale_rules import ReadRules
+from ipttrace_tui.themes import default_variables, next_theme, wear
 
 if TYPE_CHECKING:
     from ipttrace_tui.workbench import Workbench
@@ -36,6 +38,7 @@ class IptTraceApp(Actions):
         Path(__file__).with_name(name) for name in ("app.tcss", "more.tcss")
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "theme", "theme", tooltip="the next colours", show=False),
         Binding("q", "leave", "quit", tooltip="leave; all is taken back first"),
         Binding("ctrl+c,ctrl+q", "leave", "leave at once", show=False, priority=True),
     ]
@@ -61,6 +64,20 @@ class IptTraceApp(Actions):
         self._tracing = False
         self._newest_chosen = False
         self._leaving = False
+        wear(self)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Return the colours that themes of others lack."""
+        return default_variables()
+
+    @property
+    def read_rules(self) -> ReadRules | None:
+        """What reads the rules as they are now, where the feed can."""
+        return getattr(self.runner.feed, "read_rules", None)
+
+    def action_theme(self) -> None:
+        """Wear the next colours."""
+        self.theme = next_theme(self.theme)
 
     def run(self, *args: Any, **options: Any) -> IptTraceError | None:
         """Show the screen until the user leaves and the feed has cleaned up.
@@ -128,7 +145,8 @@ class IptTraceApp(Actions):
         self._snapshot = snapshot
         self._shown = self._past.join(snapshot)
         self._main.show(self._shown)
-        if self._past.paths and snapshot.paths and not self._newest_chosen:
+        joined = len(self._shown.paths) > len(snapshot.paths) > 0
+        if joined and not self._newest_chosen:
             self._newest_chosen = True
             self._main.select(self._shown.paths[len(self._past.paths)].id)
 

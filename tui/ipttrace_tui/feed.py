@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from ipttrace.errors import IptTraceError
 from ipttrace.path import PacketPath, TraceResult, TraceTotals
+from ipttrace.ruleset import Ruleset
 
 
 class RunState(StrEnum):
@@ -26,7 +27,7 @@ class RunState(StrEnum):
 class Snapshot:
     """All that the screen shows, at one moment of one run."""
 
-    paths: tuple[PacketPath, ...] = ()
+    paths: Sequence[PacketPath] = ()
     totals: TraceTotals = field(default_factory=TraceTotals)
     trigger: str = "raw"
     backends: tuple[str, ...] = ()
@@ -34,6 +35,12 @@ class Snapshot:
     state: RunState = RunState.RUNNING
     message: str = ""
     """What is being done, or the error that ended the run."""
+    rulesets: Mapping[str | None, Ruleset] = field(default_factory=dict, compare=False)
+    """The rules that the packets met, by namespace, as far as they were read."""
+    limit: int | None = None
+    """Packets a second that are traced at most, where the run has a limit."""
+    missing: str = ""
+    """What the run cannot see: evidence that is not gathered."""
 
     @classmethod
     def of(cls, result: TraceResult) -> Snapshot:
@@ -46,6 +53,7 @@ class Snapshot:
             result.warnings,
             RunState.FINISHED,
             _client_words(result),
+            result.rulesets,
         )
 
 

@@ -53,11 +53,15 @@ def bindings_of(kind: type[DOMNode]) -> list[Binding]:
     return [each for each in declared if isinstance(each, Binding)]
 
 
-def described_bindings(screen: Screen[Any]) -> Iterator[tuple[Binding, DOMNode, KeyWords]]:
+Offer = tuple[Binding, DOMNode, KeyWords]
+"""Something that can be done, where, and in words."""
+
+
+def described_bindings(screen: Screen[Any]) -> Iterator[Offer]:
     """Yield what can be done on a screen now, each thing once, with where it is done."""
     said = set[str]()
     for active in screen.active_bindings.values():
         binding = active.binding
-        if active.enabled and binding.description and binding.action not in said:
+        if binding.description and binding.action not in said:
             said.add(binding.action)
             yield binding, active.node, key_words(binding)

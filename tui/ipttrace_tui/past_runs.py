@@ -19,8 +19,11 @@ class PastRuns:
     totals: TraceTotals = field(default_factory=TraceTotals)
 
     def join(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot of the run that is under way with what was before."""
-        if not self.paths and self.totals == TraceTotals():
+        """Return the snapshot of the run that is under way with what was before.
+
+        A watch's log of packets stands alone: it is too long to be written down anew.
+        """
+        if not isinstance(snapshot.paths, tuple) or self == PastRuns():
             return snapshot
         ids = max((path.id for path in self.paths), default=0)
         journeys = max((path.journey for path in self.paths), default=0)
@@ -31,15 +34,10 @@ class PastRuns:
         )
         return replace(snapshot, paths=(*self.paths, *later), totals=TraceTotals(*totals))
 
-    @property
-    def last_id(self) -> int:
-        """The highest id; a packet with a higher one is of the run that is under way."""
-        return max((path.id for path in self.paths), default=0)
-
 
 def past_of(shown: Snapshot) -> PastRuns:
     """Return all that is shown as the past of the next run."""
-    return PastRuns(shown.paths[-MOST:], shown.totals)
+    return PastRuns(tuple(shown.paths[-MOST:]), shown.totals)
 
 
 def _shifted(path: PacketPath, ids: int, journeys: int) -> PacketPath:

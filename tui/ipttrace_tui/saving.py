@@ -1,54 +1,76 @@
-"""What can be saved, chosen by the name of the file, and how it is written."""
+"""What can be saved from the screen, chosen by the ending of the file's name."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ipttrace.errors import IptTraceError, KernelError, UsageError
+from ipttrace import __version__
+from ipttrace.errors import UsageError
 from ipttrace.path import PacketPath, TraceResult
+from ipttrace.render.exports import About, export, suffix_of
 from ipttrace_tui.feed import Snapshot
 
-TEXT_WIDTH = 120
+KINDS: Mapping[str, str] = {
+    ".jsonl": "the whole trace, for programs",
+    ".html": "the whole trace, a report to read",
+    ".svg": "the picture of this packet",
+    ".txt": "the hops of this packet, as text",
+    ".pcapng": "this packet with its hops as comments, for Wireshark",
+}
+"""What is saved under a name with that ending, in the order in which it is offered."""
+
+OF_ONE_PACKET = frozenset({".svg", ".txt", ".pcapng"})
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What the user looks at."""
 
+    title: str
     snapshot: Snapshot
     path: PacketPath | None
     hop: int | None
 
-    @property
-    def result(self) -> TraceResult:
-        """The trace as the core's value."""
+    def result(self, *, whole: bool) -> TraceResult:
+        """Return the trace, or of it the selected packet alone; raises UsageError."""
         known = self.snapshot
+        if whole:
+            paths = tuple(known.paths)
+        elif self.path is not None:
+            paths = (self.path,)
+        else:
+            raise UsageError("cannot save a packet: none is selected")
         return TraceResult(
-            known.paths,
+            paths,
             known.totals,
             trigger=known.trigger,
             backends=known.backends,
             warnings=known.warnings,
         )
 
-    @property
-    def packet(self) -> PacketPath:
-        """The selected packet; raises UsageError."""
-        if self.path is None:
-            raise UsageError("cannot save a packet: none is selected")
-        return self.path
+
+def content(name: str, shown: Shown, now: datetime | None = None) -> bytes:
+    """Return what is to be written under a name; raises UsageError."""
+    suffix = suffix_of(name)
+    when = now or datetime.now(tz=UTC).astimezone()
+    about = About(when, f"ipttrace {__version__}", shown.title, verbose=True, hop=shown.hop)
+    return export(suffix, shown.result(whole=suffix not in OF_ONE_PACKET), about)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of file."""
+def save(name: str, shown: Shown, *, overwrite: bool) -> Path:
+    """Make what the name asks for and write it, whole or not at all; return where it is.
 
-    what: str
-    make: Callable[[Shown], bytes]
+    Raises UsageError, KernelError and result_file.FileExistsAlready.
+    """
+    from ipttrace.system.result_file import check_writable, write_whole
+
+    suffix_of(name)
+    path = check_writable(name, replace=overwrite)
+    write_whole(path, content(name, shown), replace=overwrite)
+    return path.absolute()
 
 
 def hop_text(path: PacketPath) -> str:
@@ -57,77 +79,3 @@ def hop_text(path: PacketPath) -> str:
 
     lines = path_lines(path, width=None, color=False, numbered=True, verbose=True)
     return "\n".join(lines) + "\n"
-
-
-def _text(shown: Shown) -> bytes:
-    return hop_text(shown.packet).encode("utf-8", "replace")
-
-
-def _records(shown: Shown) -> bytes:
-    from ipttrace.render.records import path_record, summary_record
-
-    result = shown.result
-    lines = [*map(path_record, result.paths), summary_record(result)]
-    return b"".join(line + b"\n" for line in lines)
-
-
-KINDS: Mapping[str, Kind] = {
-    ".jsonl": Kind("the whole trace, for programs", _records),
-    ".txt": Kind("the hops of the packet, as text", _text),
-}
-"""Suffix to kind, in the order in which they are offered."""
-
-
-def kind_of(name: str) -> Kind:
-    """Return the kind that a file's name asks for; raises UsageError."""
-    suffix = Path(name).suffix.lower()
-    if suffix not in KINDS:
-        raise UsageError(
-            f"cannot tell what to save in {name!r}: its ending says nothing",
-            f"Let it end in {', '.join(KINDS)}.",
-        )
-    return KINDS[suffix]
-
-
-class FileExistsAlready(IptTraceError):  # noqa: N818
-    """The user has to say whether a file is to be replaced."""
-
-
-def save(name: str, shown: Shown, *, overwrite: bool) -> Path:
-    """Make what the name asks for and write it, whole or not at all; return where it is.
-
-    Raises UsageError, FileExistsAlready and KernelError.
-    """
-    path = Path(name).expanduser()
-    kind = kind_of(name)
-    if path.is_dir():
-        raise UsageError(f"cannot write {name}: it is a directory")
-    if not overwrite and (path.exists() or path.is_symlink()):
-        raise FileExistsAlready(f"{path} exists")
-    content = kind.make(shown)
-    try:
-        _write(path, content, overwrite=overwrite)
-    except FileExistsError as error:
-        raise FileExistsAlready(f"{path} exists") from error
-    except OSError as error:
-        raise KernelError(f"cannot write {path}: {error.strerror}") from error
-    return path.absolute()
-
-
-def _write(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write beside the file and then give it its name, so that it is never half there.
-
-    A new name is given by link(2), which fails where the name is taken meanwhile.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(part, flags, 0o644), "wb") as file:
-            file.write(content)
-        if overwrite:
-            part.replace(path)
-        else:
-            path.hardlink_to(part)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()

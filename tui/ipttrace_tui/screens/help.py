@@ -34,13 +34,16 @@ def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
     """Return the parts of the help: where keys work, and the classes that declare them."""
     from ipttrace_tui.actions import Actions
     from ipttrace_tui.app import IptTraceApp
+    from ipttrace_tui.screens.compare import CompareScreen
     from ipttrace_tui.screens.full import FullScreen
     from ipttrace_tui.screens.inject import InjectScreen
     from ipttrace_tui.screens.main import MainScreen
     from ipttrace_tui.screens.places import PlacesScreen
     from ipttrace_tui.screens.rules import RulesScreen
     from ipttrace_tui.screens.save import SaveScreen
+    from ipttrace_tui.widgets.chain_pane import ChainPane
     from ipttrace_tui.widgets.choice import Choice
+    from ipttrace_tui.widgets.filter_line import FilterInput
     from ipttrace_tui.widgets.hop_list import HopList
     from ipttrace_tui.widgets.journey_pane import LegList
     from ipttrace_tui.widgets.place_lists import LabList, PlaceList
@@ -49,7 +52,8 @@ def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
 
     return (
         ("everywhere", (Actions, IptTraceApp)),
-        ("trace", (MainScreen, HopList)),
+        ("trace", (MainScreen, FilterInput, HopList, ChainPane)),
+        ("compare", (CompareScreen,)),
         ("lists and texts", (RowList, TextPane)),
         ("the other screens", (FullScreen,)),
         ("rules", (RuleTree, RulesScreen)),

@@ -55,7 +55,7 @@ TEXTS = {
     "source": ("from", "any; address, or address:port"),
     "interface": ("comes in on", "interface"),
     "client": ("client in", "namespace"),
-    "netns": ("trace in", "this namespace; or names, in the order of the way"),
+    "netns": ("trace in", "here; or names, in the order of the way"),
     "flags": ("TCP flags", "SYN"),
     "size": ("size", "bytes of the whole IP packet"),
     "count": ("count", "1"),
@@ -119,7 +119,7 @@ class InjectScreen(ModalScreen[Filled | None]):
 
     def on_mount(self) -> None:
         """Fill the form, and look at what exists."""
-        self.query_one("#fields").border_title = Content("send a probe")
+        self.query_one("#fields").border_title = Content(" send a probe")
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
         self._at("to").control.focus()

@@ -17,7 +17,7 @@ from ipttrace_tui.rule_rows import Key, Readings, RuleRow, key_of, matching, row
 from ipttrace_tui.screens.full import FullScreen
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.row_list import RowList
-from ipttrace_tui.widgets.rule_tree import RuleHead, RuleTree
+from ipttrace_tui.widgets.rule_tree import RuleTree
 from ipttrace_tui.widgets.said_line import SaidLine
 
 
@@ -46,7 +46,6 @@ class RulesScreen(FullScreen):
 
     def body(self) -> ComposeResult:
         """Lay out the tree, the selected line in full, and the search."""
-        yield RuleHead()
         yield RuleTree()
         yield SaidLine()
         yield Input(placeholder="search the rules", compact=True, id="search")
@@ -100,7 +99,6 @@ class RulesScreen(FullScreen):
         self._found = matching(self._rows, self.query_one("#search", Input).value)
         tree.empty = "reading the rules …" if not self._readings.time else "no rules here"
         tree.show(self._rows, cursor, self._folded, self._found)
-        self.query_one(RuleHead).show(tree)
         where = self._netns or "this namespace"
         packet = f", packet {path.id}" if path is not None and same else ""
         marked = f", what packet {path.id} met is marked" if path is not None and same else ""

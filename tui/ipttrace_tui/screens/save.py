@@ -15,8 +15,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from ipttrace.decode.text import clean_text
+from ipttrace.system.result_file import FileExistsAlready
 from ipttrace_tui.asking import Answered, Asking
-from ipttrace_tui.saving import KINDS, FileExistsAlready, Shown, save
+from ipttrace_tui.saving import KINDS, Shown, save
 from ipttrace_tui.widgets.key_bar import KeyBar
 
 
@@ -50,7 +51,7 @@ class SaveScreen(ModalScreen[None]):
         name = self.query_one(Input)
         name.value = f"ipttrace-{number}{next(iter(KINDS))}"
         name.cursor_position = len(name.value)
-        rows = [f"{suffix:<8} {kind.what}" for suffix, kind in KINDS.items()]
+        rows = [f"{suffix:<8} {what}" for suffix, what in KINDS.items()]
         self.query_one("#kinds", Static).update("\n".join(rows))
         name.focus()
 
@@ -85,7 +86,7 @@ class SaveScreen(ModalScreen[None]):
     @on(Answered)
     def _saved(self, event: Answered) -> None:
         if isinstance(event.error, FileExistsAlready):
-            self._complain(f"{event.error}: ctrl+o replaces it, or give another name")
+            self._complain(f"{event.error.message}; ctrl+o replaces it, or give another name")
         elif event.error is not None:
             self._complain(str(event.error))
         else:

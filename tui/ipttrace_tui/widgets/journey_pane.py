@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.geometry import Region
 
 from ipttrace.render.diagram import flow_picture
 from ipttrace.render.picture import Picture
@@ -61,22 +60,20 @@ class JourneyPane(TextPane):
         super().__init__()
         self._rows: Sequence[LegRow] = ()
         self._here: int | None = None
-        self._tops: list[tuple[int, int]] = []
-        """First line and height of each leg."""
+        self._tops: list[int] = []
+        """First line of each leg."""
 
     def show(self, rows: Sequence[LegRow], here: int | None) -> None:
         """Show these legs, and bring one of them into sight."""
         self._rows, self._here = rows, here
         self.redraw()
         if here is not None and here < len(self._tops):
-            top, height = self._tops[here]
-            region = Region(0, top, 1, height)
-            self.call_after_refresh(self.scroll_to_region, region, animate=False, top=True)
+            self.scroll_body(self._tops[here])
 
     def draw(self) -> Text:
         """Return the pictures in the theme's colours."""
         text = plain_text()
-        width = self.scrollable_content_region.width
+        width = self.room.width
         self._tops, line = [], 0
         before: LegRow | None = None
         for index, row in enumerate(self._rows):
@@ -84,7 +81,7 @@ class JourneyPane(TextPane):
             way = flow_picture(row.path, width, telling_hop(row.path), self._room)
             self._append(text, link)
             self._append(text, way)
-            self._tops.append((line, link.height + way.height))
+            self._tops.append(line + link.height - 1)
             line += link.height + way.height
             before = row
         text.no_wrap = True
@@ -93,7 +90,7 @@ class JourneyPane(TextPane):
     @property
     def _room(self) -> int:
         """Lines for one leg: as many as leave two of them in sight."""
-        return max(6, self.scrollable_content_region.height // 2 - 3)
+        return max(6, self.room.height // 2 - 3)
 
     def _append(self, text: Text, picture: Picture) -> None:
         for line in picture.lines:

@@ -42,7 +42,7 @@ class PlacePane(TextPane):
         self, place: Place | None, lab: tuple[LabEntry, LabBackend, LabUp | None] | None
     ) -> None:
         if (place, lab) != (self._place, self._lab):
-            self.scroll_home(animate=False)
+            self.scroll_body(0)
         self._place, self._lab = place, lab
         self.redraw()
 
@@ -68,7 +68,7 @@ class PlacePane(TextPane):
     def _append_picture(self, text: Text, lab: LabEntry) -> None:
         if lab.scenario is None:
             return
-        width = self.scrollable_content_region.width
+        width = self.room.width
         text.append("topology\n", tone(self, Tone.TITLE))
         for line in topology_picture(lab.scenario, width).lines:
             for segment in line:

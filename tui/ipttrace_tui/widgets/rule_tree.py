@@ -9,12 +9,11 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.message import Message
-from textual.widget import Widget
 
 from ipttrace_tui.rule_rows import Level, RuleRow, count_text, rate_text
 from ipttrace_tui.view_model import Tone, cut_rule
 from ipttrace_tui.widgets.row_list import RowList
-from ipttrace_tui.widgets.toned import TONE_CLASSES, fitted, plain_text, tone
+from ipttrace_tui.widgets.toned import fitted, plain_text, tone
 
 INDENT = {Level.BACKEND: 0, Level.TABLE: 1, Level.CHAIN: 2, Level.RULE: 3}
 COUNT, RATE = 7, 8
@@ -91,11 +90,18 @@ class RuleTree(RowList):
         """Columns of the packet's marks."""
         return max((len(each.met.words) for each in self._rows if each.met), default=0)
 
+    def _head(self, width: int) -> Text:
+        """Return the title, and the names of the columns where they stand."""
+        room = self.room.width - COUNT - RATE - self.met_width - 4
+        text = super()._head(max(0, room))
+        names = f" {'packets':>{COUNT}} {'rate':>{RATE}}  {'met by' if self.met_width else ''}"
+        return text.append(names.ljust(width - text.cell_len), tone(self, Tone.MUTED))
+
     def line(self, index: int, width: int) -> Text:
         """Return one line: the rule, what counts, and the packet's mark."""
         row = self._rows[index]
         room = width - COUNT - RATE - self.met_width - 4
-        text = plain_text(fitted(self._head(row, index, room), room), tone(self, _tone(row)))
+        text = plain_text(fitted(self._words(row, index, room), room), tone(self, _tone(row)))
         counted = count_text(row.counter.packets) if row.counter else ""
         text.append(" " + counted.rjust(COUNT), tone(self, Tone.MUTED))
         rate = rate_text(row.rate)
@@ -106,39 +112,13 @@ class RuleTree(RowList):
             text.append(f"  {row.met.words}", tone(self, name))
         return text
 
-    def _head(self, row: RuleRow, index: int, room: int) -> str:
+    def _words(self, row: RuleRow, index: int, room: int) -> str:
         indent = "  " * INDENT[row.level]
         found = "» " if index in self._found else ""
         if row.level is Level.RULE:
             lead = f"{indent}{row.number:>2} {found}"
             return lead + cut_rule(row.text, max(0, room - len(lead)))
         return f"{indent}{'▹' if row.key in self._folded else '▿'} {found}{row.text}"
-
-
-class RuleHead(Widget):
-    """The names of the tree's columns, where they stand."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = TONE_CLASSES
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._tree: RuleTree | None = None
-
-    def show(self, tree: RuleTree) -> None:
-        """Stand above the columns of a tree."""
-        self._tree = tree
-        self.refresh()
-
-    def render(self) -> Text:
-        """Return the line."""
-        if self._tree is None:
-            return plain_text()
-        inside, met = self._tree.scrollable_content_region, self._tree.met_width
-        # The columns end where the tree's rows end: inside its border, before its scrollbar.
-        left = inside.x - self.region.x + inside.width - COUNT - RATE - met - 4
-        marks = "met by" if met else ""
-        text = f"{'packets':>{COUNT}} {'rate':>{RATE}}  {marks}"
-        return plain_text(" " * (max(0, left) + 1) + text, tone(self, Tone.MUTED))
 
 
 def _tone(row: RuleRow) -> Tone:

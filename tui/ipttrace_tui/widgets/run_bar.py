@@ -34,8 +34,9 @@ class RunBar(Bar):
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the state of the run."""
-        self._snapshot = snapshot
-        self.redraw()
+        before, self._snapshot = self._snapshot, snapshot
+        if (before.state, before.message) != (snapshot.state, snapshot.message):
+            self.redraw()
 
     def leave(self) -> None:
         """Say that the screen closes as soon as nothing is left behind."""
