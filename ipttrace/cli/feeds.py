@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ipttrace.lab.scenario import load_scenario
-from ipttrace.netfilter import Backend
 from ipttrace.path import PacketPath, TraceResult, join_results
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
@@ -20,7 +18,6 @@ from ipttrace_tui.packet_log import PacketLog
 
 if TYPE_CHECKING:
     from ipttrace.cli.watch_request import Watch
-    from ipttrace.lab.runner import ProbeRun
     from ipttrace.watch import WatchSession
 
 Publish = Callable[[Snapshot], None]
@@ -59,38 +56,12 @@ class ProbeFeed:
         publish(Snapshot(message="tracing"))
         result = trace_probe(
             self._spec,
-            answer=lambda found: publish(_running([found], "tidying up")),
+            answer=lambda found: publish(running([found], "tidying up")),
             note=notes.append,
             hint=notes.append,
             cancelled=cancelled,
         )
         publish(Snapshot.of(replace(result, warnings=(*notes, *result.warnings))))
-
-
-class LabFeed:
-    """All probes of a lab, one after another."""
-
-    def __init__(self, lab: str, backend: Backend | None) -> None:
-        self._scenario = load_scenario(lab)
-        self._backend = backend or self._scenario.backends[0]
-        self.title = f"lab {self._scenario.name}, {self._backend}"
-
-    def run(self, publish: Publish, cancelled: Cancelled) -> None:
-        """Run the lab and publish after each probe."""
-        from ipttrace.cli.lab_runs import run_scenario
-
-        results: list[TraceResult] = []
-        publish(Snapshot(message="building the lab"))
-
-        def tell(probe: ProbeRun) -> None:
-            results.append(probe.result)
-            publish(_running(results, f"done: {probe.probe.name}"))
-
-        run = run_scenario(
-            self._scenario, self._backend, tell=tell, note=lambda _: None, cancelled=cancelled
-        )
-        whole = join_results(results)
-        publish(Snapshot.of(replace(whole, warnings=(*whole.warnings, *run.warnings))))
 
 
 class WatchFeed:
@@ -173,5 +144,6 @@ class _Telling:
         )
 
 
-def _running(results: list[TraceResult], message: str) -> Snapshot:
+def running(results: list[TraceResult], message: str) -> Snapshot:
+    """Return what is known so far of a run that goes on."""
     return replace(Snapshot.of(join_results(results)), state=RunState.RUNNING, message=message)

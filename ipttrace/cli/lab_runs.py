@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ipttrace.cli.compose import Note, trace_probe
 from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
 from ipttrace.lab.scenario import Scenario
-from ipttrace.netfilter import Backend
 from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.system import capabilities
@@ -16,7 +15,7 @@ from ipttrace.system.lab_builder import LabBuilder
 
 def run_scenario(
     scenario: Scenario,
-    backend: Backend,
+    backend: str,
     *,
     tell: Callable[[ProbeRun], None],
     note: Note,

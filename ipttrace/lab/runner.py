@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ipttrace.errors import UsageError
-from ipttrace.lab.scenario import Expectation, LabProbe, Scenario
-from ipttrace.lab.topology import Topology
-from ipttrace.netfilter import Backend
+from ipttrace.lab.building import RunningLab, TopologyBuilder
+from ipttrace.lab.expectation import Expectation
+from ipttrace.lab.lab_probe import LabProbe
+from ipttrace.lab.parts import LabBackend
+from ipttrace.lab.scenario import Refusal, Scenario
 from ipttrace.path import PacketPath, Role, TraceResult
-from ipttrace.ports import TopologyBuilder
 from ipttrace.probe import ProbeSpec
 
 Tracer = Callable[[ProbeSpec], TraceResult]
@@ -33,31 +34,55 @@ class ProbeRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalRun:
+    """What came of a command that must be refused."""
+
+    refusal: Refusal
+    complaint: str | None
+    """The program's own message; None if it took the command."""
+    differences: tuple[str, ...]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it was refused with the words that the lab expects."""
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
 class LabRun:
     """What came of a lab."""
 
     scenario: Scenario
-    backend: Backend
+    backend: LabBackend
     probes: tuple[ProbeRun, ...]
     warnings: tuple[str, ...] = ()
+    refusals: tuple[RefusalRun, ...] = ()
 
     @property
     def as_expected(self) -> bool:
-        """Whether all probes ended as the lab expects."""
-        return all(run.as_expected for run in self.probes)
+        """Whether all commands were refused and all probes ended as the lab expects."""
+        return all(
+            [
+                *(run.as_expected for run in self.refusals),
+                *(run.as_expected for run in self.probes),
+            ]
+        )
 
 
 def run_lab(
     scenario: Scenario,
-    backend: Backend,
-    builder: TopologyBuilder[Topology],
+    backend: str,
+    builder: TopologyBuilder,
     trace: Tracer,
     tell: Callable[[ProbeRun], None] | None = None,
+    *,
+    keep: bool = False,
 ) -> LabRun:
-    """Run all probes in their order; the lab comes down whatever happens.
+    """Try what must be refused and run all probes in their order.
 
-    `tell` hears of each probe as soon as it is done.  Raises UsageError if the lab cannot be run
-    on `backend`, and what builder and tracer raise.
+    The lab comes down whatever happens, unless all was done and `keep` is set.  `tell` hears of
+    each probe as soon as it is done.  Raises UsageError if the lab cannot be run on `backend`, and
+    what builder and tracer raise.
     """
     if backend not in scenario.backends:
         raise UsageError(
@@ -66,22 +91,59 @@ def run_lab(
         )
     lab = builder.up(scenario.topology, backend)
     runs: list[ProbeRun] = []
+    warnings: list[str] = []
+    kept = False
     try:
-        for probe in scenario.probes:
-            runs.append(run_probe(probe, lab.namespaces, trace))
+        refusals = tuple(_refusals(scenario, backend, lab))
+        for place, probe in enumerate(scenario.probes):
+            if not probe.runs_on(backend):
+                continue
+            for number, change in enumerate(probe.change):
+                lab.change(change, "probes", place, "change", number)
+            runs.append(run_probe(probe, lab.namespaces, trace, backend))
             if tell is not None:
                 tell(runs[-1])
+        if keep:
+            lab.keep()
+            kept = True
     finally:
-        warnings = lab.down()
-    return LabRun(scenario, backend, tuple(runs), tuple(warnings))
+        if not kept:
+            warnings += lab.down()
+    return LabRun(scenario, LabBackend(backend), tuple(runs), tuple(warnings), refusals)
 
 
-def run_probe(probe: LabProbe, real_names: Mapping[str, str], trace: Tracer) -> ProbeRun:
+def _refusals(scenario: Scenario, backend: str, lab: RunningLab) -> list[RefusalRun]:
+    runs = []
+    for refusal in scenario.refused:
+        if refusal.runs_on(backend):
+            complaint = lab.refused(refusal.namespace, refusal.words)
+            said = refusal_differences(refusal, backend, complaint)
+            runs.append(RefusalRun(refusal, complaint, said))
+    return runs
+
+
+def refusal_differences(refusal: Refusal, backend: str, complaint: str | None) -> tuple[str, ...]:
+    """Return in words where a refusal is not as expected."""
+    if complaint is None:
+        return (f"expected a refusal, but it was accepted: {refusal.run}",)
+    words = refusal.message_on(backend)
+    if words.casefold() not in complaint.casefold():
+        return (f"expected a refusal that says {words!r}, got {complaint!r}",)
+    return ()
+
+
+def run_probe(
+    probe: LabProbe,
+    real_names: Mapping[str, str],
+    trace: Tracer,
+    backend: str = LabBackend.LEGACY,
+) -> ProbeRun:
     """Send one probe of a lab that is up."""
     spec = real_spec(probe.spec(), real_names)
     result = in_lab_names(trace(spec), real_names)
-    netns = probe.expect.netns or probe.netns[-1]
-    return ProbeRun(probe, result, differences(probe.expect, netns, result))
+    expect = probe.expect.on(backend)
+    netns = expect.netns or probe.netns[-1]
+    return ProbeRun(probe, result, differences(expect, netns, result))
 
 
 def real_spec(spec: ProbeSpec, real_names: Mapping[str, str]) -> ProbeSpec:

@@ -16,6 +16,8 @@ from ipttrace.ruleset import Ruleset
 class RunState(StrEnum):
     """How far a run has come."""
 
+    IDLE = "idle"
+    """Nothing was asked for yet."""
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
@@ -74,10 +76,12 @@ class Feed(Protocol):
 class FeedRunner:
     """Runs a feed, one run at a time, and knows when it has cleaned up."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed | None) -> None:
         self.feed = feed
+        """What the next run is of; None for nothing."""
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
+        self._cancel = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
 
@@ -91,13 +95,22 @@ class FeedRunner:
         with self._one_at_a_time:
             self._idle.clear()
             try:
-                if not self._stop.is_set():
-                    self.feed.run(publish, self._stop.is_set)
+                if self.feed is not None and not self._stop.is_set():
+                    self.feed.run(publish, self._cancelled)
             except IptTraceError as error:
                 return error
             finally:
+                self._cancel.clear()
                 self._idle.set()
         return None
+
+    def _cancelled(self) -> bool:
+        return self._stop.is_set() or self._cancel.is_set()
+
+    def cancel(self) -> None:
+        """Cancel the run that is under way, if one is, and no later one."""
+        if not self.idle:
+            self._cancel.set()
 
     def stop(self) -> None:
         """Cancel the run that is under way, and all later ones."""

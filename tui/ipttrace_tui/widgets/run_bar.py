@@ -11,6 +11,7 @@ from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 STATES = {
+    RunState.IDLE: ("○ idle", Tone.MUTED),
     RunState.RUNNING: ("● tracing", Tone.STRONG),
     RunState.FINISHED: ("✓ finished", Tone.GOOD),
     RunState.FAILED: ("✗ failed", Tone.BAD),
