@@ -13,7 +13,6 @@ import msgspec
 
 from ipttrace.checks import Difference
 from ipttrace.cli.compose import trace_probe
-from ipttrace.cli.twin_labs import TwinLabs
 from ipttrace.diagnose.walk import name
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab
@@ -72,7 +71,7 @@ class LabFactory:
 
         def up() -> RunningLab:
             require_privilege(aim="bring up a lab")
-            return TwinLabs(LabBuilder(), _ignore).up(scenario.topology, chosen)
+            return LabBuilder(title=scenario.title).up(scenario.topology, chosen)
 
         running: RunningLab = self._guard(up)
         self._labs.callback(lambda: _tell_leftovers(running.down()))
