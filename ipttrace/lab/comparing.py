@@ -82,7 +82,8 @@ def deciding(path: PacketPath) -> tuple[ChainHop | RuleRef, ...]:
     """Return what decided a packet's fate.
 
     That is the rule or policy that killed it; where none did, the first rule that the diagnosis
-    names; else, for a packet that lived, whatever ended the walk of each table at each hook.
+    names; else, for a packet that lived, whatever ended the walk of each table at each hook, and
+    the rules that the diagnosis names: those that dropped its answer.
     """
     hops = path.chain_hops
     if hops and hops[-1].verdict in FATAL_VERDICTS:
@@ -90,7 +91,8 @@ def deciding(path: PacketPath) -> tuple[ChainHop | RuleRef, ...]:
     if path.diagnosis is not None and path.diagnosis.rules and not _lived(path):
         return (path.diagnosis.rules[0],)
     walks = groupby(hops, key=lambda hop: (hop.hook, hop.priority, _table(hop)))
-    return tuple(list(walk)[-1] for _, walk in walks)
+    named = path.diagnosis.rules if path.diagnosis is not None else ()
+    return (*(list(walk)[-1] for _, walk in walks), *named)
 
 
 def _table(hop: ChainHop) -> tuple[str, str, str]:
