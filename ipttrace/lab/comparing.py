@@ -15,6 +15,7 @@ from ipttrace.probe import parse_endpoint
 
 NOT_MET = "not met"
 DECIDES = " decides"
+NAMED = "named as the cause"
 
 
 def compare(expect: Fields, netns: str | None, result: TraceResult) -> tuple[Difference, ...]:
@@ -261,6 +262,9 @@ def _decision(
         places = [place for place, hop in enumerate(hops) if wanted.matches(hop)]
         for place in places[-1:]:
             notes.setdefault(place, []).append((Agreement.MET, f"{words}{DECIDES}"))
+        if not places:
+            step = Step(Agreement.MET, f"{words}{DECIDES}", topic="rule", actual=NAMED)
+            alone.setdefault(len(hops), []).append(step)
         return
     same = [place for place, hop in enumerate(hops) if wanted.in_chain(hop)]
     place = same[-1] if same else len(hops) - 1

@@ -149,6 +149,18 @@ def test_without_a_killer_the_diagnosis_names_the_rule() -> None:
     ]
 
 
+def test_a_rule_that_dropped_the_answer_decides_too() -> None:
+    ref = RuleRef(b.chain_ref("filter", "OUTPUT"), 2)
+    path = diagnosed(REDIRECTED, "asymmetric-reply", ref)
+    assert differing(Expectation(rule="filter/OUTPUT 2"), path) == []
+    assert shown(Expectation(rule="filter/OUTPUT 2"), path) == [
+        "= filter/OUTPUT 2 decides | rule named as the cause"
+    ]
+    assert differing(Expectation(rule="filter/OUTPUT 1"), path) == [
+        "rule: expected filter/OUTPUT 1, got filter/OUTPUT 2"
+    ]
+
+
 def test_a_packet_without_hops_was_decided_by_nothing() -> None:
     empty = b.path(outcome=Outcome.LOST)
     assert differing(Expectation(rule="filter/INPUT 1"), empty) == [
