@@ -16,12 +16,13 @@ from ipttrace.cli.compose import trace_probe
 from ipttrace.diagnose.walk import name
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab
-from ipttrace.lab.comparing import compare, probe_paths, steps
+from ipttrace.lab.comparing import compare, probe_paths
 from ipttrace.lab.expectation import Expectation
 from ipttrace.lab.lab_probe import Change, LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import run_probe
 from ipttrace.lab.scenario import Scenario, load_scenario, parse_scenario
+from ipttrace.lab.stepping import steps
 from ipttrace.path import Outcome, PacketPath, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.side_by_side import step_lines

@@ -9,9 +9,10 @@ import pytest
 
 from ipttrace.checks import Agreement, Difference, Step
 from ipttrace.diagnose.walk import name
-from ipttrace.lab.comparing import compare, meetings, parting_ways, same_endpoint, steps
+from ipttrace.lab.comparing import compare, meetings, same_endpoint
 from ipttrace.lab.expectation import Expectation, NatExpectation
 from ipttrace.lab.hop_names import HopName
+from ipttrace.lab.stepping import parting_ways, steps
 from ipttrace.netfilter import Backend, RuleRef, TableFamily, Verdict
 from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, TraceResult, WireHop
 from tests import builders as b

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ipttrace.checks import Agreement
 from ipttrace.diagnose.walk import name
-from ipttrace.lab.comparing import compare, decision_words, steps, translated
+from ipttrace.lab.comparing import compare, decision_words, translated
 from ipttrace.lab.expectation import Expectation
+from ipttrace.lab.stepping import steps
 from ipttrace.netfilter import TABLE_HOOKS, Verdict
 from ipttrace.path import ChainHop, Outcome, PacketPath
 from ipttrace.render.side_by_side import step_lines
