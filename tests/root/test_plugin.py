@@ -116,30 +116,32 @@ def test_change(ipttrace_lab):
 def test_two_labs(ipttrace_lab):
     assert ipttrace_lab(LAB, "nft").namespaces != ipttrace_lab(LAB, "legacy").namespaces
 
-@pytest.mark.parametrize("use", [
-    lambda lab: lab("no-such-lab"),
-    lambda lab: lab(LAB, "both"),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", netns="nowhere"),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", colour="red"),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", expect={"outcome": "dropped"}),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1"),
-    lambda lab: lab(LAB).change("server"),
-    lambda lab: lab(LAB).change("nowhere", sysctls={"net.ipv4.ip_forward": 1}),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80").expect(outcome="happy"),
-    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80").expect(),
-])
-def test_mistakes(ipttrace_lab, use):
+def test_mistakes(ipttrace_lab):
     from ipttrace.errors import UsageError
 
-    with pytest.raises(UsageError):
-        use(ipttrace_lab)
+    lab = ipttrace_lab(LAB)
+    answer = lab.probe("tcp 127.0.0.1:80")
+    for use in (
+        lambda: ipttrace_lab("no-such-lab"),
+        lambda: ipttrace_lab(LAB, "both"),
+        lambda: lab.probe("tcp 127.0.0.1:80", netns="nowhere"),
+        lambda: lab.probe("tcp 127.0.0.1:80", colour="red"),
+        lambda: lab.probe("tcp 127.0.0.1:80", expect={"outcome": "dropped"}),
+        lambda: lab.probe("tcp 127.0.0.1"),
+        lambda: lab.change("server"),
+        lambda: lab.change("nowhere", sysctls={"net.ipv4.ip_forward": 1}),
+        lambda: answer.expect(outcome="happy"),
+        lambda: answer.expect(),
+    ):
+        with pytest.raises(UsageError):
+            use()
 '''
 
 
 def test_labs_from_text_and_mistakes(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, OWN, "-q")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 passed" in done.stdout
+    assert "4 passed" in done.stdout
     name = (tmp_path / "name").read_text()
     assert name.startswith("ipt-lab-")
     assert not (NAMED / name).exists(), "it went down with its test"
