@@ -169,8 +169,7 @@ def _of_packet(words: Mapping[str, Any]) -> dict[str, Any]:
     for word in words:
         if word not in PACKET_WORDS:
             raise ValueError(f"there is no word {word!r}; known are {', '.join(PACKET_WORDS)}")
-    fields = {key.replace("_", "-"): value for key, value in words.items()}
-    return fields
+    return {key.replace("_", "-"): value for key, value in words.items()}
 
 
 def _tell_leftovers(warned: Sequence[str]) -> None:
