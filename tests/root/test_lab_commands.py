@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from ipttrace.cli.lab_up import split_rest
 from ipttrace.errors import UsageError
+from ipttrace.render.schema import SHIPPED
 from ipttrace.system import lab_records
 from ipttrace.system.lab_records import Record
 from ipttrace.system.namespaces import NAMED
@@ -22,6 +25,7 @@ from tests.root.kernel import in_namespace, unique_name
 from tests.waiting import wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "ipttrace")
+SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))
 
 LAB = """
 name: a-lab
@@ -113,8 +117,16 @@ def test_a_shell_of_the_user(lab: Path, name: str) -> None:
     assert (done.returncode, done.stdout) == (0, f"lab-{name}-server\n")
 
 
+def records(*words: object) -> list[dict[str, Any]]:
+    """Return what the program prints with --json; every record is as the schema says."""
+    lines = [json.loads(line) for line in ipttrace(*words, "--json").splitlines()]
+    for line in lines:
+        SCHEMA.validate(line)
+    return lines
+
+
 def test_up_as_json(lab: Path, name: str) -> None:
-    record = json.loads(ipttrace("lab", "up", lab, "--name", name, "--json"))
+    (record,) = records("lab", "up", lab, "--name", name)
     assert (record["record"], record["name"], record["backend"]) == ("lab-up", name, "legacy")
     assert record["namespaces"][1] == {
         "name": "server",
@@ -151,6 +163,7 @@ WRONG = [
     (("down", "no-such-lab"), "no lab 'no-such-lab' is up"),
     (("shell", "no-such-lab", "x"), "no lab 'no-such-lab' is up"),
     (("run",), "cannot tell which labs to run"),
+    (("run", "--all", "--jobs", "0"), "cannot run 0 labs at the same time"),
     (("run", "--all", "{lab}"), "cannot tell which labs to run"),
     (("run", "{lab}", "--backend", "both"), "cannot run lab a-lab on both: it is not made for it"),
     (("show", "no\x1b[1mlab"), r"cannot read lab no\x1b[1mlab"),
@@ -185,13 +198,15 @@ def test_run_one_lab(lab: Path) -> None:
     assert table.count("as expected") == 6
 
 
-def test_run_several_labs(lab: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_run_several_labs(lab: Path, tmp_path: Path, jobs: int) -> None:
     other = tmp_path / "other.yaml"
     wrong = LAB.replace("outcome: dropped", "outcome: delivered").replace("not intended", "nosuch")
     other.write_text(wrong.replace("a-lab", "other"))
     broken = tmp_path / "broken.yaml"
     broken.write_text(LAB.replace("a-lab", "broken").replace("-j DROP]", "-j NOWHERE]"))
-    shown = ipttrace("lab", "run", lab, other, broken, "--backend", "nft", status=1)
+    options = ("--backend", "nft", "--jobs", jobs)
+    shown = ipttrace("lab", "run", lab, other, broken, *options, status=1)
     rows = shown.splitlines()
     assert rows[0].split()[:5] == ["a-lab", "nft", "3", "of", "3"]
     assert rows[1].split()[:5] == ["other", "nft", "1", "of", "3"]
@@ -203,7 +218,7 @@ def test_run_several_labs(lab: Path, tmp_path: Path) -> None:
 
 
 def test_run_as_json(lab: Path) -> None:
-    lines = [json.loads(line) for line in ipttrace("lab", "run", lab, "--json").splitlines()]
+    lines = records("lab", "run", lab)
     runs = [line for line in lines if line["record"] == "lab-run"]
     assert [(run["backend"], run["as_expected"]) for run in runs] == [
         ("legacy", True),
@@ -231,9 +246,9 @@ def test_kept_labs(lab: Path, tmp_path: Path) -> None:
 
 def test_list_and_claims() -> None:
     assert "article-complete" in ipttrace("lab", "list")
-    records = [json.loads(line) for line in ipttrace("lab", "list", "--json").splitlines()]
-    assert {record["record"] for record in records} == {"lab"}
-    total = sum(len(record["claims"]) for record in records)
+    labs = records("lab", "list")
+    assert {each["record"] for each in labs} == {"lab"}
+    total = sum(len(each["claims"]) for each in labs)
     assert f"{total} claims: " in ipttrace("lab", "list", "--claims")
 
 
@@ -244,7 +259,7 @@ def test_show(lab: Path) -> None:
     assert "iptables -A INPUT -p tcp --dport 81 -j DROP" in shown
     assert "open  client ==> [server]: tcp 198.51.100.1:80 -> delivered, CONNECTED" in shown
     assert "must be refused in server: iptables -t nat -A PREROUTING -j DROP" in shown
-    assert json.loads(ipttrace("lab", "show", lab, "--json"))["name"] == "a-lab"
+    assert [each["name"] for each in records("lab", "show", lab)] == ["a-lab"]
 
 
 # ---------------------------------------------------------------- killed
@@ -252,11 +267,6 @@ def test_show(lab: Path) -> None:
 
 def labs_of(file: Path) -> list[Record]:
     return [record for record in lab_records.records() if record.file == str(file)]
-
-
-def waiting_lab(lab: Path) -> str:
-    """Return the text of a lab whose second probe waits for long."""
-    return LAB.replace("expect: {outcome: dropped}", "expect: {outcome: dropped}\n    wait: 60")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -280,6 +290,23 @@ def test_whatever_ends_a_run_the_lab_goes(lab: Path, number: signal.Signals) -> 
     keeper = record.keeper
     assert keeper is not None
     wait_until(lambda: not keeper.alive, what="no keeper")
+
+
+def test_ctrl_c_ends_all_runs_at_the_same_time(lab: Path, tmp_path: Path) -> None:
+    slow = LAB.replace("expect: {outcome: dropped}", "expect: {outcome: dropped}\n    wait: 60")
+    lab.write_text(slow)
+    process = subprocess.Popen(
+        [PROGRAM, "lab", "run", str(lab), "--jobs", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: len(labs_of(lab)) == 2, what="two labs up")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == "ipttrace: interrupted; everything was taken back\n"
+    assert labs_of(lab) == []
 
 
 UP_AND_DIE = """
