@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from itertools import pairwise
 
-from ipttrace.lab.scenario import Scenario
 from ipttrace.lab.topology import End, Topology
 
 GUTTER = 5
@@ -290,17 +289,3 @@ def _stroke(strokes: dict[tuple[int, int], int], corners: Sequence[tuple[int, in
             there = (here[0] + dx, here[1] + dy)
             strokes[here] = strokes.get(here, 0) | forth
             strokes[there] = strokes.get(there, 0) | back
-
-
-def ways(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Yield each probe's name, and its way through the namespaces that are traced."""
-    for probe in scenario.probes:
-        names = " ==> ".join(f"[{name}]" for name in probe.netns)
-        if probe.in_interface is not None:
-            who = probe.spec().src or "outside"
-            way = f"{who} ==> {probe.in_interface} {names}"
-        elif probe.from_netns is not None and probe.from_netns not in probe.netns[:1]:
-            way = f"{probe.from_netns} ==> {names}"
-        else:
-            way = f"made in {names}"
-        yield probe.name, way

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from ipttrace.decode.text import clean_text
-from ipttrace.lab.drawing import draw, ways
+from ipttrace.lab.drawing import draw
+from ipttrace.lab.packet_ways import ways
 from ipttrace.lab.scenario import Claim, Scenario, Verdict
 from ipttrace.lab.topology import Topology
 from ipttrace.render.style import Style, paint

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from ipttrace.cli.lab_up import split_rest
 from ipttrace.errors import UsageError
+from ipttrace.render.schema import SHIPPED
 from ipttrace.system import lab_records
 from ipttrace.system.lab_records import Record
 from ipttrace.system.namespaces import NAMED
@@ -22,6 +25,7 @@ from tests.root.kernel import in_namespace, unique_name
 from tests.waiting import wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "ipttrace")
+SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))
 
 LAB = """
 name: a-lab
@@ -113,8 +117,16 @@ def test_a_shell_of_the_user(lab: Path, name: str) -> None:
     assert (done.returncode, done.stdout) == (0, f"lab-{name}-server\n")
 
 
+def records(*words: object) -> list[dict[str, Any]]:
+    """Return what the program prints with --json; every record is as the schema says."""
+    lines = [json.loads(line) for line in ipttrace(*words, "--json").splitlines()]
+    for line in lines:
+        SCHEMA.validate(line)
+    return lines
+
+
 def test_up_as_json(lab: Path, name: str) -> None:
-    record = json.loads(ipttrace("lab", "up", lab, "--name", name, "--json"))
+    (record,) = records("lab", "up", lab, "--name", name)
     assert (record["record"], record["name"], record["backend"]) == ("lab-up", name, "legacy")
     assert record["namespaces"][1] == {
         "name": "server",
@@ -203,7 +215,7 @@ def test_run_several_labs(lab: Path, tmp_path: Path) -> None:
 
 
 def test_run_as_json(lab: Path) -> None:
-    lines = [json.loads(line) for line in ipttrace("lab", "run", lab, "--json").splitlines()]
+    lines = records("lab", "run", lab)
     runs = [line for line in lines if line["record"] == "lab-run"]
     assert [(run["backend"], run["as_expected"]) for run in runs] == [
         ("legacy", True),
@@ -231,9 +243,9 @@ def test_kept_labs(lab: Path, tmp_path: Path) -> None:
 
 def test_list_and_claims() -> None:
     assert "article-complete" in ipttrace("lab", "list")
-    records = [json.loads(line) for line in ipttrace("lab", "list", "--json").splitlines()]
-    assert {record["record"] for record in records} == {"lab"}
-    total = sum(len(record["claims"]) for record in records)
+    labs = records("lab", "list")
+    assert {each["record"] for each in labs} == {"lab"}
+    total = sum(len(each["claims"]) for each in labs)
     assert f"{total} claims: " in ipttrace("lab", "list", "--claims")
 
 
@@ -244,7 +256,7 @@ def test_show(lab: Path) -> None:
     assert "iptables -A INPUT -p tcp --dport 81 -j DROP" in shown
     assert "open  client ==> [server]: tcp 198.51.100.1:80 -> delivered, CONNECTED" in shown
     assert "must be refused in server: iptables -t nat -A PREROUTING -j DROP" in shown
-    assert json.loads(ipttrace("lab", "show", lab, "--json"))["name"] == "a-lab"
+    assert [each["name"] for each in records("lab", "show", lab)] == ["a-lab"]
 
 
 # ---------------------------------------------------------------- killed

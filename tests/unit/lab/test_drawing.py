@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from inline_snapshot import snapshot
 
-from ipttrace.lab.drawing import draw, ways
+from ipttrace.lab.drawing import draw
 from ipttrace.lab.listing import claims_lines, list_lines, show_lines, topology_lines
+from ipttrace.lab.packet_ways import ways
 from ipttrace.lab.scenario import Scenario, parse_scenario
 
 ROUTED = """
