@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -65,21 +66,23 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.cli.check_stage import open_stage
     from ipttrace.lab.check_file import load_check
     from ipttrace.lab.checking import run_check
-    from ipttrace.system.capabilities import require_privilege
 
     checks = [load_check(file) for file in args.files]
     if args.junit is not None:
         from ipttrace.system.whole_files import check_writable
 
         check_writable(args.junit)
-    require_privilege()
+    _ensure_privilege(checks)
     printer = CheckPrinter(json=args.json, verbose=args.verbose)
     stage = open_stage(coverage=args.coverage, note=output.note)
     cases: list[Case] = []
+    seconds: dict[str, float] = {}
     for check in checks:
         output.note(_progress(check, args.backend))
+        began = time.monotonic()
         cases += run_check(check, args.backend, stage, printer.case)
-    printer.table(cases)
+        seconds[check.file] = seconds.get(check.file, 0.0) + time.monotonic() - began
+    printer.table(cases, seconds)
     if args.coverage:
         printer.coverage(list(stage.covered()))
     if args.junit is not None:
@@ -88,6 +91,22 @@ def run(args: argparse.Namespace) -> int:
 
         write_whole(args.junit, junit_xml(cases))
     return exit_status(cases)
+
+
+def _ensure_privilege(checks: Sequence[Check]) -> None:
+    """Make sure that we may build and trace; without root labs and twins can be built all the same.
+
+    A live host is left for an empty network by that: there root is needed.
+    """
+    if any(check.live for check in checks):
+        from ipttrace.system.capabilities import require_privilege
+
+        require_privilege()
+        return
+    from ipttrace.system import user_namespace
+
+    if user_namespace.enter_if_needed("check"):
+        output.note(user_namespace.NOTE)
 
 
 def _progress(check: Check, backend: str | None) -> str:

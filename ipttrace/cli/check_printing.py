@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ipttrace.checks import Case, Coverage, State
@@ -36,13 +36,13 @@ class CheckPrinter:
             seen = result_lines(case.result, width=output.width(), color=output.color())
             self._text(case, seen)
         if case.state is State.ERROR:
-            output.note(f"{case.target}, {case.name}: {case.message}")
+            output.note(f"{case.file}, {case.name}: {case.message}")
 
     def _text(self, case: Case, lines: Sequence[str]) -> None:
         from ipttrace.decode.text import clean_text
 
         backend = f" ({case.backend})" if case.backend else ""
-        head = clean_text(f"-- {case.target}{backend}: {case.name}")
+        head = clean_text(f"-- {case.file}{backend}: {case.name}")
         output.lines([paint(head, Style.HEAD, output.color()), "", *lines, ""])
 
     def _record(self, case: Case) -> None:
@@ -56,11 +56,11 @@ class CheckPrinter:
             case = _renumbered(case, replace(case.result, paths=paths), ids)
         output.record(check_record(case))
 
-    def table(self, cases: Sequence[Case]) -> None:
-        """Print one line a case, and how many ended how."""
+    def table(self, cases: Sequence[Case], seconds: Mapping[str, float]) -> None:
+        """Print one line a case, and how many of each file ended how, after how long."""
         if not self._json:
             head = paint("== in short", Style.HEAD, output.color())
-            lines = check_lines(cases, width=output.width(), color=output.color())
+            lines = check_lines(cases, seconds, width=output.width(), color=output.color())
             output.lines([head, "", *lines])
 
     def coverage(self, covered: Sequence[Coverage]) -> None:

@@ -102,6 +102,12 @@ class Check:
         """Whether it is this very host that is probed."""
         return self.scenario is None and self.twin is None
 
+    @property
+    def origin(self) -> str:
+        """The file that describes the target, whatever way leads there; empty for this host."""
+        file = self.scenario.source.file if self.scenario is not None else self.twin
+        return str(Path(file).resolve()) if file else ""
+
 
 def load_check(file: str) -> Check:
     """Read a lab of the library by its name, or a file of either kind; raises UsageError."""

@@ -49,15 +49,15 @@ class Stage:
     """Where namespaces, by their real names, have rules: `legacy`, `nft` or `both`."""
     coverage: bool = False
     warn: Callable[[str], None] = lambda _: None
-    _met: dict[tuple[str, str], RulesMet] = field(default_factory=dict)
+    _met: dict[tuple[str, str, str], RulesMet] = field(default_factory=dict)
 
-    def met(self, target: str, backend: str) -> RulesMet:
-        """Return where the rules of a target are noted, the same for all its files."""
-        return self._met.setdefault((target, backend), RulesMet())
+    def met(self, check: Check, backend: str) -> RulesMet:
+        """Return where the rules of a target are noted, the same for all files against it."""
+        return self._met.setdefault((check.target, check.origin, backend), RulesMet())
 
     def covered(self) -> Iterator[Coverage]:
         """Yield what was noted of all targets."""
-        for (target, backend), met in self._met.items():
+        for (target, _, backend), met in self._met.items():
             yield from met.coverage(target, backend)
 
 
@@ -147,7 +147,7 @@ class _Run:
         self._guarded("", probe_all)
 
     def _met(self, backend: str) -> RulesMet | None:
-        return self._stage.met(self._check.target, backend) if self._stage.coverage else None
+        return self._stage.met(self._check, backend) if self._stage.coverage else None
 
     def _warn(self, warnings: Sequence[str]) -> None:
         for warning in warnings:

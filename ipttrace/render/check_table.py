@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ipttrace.checks import Case, Coverage, State
 from ipttrace.decode.text import clean_text
@@ -27,10 +27,12 @@ WORDS = {
 }
 
 
-def check_lines(cases: Sequence[Case], *, width: int | None, color: bool) -> list[str]:
-    """Return a line a case: what came of it, its target, backend, name, fate and seconds.
+def check_lines(
+    cases: Sequence[Case], seconds: Mapping[str, float], *, width: int | None, color: bool
+) -> list[str]:
+    """Return a line a case: what came of it, its file, backend, name, fate and seconds.
 
-    What is not as expected follows below; the last line counts.
+    What is not as expected follows below.  At the end files are counted, with their `seconds`.
     """
     cells = [_cells(case) for case in cases]
     widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
@@ -39,14 +41,20 @@ def check_lines(cases: Sequence[Case], *, width: int | None, color: bool) -> lis
         words = [pad(cell, wide) for cell, wide in zip(row, widths, strict=True)]
         words[0] = paint(words[0], STYLES[case.state], color)
         lines.append(GAP.join(words).rstrip())
-        for text in (case.message, *map(str, case.differences)):
-            lines += wrap(clean_text(text), width, GAP * 2) if text else []
-    return [*lines, "", count_line(cases)]
+        for text in (*case.message.splitlines(), *map(str, case.differences)):
+            lines += wrap(clean_text(text), width, GAP * 2)
+    lines.append("")
+    if len(seconds) > 1:
+        of = {file: [case for case in cases if case.file == file] for file in seconds}
+        lines += [f"{clean_text(file)}: {_counts(of[file], seconds[file])}" for file in seconds]
+    noun = "file" if len(seconds) == 1 else "files"
+    total = _counts(cases, sum(seconds.values()))
+    return [*lines, f"{len(seconds)} {noun}, {len(cases)} cases: {total}"]
 
 
 def _cells(case: Case) -> tuple[str, ...]:
     seconds = f"{case.seconds:.2f} s" if case.seconds else ""
-    words = (WORDS[case.state], case.target, case.backend, case.name, _fate(case))
+    words = (WORDS[case.state], case.file, case.backend, case.name, _fate(case))
     return (*map(clean_text, words), seconds.rjust(7))
 
 
@@ -57,18 +65,14 @@ def _fate(case: Case) -> str:
     return ", ".join(dict.fromkeys(path.outcome for path in probes)) or "not seen"
 
 
-def count_line(cases: Sequence[Case]) -> str:
-    """Return how many cases of how many files ended how, and the seconds of their probes."""
+def _counts(cases: Sequence[Case], seconds: float) -> str:
     count = {state: sum(case.state is state for case in cases) for state in State}
-    files = len({case.file for case in cases})
     parts = [f"{count[State.PASSED]} as expected", f"{count[State.FAILED]} not"]
     if count[State.ERROR]:
         parts.append(f"{count[State.ERROR]} could not be run")
     if count[State.SKIPPED]:
         parts.append(f"{count[State.SKIPPED]} skipped")
-    seconds = sum(case.seconds for case in cases)
-    noun = "file" if files == 1 else "files"
-    return f"{files} {noun}, {len(cases)} cases: {', '.join(parts)}; {seconds:.1f} s"
+    return f"{', '.join(parts)}; {seconds:.1f} s"
 
 
 def coverage_lines(covered: Sequence[Coverage], *, width: int | None, color: bool) -> Iterator[str]:

@@ -24,8 +24,8 @@ def case_lines(case: Case, *, width: int | None, color: bool) -> list[str]:
     for each in case.differences:
         said = wrap(f"! {clean_text(str(each))}", width, "")
         lines += [paint(line, Style.BAD, color) for line in said]
-    if case.message:
-        lines += wrap(clean_text(case.message), width, "")
+    for text in case.message.splitlines():
+        lines += wrap(clean_text(text), width, "")
     if case.result is None:
         return lines
     for steps in case.steps:

@@ -20,7 +20,6 @@ from tests.waiting import wait_until
 
 IPTTRACE = Path(sys.executable).with_name("ipttrace")
 ARTICLE = (LIBRARY / "article-complete.yaml").read_text()
-NO_CAPABILITIES = ("--bounding-set=-all", "--inh-caps=-all")
 MARKS = "--dport 8443 -j MARK --set-mark 1"
 
 
@@ -138,7 +137,7 @@ def test_a_live_host_is_probed_and_not_changed(
     before = state(server, backend)
     done = check(file, "--coverage", netns=server)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"live  {backend}" in done.stdout
+    assert f"ok  {file}  {backend}  open" in done.stdout
     assert "this namespace: 1 of 2 rules met" in done.stdout
     assert "filter  INPUT 2" in done.stdout
     assert state(server, backend) == before
@@ -171,13 +170,32 @@ def test_nothing_checked_is_no_success() -> None:
     assert "every case was skipped" in done.stderr
 
 
-def test_without_privilege_it_says_so() -> None:
-    done = subprocess.run(
-        ("setpriv", *NO_CAPABILITIES, IPTTRACE, "check", "article-complete"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def unprivileged(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user who may do nothing."""
+    return subprocess.run(
+        ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", IPTTRACE, "check", *words),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+
+
+def test_labs_are_checked_without_root(backend: Backend) -> None:
+    done = unprivileged("article-complete", "--backend", str(backend))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "working in a user namespace of our own" in done.stderr
+
+
+def test_a_live_host_is_not_exchanged_for_an_empty_one(tmp_path: Path) -> None:
+    file = tmp_path / "live.yaml"
+    file.write_text(LIVE)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    done = unprivileged("article-complete", file)
     assert done.returncode == 3
     assert "this process lacks CAP_NET_ADMIN" in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

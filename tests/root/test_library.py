@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,12 @@ from ipttrace.system.lab_builder import LabBuilder
 from ipttrace.system.namespaces import NAMED
 from tests.root.kernel import unique_name
 
-
-def runs() -> Iterator[object]:
-    """Yield every lab with each of its backends: one test each, which xdist spreads."""
-    for name, file in library().items():
-        for backend in load_scenario(str(file)).backends:
-            yield pytest.param(name, str(backend), id=f"{name}-{backend}")
+RUNS = [
+    pytest.param(name, str(backend), id=f"{name}-{backend}")
+    for name in library()
+    for backend in load_scenario(name).backends
+]
+"""Every lab with each of its backends: one test each, which xdist spreads."""
 
 
 def report(run: LabRun) -> str:
@@ -37,7 +36,7 @@ def report(run: LabRun) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize(("name", "backend"), runs())
+@pytest.mark.parametrize(("name", "backend"), RUNS)
 def test_a_lab_ends_as_it_says(name: str, backend: str) -> None:
     prefix = unique_name("lib")
     notes: list[str] = []

@@ -50,7 +50,7 @@ def test_records_are_as_the_schema_says(capfdbinary: pytest.CaptureFixture[bytes
     printer = CheckPrinter(json=True)
     for case in (PASSED, FAILED, ERROR, SKIPPED, replace(PASSED, backend="")):
         printer.case(case)
-    printer.table([PASSED])
+    printer.table([PASSED], {})
     rules = tuple(b.article_rules().rules())
     printer.coverage(
         [Coverage("lab", "legacy", "server", 5, rules), Coverage("l", "", None, 0, ())]
@@ -86,10 +86,10 @@ def test_people_see_failures_and_then_all(capsys: pytest.CaptureFixture[str]) ->
     printer.case(FAILED)
     printer.case(ERROR)
     shown = capsys.readouterr()
-    assert "-- lab (legacy): one" in shown.out
+    assert "-- a.yaml (legacy): one" in shown.out
     assert "! outcome: expected sent, got dropped" in shown.out
-    assert shown.err == "ipttrace: lab, one: cannot\n"
-    printer.table([PASSED, FAILED])
+    assert shown.err == "ipttrace: a.yaml, one: cannot\n"
+    printer.table([PASSED, FAILED], {"a.yaml": 1.0})
     assert "1 file, 2 cases: 1 as expected, 1 not" in capsys.readouterr().out
     CheckPrinter(json=False, verbose=True).case(PASSED)
     assert "dropped at filter/INPUT 1" in capsys.readouterr().out

@@ -46,7 +46,7 @@ probes:
     in: eth0
     netns: [router]
     expect: {outcome: forwarded}
-  - {name: local, send: tcp 192.0.2.9:80, netns: [switch], expect: {cause: backlog-full}}
+  - {name: local, send: tcp 192.0.2.9:80, netns: [switch], expect: {cause: accept-queue-full}}
 """
 
 STAR = """
@@ -159,7 +159,7 @@ probes
   real  client ==> [router] ==> [switch]: tcp 192.0.2.9:80 -> forwarded, TIMEOUT
     A real client.
   injected  outside ==> eth0 [router]: udp 192.0.2.9:53 -> forwarded
-  local  made in [switch]: tcp 192.0.2.9:80 -> backlog-full\
+  local  made in [switch]: tcp 192.0.2.9:80 -> accept-queue-full\
 """)
 
 

@@ -169,5 +169,9 @@ def test_article_complete_expects_what_the_article_misses() -> None:
         Outcome.DROPPED,
         Outcome.DROPPED,
     ]
-    assert [probe.expect.cause for probe in probes] == [None, "mark-drop", "mark-drop"]
+    assert [probe.expect.cause for probe in probes] == [
+        "delivered",
+        "mark-drop",
+        "mark-drop",
+    ]
     assert probes[2].expect.client == "TIMEOUT"

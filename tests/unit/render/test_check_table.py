@@ -26,32 +26,35 @@ FAILED = replace(
 )
 ERROR = Case("b.yaml", "live", "", "ssh", State.ERROR, message="cannot trace here")
 SKIPPED = Case("b.yaml", "live", "", "\x1b[1mweb", State.SKIPPED, message="not run after ssh")
+SECONDS = {"a.yaml": 13.5, "b.yaml": 0.2}
 UNSEEN = replace(PASSED, result=b.result(), state=State.FAILED)
 
 
 def test_table() -> None:
-    lines = check_lines([PASSED, FAILED, ERROR, SKIPPED, UNSEEN], width=100, color=False)
+    lines = check_lines([PASSED, FAILED, ERROR, SKIPPED, UNSEEN], SECONDS, width=100, color=False)
     assert "\n".join(lines) == snapshot("""\
-ok       article-complete  legacy  outside 8445  delivered   0.25 s
-FAILED   article-complete  nft     local         dropped    12.00 s
+ok       a.yaml  legacy  outside 8445  delivered   0.25 s
+FAILED   a.yaml  nft     local         dropped    12.00 s
     outcome: expected delivered, got dropped
-ERROR    live                      ssh
+ERROR    b.yaml          ssh
     cannot trace here
-skipped  live                      \\x1b[1mweb
+skipped  b.yaml          \\x1b[1mweb
     not run after ssh
-FAILED   article-complete  legacy  outside 8445  not seen    0.25 s
+FAILED   a.yaml  legacy  outside 8445  not seen    0.25 s
 
-2 files, 5 cases: 1 as expected, 2 not, 1 could not be run, 1 skipped; 12.5 s\
+a.yaml: 1 as expected, 2 not; 13.5 s
+b.yaml: 0 as expected, 0 not, 1 could not be run, 1 skipped; 0.2 s
+2 files, 5 cases: 1 as expected, 2 not, 1 could not be run, 1 skipped; 13.7 s\
 """)
 
 
 def test_colour_is_not_the_only_carrier() -> None:
-    lines = check_lines([FAILED], width=100, color=True)
+    lines = check_lines([FAILED], SECONDS, width=100, color=True)
     assert lines[0].startswith("\x1b[1;31mFAILED\x1b[0m")
 
 
 def test_nothing_at_all() -> None:
-    assert check_lines([], width=100, color=False)[-1].startswith("0 files, 0 cases")
+    assert check_lines([], {}, width=100, color=False)[-1].startswith("0 files, 0 cases")
 
 
 def test_coverage() -> None:
