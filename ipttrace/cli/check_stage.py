@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ipttrace.cli.compose import Note, trace_probe
-from ipttrace.errors import NotSupportedError
-from ipttrace.lab.building import RunningLab
+from ipttrace.cli.twin_labs import TwinLabs, Twins
 from ipttrace.lab.checking import Stage
 from ipttrace.netfilter import Backend
 from ipttrace.path import TraceResult
@@ -25,8 +23,8 @@ def open_stage(*, coverage: bool = False, note: Note) -> Stage:
         return trace_probe(spec, answer=lambda _: None, note=note, follows=False)
 
     return Stage(
-        labs=LabBuilder(),
-        twins=_Twins(),
+        labs=TwinLabs(LabBuilder(), note),
+        twins=Twins(note),
         trace=trace,
         read=read_rules,
         live_backend=live_backend,
@@ -46,8 +44,3 @@ def live_backend(named: Sequence[str | None]) -> str:
     for netns in named:
         found |= NamespaceRules(find_namespace(netns)).backends(None)
     return str(next(iter(found))) if len(found) == 1 else "both"
-
-
-class _Twins:
-    def up(self, file: Path, _backend: str) -> RunningLab:
-        raise NotSupportedError(f"cannot rebuild {file}: twins are not there yet")

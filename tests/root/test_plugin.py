@@ -108,6 +108,11 @@ def test_text(ipttrace_lab):
     assert repr(lab) == "<lab own on legacy>"
     Path("name").write_text(lab.namespaces["server"])
 
+def test_change(ipttrace_lab):
+    lab = ipttrace_lab(LAB)
+    lab.change("server", iptables=["-I INPUT -p tcp --dport 80 -j DROP"])
+    lab.probe("tcp 127.0.0.1:80", wait=0.5).expect(outcome="dropped", rule="filter/INPUT 1")
+
 def test_two_labs(ipttrace_lab):
     assert ipttrace_lab(LAB, "nft").namespaces != ipttrace_lab(LAB, "legacy").namespaces
 
@@ -116,7 +121,10 @@ def test_two_labs(ipttrace_lab):
     lambda lab: lab(LAB, "both"),
     lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", netns="nowhere"),
     lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", colour="red"),
+    lambda lab: lab(LAB).probe("tcp 127.0.0.1:80", expect={"outcome": "dropped"}),
     lambda lab: lab(LAB).probe("tcp 127.0.0.1"),
+    lambda lab: lab(LAB).change("server"),
+    lambda lab: lab(LAB).change("nowhere", sysctls={"net.ipv4.ip_forward": 1}),
     lambda lab: lab(LAB).probe("tcp 127.0.0.1:80").expect(outcome="happy"),
     lambda lab: lab(LAB).probe("tcp 127.0.0.1:80").expect(),
 ])
@@ -131,7 +139,7 @@ def test_mistakes(ipttrace_lab, use):
 def test_labs_from_text_and_mistakes(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, OWN, "-q")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout
+    assert "13 passed" in done.stdout
     name = (tmp_path / "name").read_text()
     assert name.startswith("ipt-lab-")
     assert not (NAMED / name).exists(), "it went down with its test"
