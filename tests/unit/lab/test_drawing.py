@@ -114,7 +114,8 @@ def test_a_star_and_what_hangs_alone() -> None:
 def test_too_wide_for_any_picture() -> None:
     assert list(topology_lines(scenario(ROUTED).topology, width=60)) == snapshot(
         [
-            "client eth0 198.51.100.2/24 2001:db8::2/64 --- router eth0 198.51.100.1/24",
+            "client eth0 198.51.100.2/24 2001:db8::2/64 --- router eth0",
+            "  198.51.100.1/24",
             "router eth1 192.0.2.1/24 --- switch eth0",
             "switch eth1 --- server eth0",
         ]
