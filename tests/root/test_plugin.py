@@ -46,7 +46,7 @@ def run_pytest(
 def test_the_documented_examples_pass(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "\n".join([example(), *readme_examples()]), "-q")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "skipped" not in done.stdout
     assert "warning" not in done.stdout
 
 
