@@ -13,16 +13,16 @@ import msgspec
 
 from ipttrace.checks import Difference
 from ipttrace.cli.compose import trace_probe
-from ipttrace.cli.twin_labs import TwinLabs
 from ipttrace.diagnose.walk import name
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab
-from ipttrace.lab.comparing import compare, probe_paths, steps
+from ipttrace.lab.comparing import compare, probe_paths
 from ipttrace.lab.expectation import Expectation
 from ipttrace.lab.lab_probe import Change, LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import run_probe
 from ipttrace.lab.scenario import Scenario, load_scenario, parse_scenario
+from ipttrace.lab.stepping import steps
 from ipttrace.path import Outcome, PacketPath, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.side_by_side import step_lines
@@ -72,7 +72,7 @@ class LabFactory:
 
         def up() -> RunningLab:
             require_privilege(aim="bring up a lab")
-            return TwinLabs(LabBuilder(), _ignore).up(scenario.topology, chosen)
+            return LabBuilder(title=scenario.title).up(scenario.topology, chosen)
 
         running: RunningLab = self._guard(up)
         self._labs.callback(lambda: _tell_leftovers(running.down()))

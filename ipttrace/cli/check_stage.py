@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipttrace.cli.compose import Note, trace_probe
-from ipttrace.cli.twin_labs import TwinLabs, Twins
 from ipttrace.lab.checking import Stage
 from ipttrace.netfilter import Backend
 from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
-from ipttrace.system.lab_builder import LabBuilder
+from ipttrace.system.lab_builder import LabBuilder, TwinBuilder
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.rulesets import NamespaceRules
 
@@ -23,8 +22,8 @@ def open_stage(*, coverage: bool = False, note: Note) -> Stage:
         return trace_probe(spec, answer=lambda _: None, note=note, follows=False)
 
     return Stage(
-        labs=TwinLabs(LabBuilder(), note),
-        twins=Twins(note),
+        labs=LabBuilder(note=note),
+        twins=TwinBuilder(note),
         trace=trace,
         read=read_rules,
         live_backend=live_backend,

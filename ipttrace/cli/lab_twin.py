@@ -19,7 +19,6 @@ from ipttrace.probe import ProbeSpec
 if TYPE_CHECKING:
     from ipttrace.lab.topology import Topology
     from ipttrace.system.lab_builder import Lab
-    from ipttrace.system.twins import Twin
 
 EVENTS_LOST = 4
 TWIN = "twin"
@@ -82,21 +81,21 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("cannot write --json without a --probe", "Add --probe 'tcp ...'.")
     name = _name(args.name, args.file)
     from ipttrace.system import user_namespace
-    from ipttrace.system.twins import read_twin
+    from ipttrace.system.twins import read_twin, tell
 
     if user_namespace.enter_if_needed():
         output.note(user_namespace.NOTE)
     twin = read_twin(args.file, args.backend)
     if not specs:
         lab = leave_up(twin.topology, twin.backend, name, title=f"twin of {clean_text(args.file)}")
-        _tell(twin)
+        tell(twin, output.note)
         output.lines(twin_lines(lab))
         return 0
     from ipttrace.system.lab_builder import LabBuilder
 
     lab = LabBuilder().up(twin.topology, twin.backend)
     try:
-        _tell(twin)
+        tell(twin, output.note)
         return _probe(specs, lab.namespaces[TWIN], name, args)
     finally:
         for warning in lab.down():
@@ -137,15 +136,6 @@ def _name(given: str | None, file: str) -> str:
     stem = NO_NAME.sub("-", file.rpartition("/")[2].partition(".")[0].lower()).strip("-")
     stem = stem.lstrip("-0123456789")[:LONGEST_NAME].strip("-")
     return stem or "host"
-
-
-def _tell(twin: Twin) -> None:
-    for note in twin.notes:
-        output.note(note)
-    if twin.missing:
-        output.note(f"not in the twin ({len(twin.missing)}):")
-        for missing in twin.missing:
-            output.note(f"not reproduced: {missing}")
 
 
 def _probe(specs: Sequence[ProbeSpec], real: str, name: str, args: argparse.Namespace) -> int:

@@ -73,6 +73,8 @@ class Facts:
     line: int
     source: str
     """The file."""
+    version: int
+    """Of IP: 4 or 6."""
     table: str
     chain: str
     hooks: frozenset[str]
@@ -117,6 +119,7 @@ def _facts(
     return Facts(
         line=rule.number,
         source=file.source,
+        version=6 if file.family is TableFamily.IP6 else 4,
         table=table.name,
         chain=rule.chain,
         hooks=hooks,

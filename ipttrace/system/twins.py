@@ -6,12 +6,13 @@ What the kernel here refuses is left out and named: a lab is built whole or not 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
 from ipttrace.lab.host import Host
 from ipttrace.lab.missing import Missing
@@ -45,6 +46,16 @@ class Twin:
     missing: tuple[Missing, ...]
     notes: tuple[str, ...]
     """What stands in for something else, and what was concluded."""
+
+
+def tell(twin: Twin, note: Callable[[str], None]) -> None:
+    """Say what was concluded, and line by line what the twin lacks."""
+    for text in twin.notes:
+        note(clean_text(text))
+    if twin.missing:
+        note(f"not in the twin ({len(twin.missing)}):")
+    for missing in twin.missing:
+        note(f"not reproduced: {missing}")
 
 
 @dataclass(slots=True)
@@ -87,7 +98,7 @@ def resolve_twins(topology: Topology, backend: str) -> Twin:
         notes += said
         links = [_dressed(link, name, parts) for link in links]
         taken = {end.interface for link in topology.links for end in link if end.namespace == name}
-        wire = f"{name[:15]}-wire"
+        wire = _free(f"{name[:15]}-wire", namespaces)
         own = parts.links(name, wire, taken)
         namespaces[name] = _merged(state, host)
         if own:
@@ -95,6 +106,12 @@ def resolve_twins(topology: Topology, backend: str) -> Twin:
             links += own
     whole = Topology(namespaces, tuple(links), topology.source)
     return Twin(whole, backend, tuple(missing), tuple(notes))
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name like `name` that no namespace has."""
+    numbered = (f"{name[:17]}{number}" for number in range(100))
+    return next(each for each in (name, *numbered) if each not in taken)
 
 
 def _engine_backend(backend: str) -> str:

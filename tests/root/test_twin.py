@@ -27,10 +27,10 @@ from ipttrace.lab.snapshot_file import (
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import ChainHop, Role, TraceResult
 from ipttrace.probe import ProbeSpec
-from ipttrace.system.host_state import read_host, write_private
+from ipttrace.system.host_state import read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.namespaces import NAMED
-from ipttrace.system.twins import Twin, read_twin, resolve_twins
+from ipttrace.system.twins import Twin, read_twin
 from tests.root.expected import hits, told
 from tests.root.footprint import look
 from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run, unique_name
@@ -452,8 +452,8 @@ def test_the_file_is_private_and_whole_or_not_there(host: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert path.stat().st_mode & 0o777 == 0o600
     assert decode_snapshot(path.read_text(), "host.json").links
-    with pytest.raises(OSError, match="directory"):
-        write_private(b"", str(tmp_path / "no" / "host.json"))
+    done = ipttrace("lab", "snapshot", "--netns", host, "-o", str(tmp_path / "no" / "host.json"))
+    assert (done.returncode, "no directory" in done.stderr) == (2, True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["host.json"]
 
 
@@ -528,12 +528,13 @@ links:
 """
 
 
-def test_a_namespace_of_a_lab_can_be_a_twin(host: str, tmp_path: Path) -> None:
+def test_a_namespace_of_a_lab_can_be_a_twin(host: str, tmp_path: Path, backend: Backend) -> None:
     (tmp_path / "host.json").write_bytes(encode_snapshot(state(host)))
     scenario = parse_scenario(LAB, str(tmp_path / "with-twin.yaml"))
-    twin = resolve_twins(scenario.topology, "nft")
-    assert [str(each) for each in twin.missing] == []
-    lab = LabBuilder(unique_name("twin")).up(twin.topology, "nft")
+    said: list[str] = []
+    builder = LabBuilder(unique_name("twin"), note=said.append)
+    lab = builder.up(scenario.topology, str(backend))
+    assert not any("not reproduced" in text for text in said)
     try:
         server = lab.namespaces["server"]
         assert "192.0.2.10/24" in run("ip", "address", "show", "eth0", netns=server)
@@ -543,3 +544,19 @@ def test_a_namespace_of_a_lab_can_be_a_twin(host: str, tmp_path: Path) -> None:
         assert [each.outcome for each in result.paths if each.role is Role.PROBE] == ["delivered"]
     finally:
         lab.down()
+
+
+CHECK = """
+twin: rules.v4
+probes:
+  - {name: ssh, send: "tcp 192.0.2.1:83", in: eth0, expect: {outcome: delivered}}
+  - {name: closed, send: "tcp 192.0.2.1:84", in: eth0, expect: {rule: filter/INPUT policy}}
+"""
+
+
+def test_a_check_can_be_made_against_a_twin(tmp_path: Path) -> None:
+    (tmp_path / "rules.v4").write_text(REFUSED)
+    (tmp_path / "check.yaml").write_text(CHECK)
+    done = ipttrace("check", str(tmp_path / "check.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not reproduced: rules.v4 line 14" in done.stderr
