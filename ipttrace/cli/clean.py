@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
+
+from ipttrace.cli import output
+from ipttrace.decode.text import clean_text
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +42,6 @@ def run(args: argparse.Namespace) -> int:
     for namespace in namespaces:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
-        sys.stdout.writelines(f"{namespace}: {line}\n" for line in lines)
-    sys.stdout.writelines(f"this host: removed {line}\n" for line in put_back_left())
+        output.lines(clean_text(f"{namespace}: {line}") for line in lines)
+    output.lines(clean_text(f"this host: removed {line}") for line in put_back_left())
     return 0
