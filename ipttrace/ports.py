@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from ipttrace.event import Event, KernelEvent
 from ipttrace.evidence import Scene
@@ -299,28 +299,4 @@ class ProbeClient(Protocol):
 
         May be called more than once, and without `prepare`.
         """
-        ...
-
-
-TopologyT_contra = TypeVar("TopologyT_contra", contravariant=True)
-
-
-class RunningLab(Protocol):
-    """A lab that is up."""
-
-    @property
-    def namespaces(self) -> Mapping[str, str]:
-        """The real name of each namespace of the lab, by its name in the lab."""
-        ...
-
-    def down(self) -> Sequence[str]:
-        """Take everything back; return warnings.  May be called more than once."""
-        ...
-
-
-class TopologyBuilder(Protocol[TopologyT_contra]):
-    """Builds the namespaces of a lab."""
-
-    def up(self, topology: TopologyT_contra, backend: Backend) -> RunningLab:
-        """Build it with rules in `backend`; on an error nothing stays behind."""
         ...

@@ -24,6 +24,7 @@ from ipttrace.path import (
     WireHop,
 )
 from ipttrace.presumed import Sign, presumed
+from ipttrace.rewrites import aimed_hops
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 MAPPED = "::ffff:"
@@ -113,8 +114,13 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
             yield _route(before.time if before else hop.time, then, path, scene)
         yield hop
         before = hop
-    if not routed and (last := _last_decision(path, scene)) is not None:
-        yield _route(before.time if before else path.time, last, path, scene)
+    if routed:
+        return
+    time = before.time if before else path.time
+    if path.outcome is Outcome.DROPPED and scene.last is not None:
+        yield from aimed_hops(path.last_packet or path.packet, scene.last, time)
+    if (last := _last_decision(path, scene)) is not None:
+        yield _route(time, last, path, scene)
 
 
 def _is_bridged(path: PacketPath) -> bool:

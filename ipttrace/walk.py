@@ -215,6 +215,8 @@ class Walk:
             and seen.src == known.src
         ):
             return True
+        if ADDRESS_FIELDS & station.immediate:
+            return True  # nft reports a rule after what it did
         return self._crosses_nat(event, station, here, there) or self._may_have_changed()
 
     def _crosses_nat(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:

@@ -12,10 +12,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "clean",
-        help="remove rules, tables and devices of sessions that died",
+        help="remove rules, tables, devices and labs of sessions that died",
         description=(
             "Remove what sessions that died left behind: TRACE rules with a comment 'ipttrace:...',"
             " nft tables and trace instances named ipttrace-*, devices named iptt*,"
+            " labs (not those of 'lab up'),"
             " and net.netfilter.nf_log_all_netns, a setting of the whole host."
             " Sessions that are alive are left alone."
         ),
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.system.capabilities import require_privilege
     from ipttrace.system.guardian import sweep
     from ipttrace.system.kernel_log import put_back_left
+    from ipttrace.system.lab_records import sweep as sweep_labs
     from ipttrace.system.namespaces import find_namespace
 
     require_privilege(aim="clean up")
@@ -43,5 +45,6 @@ def run(args: argparse.Namespace) -> int:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
         output.lines(clean_text(f"{namespace}: {line}") for line in lines)
-    output.lines(clean_text(f"this host: removed {line}") for line in put_back_left())
+    left = [*put_back_left(), *sweep_labs()]
+    output.lines(clean_text(f"this host: removed {line}") for line in left)
     return 0

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import FrameType
 
 from ipttrace import __version__
-from ipttrace.cli import clean, doctor, lab, output, probe, rules, tui, watch
+from ipttrace.cli import check, clean, doctor, lab, output, probe, rules, tui, watch
 from ipttrace.errors import IptTraceError
 
-SUBCOMMANDS = (probe, watch, rules, lab, tui, doctor, clean)
+SUBCOMMANDS = (probe, watch, rules, lab, check, tui, doctor, clean)
 INTERRUPTED = 130
 GC_THRESHOLD = 50_000
 """Objects; our values hold no cycles, and the default of 700 costs a tenth of the reading."""

@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--limit",
         metavar="N/s",
-        type=_limit,
+        type=limit,
         default=DEFAULT_LIMIT,
         help=f"trace at most N packets a second, or 'none'; default {DEFAULT_LIMIT}/s",
     )
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return EVENTS_LOST if result.totals.lost_events else 0
 
 
-def _limit(text: str) -> int | None:
+def limit(text: str) -> int | None:
     """Return packets a second of `20/s`, `20`, or None for `none`."""
     if text == "none":
         return None

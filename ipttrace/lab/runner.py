@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ipttrace.checks import Difference, Step
 from ipttrace.errors import UsageError
-from ipttrace.lab.scenario import Expectation, LabProbe, Scenario
-from ipttrace.lab.topology import Topology
-from ipttrace.netfilter import Backend
-from ipttrace.path import PacketPath, Role, TraceResult
-from ipttrace.ports import TopologyBuilder
+from ipttrace.lab.building import RunningLab, TopologyBuilder
+from ipttrace.lab.comparing import compare, parting_ways
+from ipttrace.lab.lab_probe import LabProbe
+from ipttrace.lab.parts import LabBackend
+from ipttrace.lab.scenario import Refusal, Scenario
+from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 
 Tracer = Callable[[ProbeSpec], TraceResult]
@@ -23,12 +25,34 @@ class ProbeRun:
 
     probe: LabProbe
     result: TraceResult
-    differences: tuple[str, ...]
-    """In words; empty where all is as expected."""
+    found: tuple[Difference, ...] = ()
+    """What is not as expected."""
+    steps: tuple[tuple[Step, ...], ...] = ()
+    """Expected and actual way of each packet that differs."""
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """What is not as expected, in words; empty where all is."""
+        return tuple(str(each) for each in self.found)
 
     @property
     def as_expected(self) -> bool:
         """Whether the probe ended as the lab expects."""
+        return not self.found
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRun:
+    """What came of a command that must be refused."""
+
+    refusal: Refusal
+    complaint: str | None
+    """The program's own message; None if it took the command."""
+    differences: tuple[str, ...]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it was refused with the words that the lab expects."""
         return not self.differences
 
 
@@ -37,27 +61,39 @@ class LabRun:
     """What came of a lab."""
 
     scenario: Scenario
-    backend: Backend
+    backend: LabBackend
     probes: tuple[ProbeRun, ...]
     warnings: tuple[str, ...] = ()
+    refusals: tuple[RefusalRun, ...] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    """Why the lab could not be run to its end."""
 
     @property
     def as_expected(self) -> bool:
-        """Whether all probes ended as the lab expects."""
-        return all(run.as_expected for run in self.probes)
+        """Whether all commands were refused and all probes ended as the lab expects."""
+        return self.error is None and all(
+            [
+                *(run.as_expected for run in self.refusals),
+                *(run.as_expected for run in self.probes),
+            ]
+        )
 
 
 def run_lab(
     scenario: Scenario,
-    backend: Backend,
-    builder: TopologyBuilder[Topology],
+    backend: str,
+    builder: TopologyBuilder,
     trace: Tracer,
     tell: Callable[[ProbeRun], None] | None = None,
+    *,
+    keep: bool = False,
 ) -> LabRun:
-    """Run all probes in their order; the lab comes down whatever happens.
+    """Try what must be refused and run all probes in their order.
 
-    `tell` hears of each probe as soon as it is done.  Raises UsageError if the lab cannot be run
-    on `backend`, and what builder and tracer raise.
+    The lab comes down whatever happens, unless all was done and `keep` is set.  `tell` hears of
+    each probe as soon as it is done.  Raises UsageError if the lab cannot be run on `backend`, and
+    what builder and tracer raise.
     """
     if backend not in scenario.backends:
         raise UsageError(
@@ -66,22 +102,60 @@ def run_lab(
         )
     lab = builder.up(scenario.topology, backend)
     runs: list[ProbeRun] = []
+    warnings: list[str] = []
+    kept = False
     try:
-        for probe in scenario.probes:
-            runs.append(run_probe(probe, lab.namespaces, trace))
+        refusals = tuple(_refusals(scenario, backend, lab))
+        for place, probe in enumerate(scenario.probes):
+            if not probe.runs_on(backend):
+                continue
+            for number, change in enumerate(probe.change):
+                lab.change(change, "probes", place, "change", number)
+            runs.append(run_probe(probe, lab.namespaces, trace, backend))
             if tell is not None:
                 tell(runs[-1])
+        if keep:
+            lab.keep()
+            kept = True
     finally:
-        warnings = lab.down()
-    return LabRun(scenario, backend, tuple(runs), tuple(warnings))
+        if not kept:
+            warnings += lab.down()
+    return LabRun(scenario, LabBackend(backend), tuple(runs), tuple(warnings), refusals)
 
 
-def run_probe(probe: LabProbe, real_names: Mapping[str, str], trace: Tracer) -> ProbeRun:
+def _refusals(scenario: Scenario, backend: str, lab: RunningLab) -> list[RefusalRun]:
+    runs = []
+    for refusal in scenario.refused:
+        if refusal.runs_on(backend):
+            complaint = lab.refused(refusal.namespace, refusal.words)
+            said = refusal_differences(refusal, backend, complaint)
+            runs.append(RefusalRun(refusal, complaint, said))
+    return runs
+
+
+def refusal_differences(refusal: Refusal, backend: str, complaint: str | None) -> tuple[str, ...]:
+    """Return in words where a refusal is not as expected."""
+    if complaint is None:
+        return (f"expected a refusal, but it was accepted: {refusal.run}",)
+    words = refusal.message_on(backend)
+    if words.casefold() not in complaint.casefold():
+        return (f"expected a refusal that says {words!r}, got {complaint!r}",)
+    return ()
+
+
+def run_probe(
+    probe: LabProbe,
+    real_names: Mapping[str, str],
+    trace: Tracer,
+    backend: str = LabBackend.LEGACY,
+) -> ProbeRun:
     """Send one probe of a lab that is up."""
     spec = real_spec(probe.spec(), real_names)
     result = in_lab_names(trace(spec), real_names)
-    netns = probe.expect.netns or probe.netns[-1]
-    return ProbeRun(probe, result, differences(probe.expect, netns, result))
+    expect = probe.expect.on(backend)
+    netns = expect.netns or (probe.netns[-1] if probe.netns else None)
+    found = compare(expect, netns, result)
+    return ProbeRun(probe, result, found, parting_ways(expect, netns, result) if found else ())
 
 
 def real_spec(spec: ProbeSpec, real_names: Mapping[str, str]) -> ProbeSpec:
@@ -100,26 +174,3 @@ def in_lab_names(result: TraceResult, real_names: Mapping[str, str]) -> TraceRes
         replace(path, netns=lab_names.get(path.netns, path.netns)) for path in result.paths
     )
     return replace(result, paths=paths)
-
-
-def differences(expect: Expectation, netns: str, result: TraceResult) -> tuple[str, ...]:
-    """Return in words where the probe's packets in `netns`, or the client, are not as expected."""
-    found = [path for path in result.paths if path.role is Role.PROBE and path.netns == netns]
-    said = [] if found else [f"no packet of the probe was seen in {netns}"]
-    for path in found:
-        said += _path_differences(expect, path)
-    if expect.client is not None:
-        for word in result.client or ("nothing",):
-            if word != expect.client:
-                said.append(f"client: expected {expect.client}, got {word}")
-    return tuple(dict.fromkeys(said))
-
-
-def _path_differences(expect: Expectation, path: PacketPath) -> list[str]:
-    said = []
-    cause = path.diagnosis.cause if path.diagnosis else None
-    if expect.outcome is not None and path.outcome is not expect.outcome:
-        said.append(f"outcome: expected {expect.outcome}, got {path.outcome}")
-    if expect.cause is not None and cause != expect.cause:
-        said.append(f"cause: expected {expect.cause}, got {cause or 'none'}")
-    return said

@@ -13,6 +13,8 @@ from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
+from ipttrace.render.check_record_types import CHECK_RECORDS
+from ipttrace.render.lab_record_types import LAB_RECORDS
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -290,4 +292,6 @@ RECORDS: tuple[type[Struct], ...] = (
     ChainRecord,
     RuleRecord,
     FindingRecord,
+    *LAB_RECORDS,
+    *CHECK_RECORDS,
 )

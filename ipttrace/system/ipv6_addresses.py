@@ -6,6 +6,7 @@ looked for (addrconf_dad_work in net/ipv6/addrconf.c); until then packets to it 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 IFA_F_TENTATIVE = 0x40
@@ -18,12 +19,13 @@ ADDRESSES = Path("/proc/thread-self/net/if_inet6")
 ROUTES = Path("/proc/thread-self/net/ipv6_route")
 
 
-def all_in_use() -> bool:
+def all_in_use(interfaces: Container[str] | None = None) -> bool:
     """Return whether each address of the calling thread's namespace is; all are if there is none.
 
-    Interfaces that are down or have no carrier have addresses that are not.
+    Interfaces that are down or have no carrier have addresses that are not; with `interfaces` only
+    the addresses of these are looked at.
     """
-    addresses = _rows(ADDRESSES)
+    addresses = [row for row in _rows(ADDRESSES) if interfaces is None or row[5] in interfaces]
     local = {row[0] for row in _rows(ROUTES) if int(row[8], 16) & RTF_LOCAL}
     return all(row[0] in local and not int(row[4], 16) & IFA_F_TENTATIVE for row in addresses)
 

@@ -1,206 +1,232 @@
-"""Builds the namespaces of a lab with pyroute2, and its rules with iptables."""
+"""Builds a lab: namespaces, links, services and rules, all of which go with it."""
 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
-from ipttrace.errors import KernelError
-from ipttrace.lab.topology import End, Host, Link, Route, Topology, words_of
-from ipttrace.netfilter import Backend
-from ipttrace.system import commands, ipv6_addresses
-from ipttrace.system.addresses import rtnetlink
+from ipttrace.decode.text import clean_text
+from ipttrace.errors import UsageError
+from ipttrace.lab.lab_probe import Change
+from ipttrace.lab.parts import LabBackend
+from ipttrace.lab.rules import RuleSource, file_sources
+from ipttrace.lab.topology import Topology
+from ipttrace.system import commands, lab_records, user_namespace
+from ipttrace.system.lab_links import build_links, explaining, set_link
+from ipttrace.system.lab_records import Record
+from ipttrace.system.lab_rooms import Room, Rooms
+from ipttrace.system.lab_routes import settle, write_settings
+from ipttrace.system.lab_rules import LOCK_WAIT, RuleLoader, tidy
 from ipttrace.system.namespaces import NAMED, Namespace
 from ipttrace.system.netns_files import create_namespace
+from ipttrace.system.processes import mark_of
 from ipttrace.system.services import Keeper
-
-IFA_F_NODAD = 0x02
-"""uapi/linux/if_addr.h."""
-READY_TIMEOUT = 5.0
-"""Seconds in which links must be up and IPv6 addresses usable."""
-POLL = 0.002
-FIRST_INDEX = 1001
-"""Of the near end of a link: the far end gets a small number.  A link whose two ends have the same
-index in their namespaces comes up a second later (linkwatch_urgent_event)."""
-LOCK_WAIT = "20"
-"""Seconds to wait for /run/xtables.lock, which is one for all namespaces."""
-
-QUIET_IPV6 = ("accept_dad", "dad_transmits", "router_solicitations")
-"""No duplicate address detection, which takes a second; no packets of the kernel's own."""
+from ipttrace.system.twins import AS_IS, read_twin, resolve_twins, tell
 
 
-@dataclass(slots=True)
 class Lab:
-    """Implements `ports.RunningLab`."""
+    """Implements `lab.building.RunningLab`."""
 
-    namespaces: Mapping[str, str]
-    keeper: Keeper
+    def __init__(
+        self, topology: Topology, backend: LabBackend, record: Record, keeper: Keeper
+    ) -> None:
+        self.topology = topology
+        self.backend = backend
+        self.namespaces: Mapping[str, str] = record.namespaces
+        self.keeper = keeper
+        self._record = record
+        self._is_up = True
+
+    @property
+    def name(self) -> str:
+        """What the lab is called as long as it is up."""
+        return self._record.name
+
+    def record_keeper(self) -> None:
+        """Write down which process keeps the lab."""
+        self._record = lab_records.kept_by(self._record, mark_of(self.keeper.pid))
+
+    def change(self, change: Change, *path: str | int) -> None:
+        """Make something different in one namespace; raises KernelError."""
+        self._inside(change.namespace, partial(self._make, change, path))
+
+    def refused(self, namespace: str, words: Sequence[str]) -> str | None:
+        """Run a command of iptables or nft; return its complaint, None if it is accepted."""
+        program = words[0]
+        backend = self.backend.backends[0]
+        rest = list(words[1:])
+        if program != "nft":
+            named = program.endswith(("-legacy", "-nft"))
+            program = program if named else f"{program}-{backend}"
+            rest = ["-w", LOCK_WAIT, *rest]
+        finished = commands.start(
+            [program, *rest],
+            what=f"cannot run {program} in {namespace}",
+            namespace=_namespace(self.namespaces[namespace]),
+        ).finish()
+        return None if finished.code == 0 else tidy(finished.complaint) or f"exit {finished.code}"
+
+    def keep(self) -> None:
+        """Let the lab stay up when this process ends."""
+        if self._is_up:
+            self.keeper.stay()
+            self._record = lab_records.staying(self._record)
+            self.keeper.let_go()
+            self._is_up = False
 
     def down(self) -> Sequence[str]:
         """Take everything back; return warnings.  May be called more than once."""
-        return self.keeper.close()
+        if not self._is_up:
+            return []
+        self._is_up = False
+        warnings = self.keeper.close()
+        lab_records.remove(self._record.name)
+        return warnings
+
+    def _inside(self, name: str, function: Any) -> None:
+        with (
+            explaining(f"change {name}"),
+            Rooms({name: _namespace(self.namespaces[name])}) as rooms,
+        ):
+            rooms.everywhere(Room.enter)
+            rooms.everywhere(function)
+
+    def _make(self, change: Change, path: tuple[str | int, ...], room: Room) -> None:
+        write_settings(change.sysctls, room)
+        loader = RuleLoader(room.name, path, self.topology.source)
+        loader.load(change.rule_sources(self.backend), flush=True)
+        if change.link is not None:
+            set_link(room, change.link.interface, up=change.link.up)
 
 
 class LabBuilder:
-    """Implements `ports.TopologyBuilder`: names are `<prefix>-<random>-<namespace>`."""
+    """Implements `lab.building.TopologyBuilder`.
 
-    def __init__(self, prefix: str = "ipt-lab") -> None:
+    A lab of a run is called by a random token; one that shall stay up by `name`.  Its namespaces
+    are `<prefix>-<name>-<namespace>`.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "ipt-lab",
+        *,
+        name: str | None = None,
+        title: str = "",
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.prefix = prefix
+        self._name = name
+        self._title = title
+        self._note = note
 
-    def up(self, topology: Topology, backend: Backend) -> Lab:
-        """Build the lab; on an error, Ctrl-C included, nothing stays behind."""
-        token = secrets.token_hex(3)
-        names = {name: f"{self.prefix}-{token}-{name}" for name in topology.namespaces}
-        lab = Lab(names, Keeper(list(names.values())))
+    def up(self, topology: Topology, backend: str) -> Lab:
+        """Build the lab; on an error, Ctrl-C included, nothing stays behind.
+
+        Labs whose owner was killed are removed before.  UsageError if a name is taken, KernelError
+        for what the kernel or a program refuses.  What a twin in it lacks is noted.
+        """
+        topology = self._with_twins(topology, backend)
+        lab_records.sweep()
+        name = self._name or secrets.token_hex(4)
+        names = {each: f"{self.prefix}-{name}-{each}" for each in topology.namespaces}
+        record = Record(
+            name=name,
+            title=self._title or topology.source.file or name,
+            backend=backend,
+            namespaces=names,
+            owner=lab_records.owner(),
+            file=topology.source.file,
+            made=time.time(),
+            user_namespace=user_namespace.is_inside(),
+        )
+        with explaining("write down that a lab comes up"):
+            lab_records.add(record)
         try:
-            _build(topology, backend, names, lab.keeper)
+            _refuse_taken(names)
+            keeper = Keeper(list(names.values()), lab_records.folder() / f"{name}.json")
+        except BaseException:
+            lab_records.remove(name)
+            raise
+        lab = Lab(topology, LabBackend(backend), record, keeper)
+        try:
+            with explaining("build the lab"):
+                lab.record_keeper()
+                _build(lab)
         except BaseException:
             lab.down()
             raise
         return lab
 
-
-def _build(topology: Topology, backend: Backend, names: Mapping[str, str], keeper: Keeper) -> None:
-    inside = {name: Namespace(real, NAMED / real) for name, real in names.items()}
-    for name in names:
-        create_namespace(names[name])
-        inside[name].run(_bring_lo_up)
-    for index, link in enumerate(topology.links, FIRST_INDEX):
-        inside[link[0].namespace].run(partial(_add_pair, link, index, inside))
-    for end in (end for link in topology.links for end in link):
-        inside[end.namespace].run(partial(_configure, end))
-    for name, host in topology.namespaces.items():
-        inside[name].run(partial(_settle, host))
-        _add_rules(host, inside[name], backend)
-    keeper.open(_listeners(topology, names))
+    def _with_twins(self, topology: Topology, backend: str) -> Topology:
+        if all(host.twin is None for host in topology.namespaces.values()):
+            return topology
+        twin = resolve_twins(topology, backend)
+        tell(twin, self._note)
+        return twin.topology
 
 
-@contextmanager
-def _explaining(tried: str) -> Iterator[None]:
-    """Turn what pyroute2 raises into one clear line."""
-    from pyroute2.netlink.exceptions import NetlinkError
+class TwinBuilder:
+    """Implements `lab.checking.TwinBuilder`; `note` hears of what a twin lacks."""
 
-    try:
-        yield
-    except NetlinkError as error:
-        reason = str(error.args[1]) if len(error.args) > 1 else str(error)
-        raise KernelError(f"cannot {tried}: {reason}") from error
-    except OSError as error:
-        raise KernelError(f"cannot {tried}: {error.strerror}") from error
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
 
-
-def _bring_lo_up() -> None:
-    for scope in ("all", "default"):
-        for setting in QUIET_IPV6:
-            path = Path("/proc/sys/net/ipv6/conf", scope, setting)
-            if path.exists():
-                path.write_text("0")
-    with rtnetlink() as ipr:
-        ipr.link("set", index=1, state="up")
+    def up(self, file: Path, backend: str) -> Lab:
+        """Build the twin of a host; an empty backend leaves its rules where they were."""
+        twin = read_twin(str(file), backend or AS_IS)
+        tell(twin, self._note)
+        return LabBuilder(title=f"twin of {clean_text(str(file))}").up(twin.topology, twin.backend)
 
 
-def _add_pair(link: Link, index: int, inside: Mapping[str, Namespace]) -> None:
-    near, far = link
-    peer = {"ifname": far.interface, "net_ns_fd": str(inside[far.namespace].path)}
-    tried = f"link {near.namespace} {near.interface} to {far.namespace} {far.interface}"
-    with _explaining(tried), rtnetlink() as ipr:
-        ipr.link("add", index=index, ifname=near.interface, kind="veth", peer=peer)
-
-
-def _configure(end: End) -> None:
-    with rtnetlink() as ipr:
-        (index,) = ipr.link_lookup(ifname=end.interface)
-        for text in end.addresses:
-            with _explaining(f"add address {text} to {end.interface} in {end.namespace}"):
-                _add_address(ipr, index, text)
-        with _explaining(f"bring {end.interface} up in {end.namespace}"):
-            ipr.link("set", index=index, state="up")
-
-
-def _add_address(ipr: Any, index: int, text: str) -> None:
-    address = ip_interface(text)
-    flags = {"flags": IFA_F_NODAD} if address.version == 6 else {}
-    ipr.addr(
-        "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags
-    )
-
-
-def _settle(host: Host) -> None:
-    """Wait for the links, then do what needs them: routes, and settings of interfaces."""
-    with rtnetlink() as ipr:
-        _wait_until_ready(ipr)
-        for route in host.routes:
-            with _explaining(f"add route to {route.to}"):
-                ipr.route("add", **_route_words(ipr, route))
-    for name, value in host.sysctls.items():
-        with _explaining(f"set {name} to {value}"):
-            Path("/proc/sys", name.replace(".", "/")).write_text(str(value))
-
-
-def _route_words(ipr: Any, route: Route) -> dict[str, Any]:
-    words: dict[str, Any] = {"dst": route.to}
-    if route.to == "default":
-        version = ip_address(route.via).version if route.via else 4
-        words["dst"] = str(ip_network("0.0.0.0/0" if version == 4 else "::/0"))
-    if route.via is not None:
-        words["gateway"] = route.via
-    if route.interface is not None:
-        (words["oif"],) = ipr.link_lookup(ifname=route.interface)
-    return words
-
-
-def _wait_until_ready(ipr: Any) -> None:
-    """Return when every link has its qdisc (operstate) and every IPv6 address is in use.
-
-    Before that the kernel drops what is sent (noop_enqueue), or does not take the address.
-    """
-    deadline = time.monotonic() + READY_TIMEOUT
-    pause = threading.Event()
-    while not _ready(ipr):
-        if time.monotonic() > deadline:
-            raise KernelError(f"cannot bring the lab's links up: not within {READY_TIMEOUT:g} s")
-        pause.wait(POLL)
-
-
-def _ready(ipr: Any) -> bool:
-    states = {link.get("operstate") for link in ipr.get_links() if link["index"] != 1}
-    return not states - {"UP"} and ipv6_addresses.all_in_use()
-
-
-def _add_rules(host: Host, namespace: Namespace, backend: Backend) -> None:
-    for program, rules in (("iptables", host.iptables), ("ip6tables", host.ip6tables)):
-        if isinstance(rules, str):
-            commands.run(
-                [f"{program}-{backend}-restore", "-w", LOCK_WAIT],
-                what=f"cannot load the {program} rules in {namespace}",
-                namespace=namespace,
-                stdin=rules,
-            )
-            continue
-        for line in rules:
-            commands.run(
-                [f"{program}-{backend}", "-w", LOCK_WAIT, *words_of(line)],
-                what=f"cannot run {program} {line!r} in {namespace}",
-                namespace=namespace,
+def _refuse_taken(names: Mapping[str, str]) -> None:
+    for real in names.values():
+        if (NAMED / real).exists():
+            raise UsageError(
+                f"cannot make namespace {real}: there is one of that name", "Give another --name."
             )
 
 
-def _listeners(topology: Topology, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [
-        {
-            "namespace": names[name],
-            "protocol": service.protocol,
-            "address": service.address,
-            "port": service.port,
-        }
-        for name, host in topology.namespaces.items()
-        for service in host.services
-    ]
+def _namespace(real: str) -> Namespace:
+    return Namespace(real, NAMED / real)
+
+
+def _build(lab: Lab) -> None:
+    for real in lab.namespaces.values():
+        create_namespace(real)
+    inside = {name: _namespace(real) for name, real in lab.namespaces.items()}
+    topology = lab.topology
+    with Rooms(inside) as rooms:
+        rooms.everywhere(Room.enter)
+        build_links(topology, rooms)
+        rooms.everywhere(lambda room: settle(topology.namespaces[room.name], room))
+        lab.keeper.open(list(_listeners(lab)))
+        rooms.everywhere(partial(_load_rules, topology, lab.backend))
+
+
+def _load_rules(topology: Topology, backend: LabBackend, room: Room) -> None:
+    host = topology.namespaces[room.name]
+    loader = RuleLoader(room.name, ("namespaces", room.name), topology.source)
+    sources: list[RuleSource] = [*file_sources(host.rules_file, backend)]
+    loader.load([*sources, *host.rule_sources(backend)])
+
+
+def _listeners(lab: Lab) -> Iterator[dict[str, Any]]:
+    for name, host in lab.topology.namespaces.items():
+        for number, service in enumerate(host.services):
+            place = lab.topology.source.place(("namespaces", name, "services", number))
+            yield {
+                "namespace": lab.namespaces[name],
+                "lab_name": name,
+                "place": clean_text(f" ({place})") if place else "",
+                "protocol": service.protocol,
+                "address": service.address,
+                "port": service.port,
+                "backlog": service.backlog,
+                "accept": service.accepts,
+                "full": service.full,
+                "interface": service.interface,
+            }

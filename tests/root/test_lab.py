@@ -17,7 +17,7 @@ from ipttrace.lab.scenario import load_scenario, parse_scenario
 from ipttrace.lab.topology import Topology
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.probe import ProbeSpec
-from ipttrace.system import lab_builder
+from ipttrace.system import lab_links
 from ipttrace.system.client import RealClient
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.namespaces import NAMED
@@ -119,14 +119,14 @@ def test_links_are_ready_when_it_is_up(up: Up, backend: Backend) -> None:
         assert shown.count("inet6") == 2, "the link-local address as well"
 
 
-def test_links_that_never_come_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Down:
-        def get_links(self) -> list[dict[str, object]]:
-            return [{"index": 2, "operstate": "DOWN"}]
-
-    monkeypatch.setattr(lab_builder, "READY_TIMEOUT", 0.01)
-    with pytest.raises(KernelError, match=r"cannot bring the lab's links up: not within 0\.01 s"):
-        lab_builder._wait_until_ready(Down())
+def test_links_that_never_come_up_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, builder: LabBuilder
+) -> None:
+    monkeypatch.setattr(lab_links, "READY_TIMEOUT", 0.01)
+    monkeypatch.setattr(lab_links, "_forwards", lambda link: False)
+    with pytest.raises(KernelError, match=r"cannot bring the links of \w+ up: not within 0\.01 s"):
+        builder.up(topology(TWO), "legacy")
+    assert names(builder.prefix) == []
 
 
 def test_up_within_a_second(up: Up, backend: Backend) -> None:
@@ -159,15 +159,35 @@ def test_many_labs_of_one_kind_do_not_meet(up: Up, backend: Backend) -> None:
 
 
 BROKEN = {
-    "rule": ("--dport 81 -j DROP\n", "--dport 81 -j NOWHERE\n", "cannot load the iptables rules"),
-    "rule line": ("'two words' -j DROP", "'two words' -j NOWHERE", "cannot run ip6tables"),
+    "rule": (
+        "--dport 81 -j DROP\n",
+        "--dport 81 -j NOWHERE\n",
+        "in server (test.yaml line 16): iptables v",
+    ),
+    "rule line": (
+        "'two words' -j DROP",
+        "'two words' -j NOWHERE",
+        "two words -j NOWHERE' in server (test.yaml line 18): ip6tables v",
+    ),
+    "refused by the kernel": (
+        "'two words' -j DROP",
+        "x -j TCPMSS --clamp-mss-to-pmtu",
+        "--clamp-mss-to-pmtu' in server (test.yaml line 18): ip6tables",
+    ),
+    "no commit": ("      COMMIT\n", "", "server (test.yaml line 17): "),
     "route": ("via: 198.51.100.1}", "via: 203.0.113.1}", "cannot add route to default"),
     "setting": ("net.ipv4.ip_forward", "net.ipv4.no_such", "cannot set net.ipv4.no_such to 1"),
-    "service": ('53, protocol: udp, address: "2001:db8::1"', '53, protocol: udp, address: "::9"',
-                "cannot listen on udp ::9 port 53 in namespace"),
-    "address": ("[198.51.100.2/24,", "[198.51.100.2/24, 198.51.100.2/24,",
-                "cannot add address 198.51.100.2/24 to eth0 in client"),
-}  # fmt: skip
+    "service": (
+        '53, protocol: udp, address: "2001:db8::1"',
+        '53, protocol: udp, address: "::9"',
+        "cannot listen on udp ::9 port 53 in namespace server (test.yaml line 12): ",
+    ),
+    "address": (
+        '"2001:db8::2/64"',
+        '"ff02::1/64"',
+        "cannot add address ff02::1/64 to eth0 in client: ",
+    ),
+}
 
 
 @pytest.mark.parametrize("part", BROKEN)

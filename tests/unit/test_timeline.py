@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from ipttrace.evidence import Crossing, Route, Scene, Trail
-from ipttrace.path import ChainHop, Decision, DropHop, Outcome, PacketPath, RouteHop, WireHop
+from ipttrace.netfilter import Basis
+from ipttrace.path import (
+    ChainHop,
+    Decision,
+    DropHop,
+    NatHop,
+    Outcome,
+    PacketPath,
+    RouteHop,
+    WireHop,
+)
 from ipttrace.timeline import with_evidence
 from tests import builders as b
 
@@ -37,6 +47,19 @@ def test_a_decision_stands_before_the_chain_that_shows_it() -> None:
     assert kinds(forward, Scene(route=MAIN))[:4] == [WireHop, ChainHop, RouteHop, ChainHop]
     local = b.path(PREROUTING, INPUT)
     assert routes(local, Scene(route=LOCAL)) == [(Decision.LOCAL, "local", None)]
+
+
+def test_a_destination_that_no_report_shows_is_inferred_from_the_rule() -> None:
+    to_port = b.rule_hop("nat", "PREROUTING", 1, "-p tcp -j DNAT --to-destination 127.0.0.1:3306")
+    path = b.path(PREROUTING, to_port, outcome=Outcome.LOST)
+    died = Trail(drops=(DropHop(b.TIME, "IP_LOCALNET", "ip_rcv_finish_core"),))
+    scene = Scene(trail=died, last=replace(path.packet, dst="127.0.0.1", dport=3306))
+    hops = with_evidence(path, scene).hops
+    (nat,) = [hop for hop in hops if isinstance(hop, NatHop)]
+    before = f"{path.packet.dst}:{path.packet.dport}"
+    assert (nat.destination, nat.source) == ((before, "127.0.0.1:3306"), None)
+    assert nat.basis is Basis.INFERRED
+    assert hops.index(nat) == hops.index(to_port) + 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ipttrace.errors import KernelError, UsageError
+from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.runner import ProbeRun, Tracer, run_lab
 from ipttrace.lab.scenario import Scenario, parse_scenario
 from ipttrace.lab.topology import Topology
@@ -34,6 +35,18 @@ probes:
 class FakeLab:
     namespaces: Mapping[str, str]
     downs: int = 0
+    complaint: str | None = "not here"
+    done: list[object] = field(default_factory=list)
+
+    def change(self, change: Change, *path: str | int) -> None:
+        self.done.append((change.namespace, path))
+
+    def refused(self, namespace: str, words: Sequence[str]) -> str | None:
+        self.done.append((namespace, words))
+        return self.complaint
+
+    def keep(self) -> None:
+        self.done.append("kept")
 
     def down(self) -> Sequence[str]:
         self.downs += 1
@@ -45,9 +58,9 @@ class FakeBuilder:
     lab: FakeLab = field(
         default_factory=lambda: FakeLab({"client": "ipt-1-client", "server": "ipt-1-server"})
     )
-    built: list[tuple[Topology, Backend]] = field(default_factory=list)
+    built: list[tuple[Topology, str]] = field(default_factory=list)
 
-    def up(self, topology: Topology, backend: Backend) -> FakeLab:
+    def up(self, topology: Topology, backend: str) -> FakeLab:
         self.built.append((topology, backend))
         return self.lab
 
@@ -132,3 +145,63 @@ def test_unsupported_backend_builds_nothing() -> None:
     with pytest.raises(UsageError, match=r"cannot run lab one on nft: .*Choose legacy\."):
         run_lab(scenario(), Backend.NFT, builder, answering())
     assert builder.built == []
+
+
+REFUSING = """
+name: refusing
+title: One command, two probes
+backends: [legacy, both]
+namespaces: {server: {}}
+refused:
+  - {namespace: server, run: iptables -A INPUT -j NOWHERE, says: Not Here}
+  - {namespace: server, run: nft list ruleset, backends: [both]}
+probes:
+  - name: before
+    send: tcp 198.51.100.1:8445
+    netns: [server]
+    expect: {outcome: delivered, legacy: {outcome: dropped}}
+  - name: after
+    send: tcp 198.51.100.1:8445
+    netns: [server]
+    backends: [both]
+    change: [{namespace: server, iptables: [-F]}]
+    expect: {outcome: dropped}
+"""
+
+
+def test_what_must_be_refused_is_tried_before_the_probes() -> None:
+    builder = FakeBuilder()
+    run = run_lab(parse_scenario(REFUSING, "x"), "legacy", builder, answering(path()))
+    assert builder.lab.done == [("server", ("iptables", "-A", "INPUT", "-j", "NOWHERE"))]
+    assert [refusal.complaint for refusal in run.refusals] == ["not here"]
+    assert [probe.probe.name for probe in run.probes] == ["before"]
+    assert run.as_expected
+
+
+@pytest.mark.parametrize(
+    ("complaint", "words"),
+    [
+        (None, "but it was accepted"),
+        ("unknown option", "that says 'Not Here', got 'unknown option'"),
+    ],
+)
+def test_a_command_that_is_not_refused_so_fails_the_lab(complaint: str | None, words: str) -> None:
+    builder = FakeBuilder()
+    builder.lab.complaint = complaint
+    run = run_lab(parse_scenario(REFUSING, "x"), "legacy", builder, answering(path()))
+    assert not run.as_expected
+    assert words in run.refusals[0].differences[0]
+
+
+def test_changes_come_before_their_probe() -> None:
+    builder = FakeBuilder()
+    run = run_lab(parse_scenario(REFUSING, "x"), "both", builder, answering(path()))
+    assert builder.lab.done[2:] == [("server", ("probes", 1, "change", 0))]
+    assert [probe.as_expected for probe in run.probes] == [False, True]
+
+
+def test_a_lab_that_is_kept_does_not_come_down() -> None:
+    builder = FakeBuilder()
+    run_lab(scenario(), "legacy", builder, answering(path()), keep=True)
+    assert builder.lab.done == ["kept"]
+    assert builder.lab.downs == 0

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipttrace.errors import UsageError
+from ipttrace.lab.parts import LabBackend, words_of
 from ipttrace.lab.scenario import library, load_scenario, parse_scenario
-from ipttrace.lab.topology import words_of
-from ipttrace.netfilter import Backend
 from ipttrace.path import Outcome
 
 GOOD = """
@@ -59,7 +58,7 @@ def test_all_words_arrive() -> None:
     ]
     assert server.ip6tables == "*filter\nCOMMIT\n"
     assert scenario.links[0][0].interface == "eth0"
-    assert scenario.backends == (Backend.LEGACY, Backend.NFT)
+    assert scenario.backends == (LabBackend.LEGACY, LabBackend.NFT)
 
 
 def test_probes_are_specs() -> None:
@@ -75,31 +74,58 @@ def test_rule_lines_are_split_like_words() -> None:
 
 
 REFUSED = {
-    ("title: A small lab", "titel: A small lab"): "unknown field `titel`",
-    ("port: 8443}", "port: 84430}"): "port 84430 is not a number from 1 to 65535 - at "
-    "`$.namespaces[...].services[0]`",
-    ("port: 8443}", "port: http}"): "Expected `int`, got `str` - at "
-    "`$.namespaces[...].services[0].port`",
-    ("198.51.100.2/24", "198.51.100.2"): "lacks the length of its prefix - at `$.links[0][0]`",
-    ("198.51.100.2/24", "198.51.100.256/24"): "'198.51.100.256/24' does not appear to be",
-    ("via: 198.51.100.1}", "via: gateway}"): "at `$.namespaces[...].routes[0]`",
-    (", via: 198.51.100.1}", "}"): "a route needs `via` or `interface`",
-    ("namespace: client,", "namespace: cleint,"): "a link ends in namespace 'cleint'",
+    ("title: A small lab", "titel: A small lab"): "line 3, titel: Object contains unknown field",
+    ("port: 8443}", "port: 84430}"): "line 9, namespaces.server.services[0].port: "
+    "port 84430 is not a number from 1 to 65535",
+    ("port: 8443}", "port: http}"): "line 9, namespaces.server.services[0].port: Expected `int`, "
+    "got `str`",
+    ("198.51.100.2/24", "198.51.100.2"): "line 16, links[0][0].addresses[0]: "
+    "address '198.51.100.2' lacks the length of its prefix",
+    ("198.51.100.2/24", "198.51.100.256/24"): "addresses[0]: '198.51.100.256/24' does not appear",
+    ("via: 198.51.100.1}", "via: gateway}"): "line 6, namespaces.client.routes[0].via: 'gateway'",
+    (", via: 198.51.100.1}", "}"): "routes[0]: a route needs `via` or `interface`",
+    ("namespace: client,", "namespace: cleint,"): "line 16, links[0][0].namespace: "
+    "a link ends in namespace 'cleint', which is not there",
     ("interface: veth0", "interface: a/b"): "'a/b' cannot name an interface",
-    ("server:\n    sysctls", "Server:\n    sysctls"): "'Server' cannot name a namespace",
+    ("interface: veth0", "interface: sixteen-bytes-xx"): "it has 16 bytes, and the kernel takes 15",
+    ("interface: veth0", 'interface: "a\\e[1m"'): r"line 17, links[0][1].interface: "
+    r"'a\x1b[1m' cannot name an interface",
+    ("server:\n    sysctls", "Server:\n    sysctls"): "line 7, namespaces.Server: "
+    "'Server' cannot name a namespace",
+    ("server:\n    sysctls", '"s\\u202e":\n    sysctls'): r"'s\u202e' cannot name a namespace",
+    (
+        "server:\n    sysctls",
+        "client:\n    sysctls",
+    ): "line 7, namespaces.client: it is there twice",
     ("net.ipv4.ip_forward", "kernel.core_pattern"): "'kernel.core_pattern' is not a setting",
     ("net.ipv4.ip_forward", "net...ip_forward"): "'net...ip_forward' is not a setting below net.",
-    ('"two words"', '"two words'): "No closing quotation - at `$.namespaces[...]`",
-    ("send: tcp 198.51.100.1:8443", "send: tcp 198.51.100.1"): "the port is missing. Write A:P."
-    " - at `$.probes[0]`",
+    ("net.ipv4.ip_forward", "net//ip_forward"): "'net//ip_forward' is not a setting below net.",
+    ('"two words"', '"two words'): "line 11, namespaces.server.iptables[0]: No closing quotation",
+    ('"two words"', "two --modprobe=/tmp/x"): "would run a program",
+    ('"two words"', "two -M/tmp/x"): "would run a program",
+    ("COMMIT\n", "-A INPUT -M /tmp/x\n"): "namespaces.server.ip6tables: '-M' would run a program",
+    ("send: tcp 198.51.100.1:8443", "send: tcp 198.51.100.1"): "line 19, probes[0]: cannot send "
+    "tcp to 198.51.100.1: the port is missing. Write A:P.",
     ("tcp-flags: SYN,ACK", "tcp-flags: SIN"): "there is no such flag",
     ("in: veth0", "in: lo"): "cannot inject on lo",
-    ("from: client", "from: cleint"): "probe 'real' names namespace 'cleint': not there",
-    ("netns: [server]", "netns: []"): "`netns` is empty",
-    ("outcome: refused", "outcome: refusd"): "Invalid enum value 'refusd' - at "
-    "`$.probes[0].expect.outcome`",
-    ("{outcome: refused}", "{}"): "nothing is expected",
-    ("netns: [client, server]", "netns: [server]"): "is not traced in 'client'",
+    ("from: client", "from: cleint"): "line 28, probes[1].from: namespace 'cleint' is not there",
+    ("netns: [server]", "netns: []"): "line 24, probes[0].netns: `netns` is empty",
+    ("outcome: refused", "outcome: refusd"): "line 25, probes[0].expect.outcome: "
+    "Invalid enum value 'refusd'",
+    ("{outcome: refused}", "{}"): "line 25, probes[0].expect: nothing is expected",
+    ("netns: [client, server]", "netns: [server]"): "line 31, probes[1].expect.netns: "
+    "probe 'real' is not traced in 'client'",
+    ("name: real", "name: injected"): "there are two probes 'injected'",
+    ("name: small", "name: Small lab"): "'Small lab' cannot name a lab",
+    (
+        "title: A small lab",
+        "title: 17",
+    ): "title: Expected `str`, got `int`. Put the value in quotes",
+    ("title: A small lab", "title: t\nsource: /etc"): "source: Object contains unknown field",
+    (
+        "interface: veth0, addresses: [198.51.100.1/24]",
+        "interface: veth0, addresses: [198.51.100.1/24, 198.51.100.1/25]",
+    ): "namespace server has address 198.51.100.1 on veth0 and on veth0",
 }
 
 
@@ -143,5 +169,9 @@ def test_article_complete_expects_what_the_article_misses() -> None:
         Outcome.DROPPED,
         Outcome.DROPPED,
     ]
-    assert [probe.expect.cause for probe in probes] == [None, "mark-drop", "mark-drop"]
+    assert [probe.expect.cause for probe in probes] == [
+        "delivered",
+        "mark-drop",
+        "mark-drop",
+    ]
     assert probes[2].expect.client == "TIMEOUT"
