@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from ipttrace.cli import output
 from ipttrace.cli.writing import ResultFile
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import meets
 from ipttrace.path import PacketPath, Role, TraceResult
-
-if TYPE_CHECKING:
-    from ipttrace.lab.runner import LabRun
 
 
 class Printer:
@@ -56,21 +51,6 @@ class Printer:
         mark = "==" if level == 1 else "--"
         head = paint(f"{mark} {clean_text(text)}", Style.HEAD, output.color())
         output.lines([head, ""])
-
-    def labs(self, runs: Sequence[LabRun]) -> None:
-        """Print the table of a lab's probes: what was expected, and what came of it."""
-        if self._json:
-            return
-        self.heading("in short", level=1)
-        for run in runs:
-            for probe in run.probes:
-                fates = {str(path.outcome) for path in _probes(probe.result)} or {"not seen"}
-                word = "as expected" if probe.as_expected else "; ".join(probe.differences)
-                fate = ", ".join(sorted(fates))
-                row = f"{run.backend:7} {probe.probe.name:20} {fate:12} {word}"
-                output.lines([clean_text(row)])
-            for warning in run.warnings:
-                output.note(warning)
 
 
 class PacketPrinter:
