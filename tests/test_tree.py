@@ -25,7 +25,8 @@ PACKAGES = (TREE / "ipttrace", TREE / "tui" / "ipttrace_tui")
 HEAVY = {"scapy", "pyroute2", "iptc", "textual", "msgspec", "yaml", "rich"}
 SUBCOMMANDS = ("probe", "watch", "rules", "lab", "tui", "doctor", "clean")
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-HELP = ["", *SUBCOMMANDS, "lab run", "lab list"]
+LAB = ("list", "show", "run", "up", "down", "shell")
+HELP = ["", *SUBCOMMANDS, *(f"lab {command}" for command in LAB)]
 
 
 def sources(*roots: Path) -> list[Path]:

@@ -35,6 +35,8 @@ class Part:
 
 INJECT = "probe --in cannot inject packets"
 USE_FROM = "send with --from instead"
+PAIR = "probe --in injects packets through a veth pair"
+LEAVE_IT = "leave it so, the packets are the same"
 LOCK_FILE = "XTABLES_LOCKFILE=/tmp/xtables.lock"
 TUN = "/dev/net/tun"
 USABLE = (Presence.BUILT_IN, Presence.LOADED, Presence.LOADABLE)
@@ -60,7 +62,7 @@ PARTS = (
     Part("xt_bpf", "a TRACE rule cannot hold a pcap filter", "use --trigger owner"),
     Part("act_mirred", INJECT, USE_FROM),
     Part("sch_ingress", INJECT, USE_FROM),
-    Part("tun", INJECT, USE_FROM),
+    Part("tun", PAIR, LEAVE_IT),
 )
 
 
@@ -140,8 +142,8 @@ def _closed_tun(machine: Machine, why: str, advise: Adviser) -> Iterator[Finding
     how = f"have root make {TUN} and open it to you"
     if loadable:
         how = f"load the module that makes it, {advise.host('modprobe', 'tun')}"
-    text = f"{INJECT}: cannot open {TUN}: {why}"
-    yield note("modules", text, f"{_sentence(USE_FROM)}, or {how}")
+    text = f"cannot open {TUN}: {why}: {PAIR}"
+    yield note("modules", text, f"{_sentence(LEAVE_IT)}, or {how}")
 
 
 def _missing(part: Part, presence: Presence | Unknown, advise: Adviser) -> Iterator[Finding]:
@@ -207,11 +209,14 @@ def _tracefs(tracefs: Tracefs | Unknown, advise: Adviser) -> Finding:
         return advise.unreadable("tracefs", "whether tracefs is mounted", tracefs)
     if not tracefs.supported:
         return note("tracefs", f"this kernel has no tracefs: {lost}", "Boot one with CONFIG_FTRACE")
+    rights = advise.privileges
+    if tracefs.path is None and rights.first_user_namespace and not rights.missing:
+        return ok("tracefs", "mounted nowhere; ipttrace mounts it for itself alone while it traces")
     if tracefs.path is None:
         mount = advise.host("mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing")
         return note("tracefs", f"tracefs is not mounted: {lost}", mount)
     if tracefs.refusal is None:
         return ok("tracefs", f"mounted at {tracefs.path}, can be used")
     text = f"tracefs at {tracefs.path} is closed ({tracefs.refusal}): {lost}"
-    who = "root" if advise.privileges.first_user_namespace else "the host's root"
+    who = "root" if rights.first_user_namespace else "the host's root"
     return note("tracefs", text, f"Run as {who} to have them")

@@ -10,10 +10,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "clean",
-        help="remove rules, tables and devices of sessions that died",
+        help="remove rules, tables, devices and labs of sessions that died",
         description=(
             "Remove what sessions that died left behind: TRACE rules with a comment 'ipttrace:...',"
             " nft tables and trace instances named ipttrace-*, devices named iptt*,"
+            " labs (not those of 'lab up'),"
             " and net.netfilter.nf_log_all_netns, a setting of the whole host."
             " Sessions that are alive are left alone."
         ),
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.system.capabilities import require_privilege
     from ipttrace.system.guardian import sweep
     from ipttrace.system.kernel_log import put_back_left
+    from ipttrace.system.lab_records import sweep as sweep_labs
     from ipttrace.system.namespaces import find_namespace
 
     require_privilege(aim="clean up")
@@ -41,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
         sys.stdout.writelines(f"{namespace}: {line}\n" for line in lines)
-    sys.stdout.writelines(f"this host: removed {line}\n" for line in put_back_left())
+    left = [*put_back_left(), *sweep_labs()]
+    sys.stdout.writelines(f"this host: removed {line}\n" for line in left)
     return 0

@@ -1,4 +1,4 @@
-"""What the screen shows: a probe, a lab or live packets, traced in the screen's worker thread.
+"""What the screen shows: a probe or live packets, traced in the screen's worker thread.
 
 What touches the kernel is imported there, too: the screen is painted before.
 """

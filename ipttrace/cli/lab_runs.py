@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ipttrace.cli.compose import Note, trace_probe
 from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
@@ -20,8 +22,13 @@ def run_scenario(
     tell: Callable[[ProbeRun], None],
     note: Note,
     cancelled: Callable[[], bool] = lambda: False,
+    keep: str | None = None,
 ) -> LabRun:
-    """Build a lab, trace its probes, take it down; `tell` hears of each probe."""
+    """Build a lab, trace its probes, take it down; `tell` hears of each probe.
+
+    With `keep` it stays up and is called so.  Raises NotPermittedError without privilege: see
+    `system.user_namespace`.
+    """
     capabilities.require_privilege()
 
     def trace(spec: ProbeSpec) -> TraceResult:
@@ -30,4 +37,9 @@ def run_scenario(
             spec, answer=lambda _: None, note=note, cancelled=cancelled, follows=False
         )
 
-    return run_lab(scenario, backend, LabBuilder(), trace, tell)
+    began = time.monotonic()
+    builder = LabBuilder(title=scenario.title)
+    if keep is not None:
+        builder = LabBuilder("lab", name=keep, title=scenario.title)
+    run = run_lab(scenario, backend, builder, trace, tell, keep=keep is not None)
+    return replace(run, seconds=time.monotonic() - began)

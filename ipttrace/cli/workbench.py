@@ -1,4 +1,7 @@
-"""The machine for the screen: probes, labs, rules, namespaces, findings (a Workbench)."""
+"""The machine for the screen: probes, labs, rules, namespaces, findings (a Workbench).
+
+What touches the kernel is imported where it is used: the screen is painted before.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ipttrace.checkup.finding import Finding
 from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, rules_now, running
 from ipttrace.errors import CancelledError, IptTraceError
-from ipttrace.inventory import Place
-from ipttrace.lab.building import RunningLab
-from ipttrace.lab.lab_probe import Change
-from ipttrace.lab.parts import LabBackend
-from ipttrace.lab.runner import ProbeRun, in_lab_names, real_spec, run_lab
-from ipttrace.lab.scenario import Scenario, library, load_scenario
-from ipttrace.lab.topology import Topology
 from ipttrace.path import TraceResult, join_results
-from ipttrace.probe import ProbeSpec
-from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import Feed, Snapshot
 from ipttrace_tui.workbench import LabEntry, LabUp
+
+if TYPE_CHECKING:
+    from ipttrace.checkup.finding import Finding
+    from ipttrace.inventory import Place
+    from ipttrace.lab.building import RunningLab
+    from ipttrace.lab.lab_probe import Change
+    from ipttrace.lab.parts import LabBackend
+    from ipttrace.lab.runner import ProbeRun
+    from ipttrace.lab.scenario import Scenario
+    from ipttrace.lab.topology import Topology
+    from ipttrace.probe import ProbeSpec
+    from ipttrace.ruleset import Ruleset
 
 
 class HostWorkbench:
@@ -47,6 +53,8 @@ class HostWorkbench:
 
     def lab(self, name: str, backend: LabBackend) -> Feed:
         """Return a feed that builds a lab, unless it is up, and sends its probes."""
+        from ipttrace.lab.scenario import load_scenario
+
         return HeldLabFeed(self, load_scenario(name), backend)
 
     def up(self, scenario: Scenario, backend: LabBackend) -> RunningLab:
@@ -115,6 +123,8 @@ class HostWorkbench:
 
     def labs(self) -> Sequence[LabEntry]:
         """Return the labs of the library; a file that cannot be used is named with its error."""
+        from ipttrace.lab.scenario import library
+
         return [_entry(name) for name in library()]
 
     def findings(self, netns: str | None) -> Sequence[Finding]:
@@ -127,6 +137,8 @@ class HostWorkbench:
 
 
 def _entry(name: str) -> LabEntry:
+    from ipttrace.lab.scenario import load_scenario
+
     try:
         return LabEntry(name, load_scenario(name))
     except IptTraceError as error:
@@ -147,6 +159,7 @@ class LabProbeFeed:
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Trace the probe and publish what was found."""
         from ipttrace.cli.compose import trace_probe
+        from ipttrace.lab.runner import real_spec
 
         notes: list[str] = []
         publish(Snapshot(message="tracing"))
@@ -162,6 +175,8 @@ class LabProbeFeed:
         publish(Snapshot.of(replace(found, warnings=(*notes, *found.warnings))))
 
     def _named(self, result: TraceResult) -> TraceResult:
+        from ipttrace.lab.runner import in_lab_names
+
         return in_lab_names(result, self._real_names)
 
 
@@ -196,6 +211,8 @@ class _Holder:
         self._scenario = scenario
 
     def up(self, _: Topology, backend: str) -> RunningLab:
+        from ipttrace.lab.parts import LabBackend
+
         return _Held(self._bench.up(self._scenario, LabBackend(backend)))
 
 
@@ -213,6 +230,7 @@ class HeldLabFeed:
 
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Build the lab, run its probes and publish after each of them."""
+        from ipttrace.lab.runner import run_lab
         from ipttrace.system.capabilities import require_privilege
 
         require_privilege()

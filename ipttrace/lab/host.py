@@ -23,7 +23,7 @@ from ipttrace.lab.parts import (
     check_unique,
 )
 from ipttrace.lab.routing import Neighbour, PolicyRule, Route
-from ipttrace.lab.rules import RuleFields, RulesFile
+from ipttrace.lab.rules import RuleFields, RulesFile, check_file_name
 
 SETTING_NAME = re.compile(r"net([./][A-Za-z0-9_@:-]+)+\Z")
 """As sysctl(8) writes it; only settings that a namespace has of its own."""
@@ -114,6 +114,8 @@ class Host(RuleFields, frozen=True, kw_only=True):
             check_interface_name(name, "bridges", name)
         self._check_services()
         self.check_rules()
+        if isinstance(self.rules_file, str):
+            check_file_name(self.rules_file, "rules-file")
 
     def _check_services(self) -> None:
         taken: set[object] = set()

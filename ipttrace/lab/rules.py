@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from ipttrace.lab.parts import (
@@ -37,6 +38,8 @@ class RulesFile(Part, frozen=True):
     def __post_init__(self) -> None:
         if not (self.iptables or self.ip6tables or self.nftables):
             raise BadFieldError("it names no file: give `iptables`, `ip6tables` or `nftables`")
+        for field in ("iptables", "ip6tables", "nftables"):
+            check_file_name(getattr(self, field), field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,13 @@ def file_sources(file: str | RulesFile | None, backend: LabBackend) -> Iterator[
                 yield RuleSource(program, each, inner, None, name)
     if named.nftables is not None:
         yield RuleSource("nft", None, (*path, "nftables"), None, named.nftables)
+
+
+def check_file_name(name: str | None, *path: str | int) -> None:
+    """Refuse files that are not in the lab file's folder or below it."""
+    parts = PurePosixPath(name or "x").parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in str(name):
+        raise BadFieldError(f"{name!r} is no file beside the lab file, or below its folder", *path)
 
 
 def check_restore_text(text: str, *path: str | int) -> None:

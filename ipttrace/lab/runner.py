@@ -57,11 +57,14 @@ class LabRun:
     probes: tuple[ProbeRun, ...]
     warnings: tuple[str, ...] = ()
     refusals: tuple[RefusalRun, ...] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    """Why the lab could not be run to its end."""
 
     @property
     def as_expected(self) -> bool:
         """Whether all commands were refused and all probes ended as the lab expects."""
-        return all(
+        return self.error is None and all(
             [
                 *(run.as_expected for run in self.refusals),
                 *(run.as_expected for run in self.probes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from ipttrace.lab.host import Host, check_device
 from ipttrace.lab.parts import (
@@ -60,6 +60,7 @@ class Topology:
         for name in self.namespaces:
             self._check_bridges(name)
             self._check_addresses(name)
+        self._check_segments()
 
     def ends(self) -> Iterator[tuple[FieldPath, End]]:
         """Yield every end of a link, with its place in the lab file."""
@@ -108,21 +109,64 @@ class Topology:
     def _check_addresses(self, name: str) -> None:
         """No namespace has an address twice: the kernel would take it on two devices."""
         taken: dict[object, str] = {}
-        places = [
-            ((*path, "addresses", place), end.interface, address)
-            for path, end in self.ends()
-            if end.namespace == name
-            for place, address in enumerate(end.addresses)
-        ]
-        places += [
-            (("namespaces", name, "bridges", bridge_name, "addresses", place), bridge_name, address)
-            for bridge_name, bridge in self.namespaces[name].bridges.items()
-            for place, address in enumerate(bridge.addresses)
-        ]
-        for path, device, text in places:
-            address = ip_interface(text).ip
-            if address in taken and not address.is_link_local:
-                other = taken[address]
-                message = f"namespace {name} has address {address} on {other} and on {device}"
-                raise BadFieldError(message, *path)
-            taken[address] = device
+        for place in self._places():
+            if place.namespace != name or place.address.is_link_local:
+                continue
+            if place.address in taken:
+                other = taken[place.address]
+                raise BadFieldError(
+                    f"namespace {name} has address {place.address} on {other} and on "
+                    f"{place.interface}",
+                    *place.path,
+                )
+            taken[place.address] = place.interface
+
+    def _check_segments(self) -> None:
+        """No two namespaces that hear each other's ARP have the same address."""
+        segment = self._segments()
+        taken: dict[tuple[object, object], str] = {}
+        for place in self._places():
+            where = (segment[place.namespace, place.interface], place.address)
+            if taken.get(where, place.namespace) != place.namespace:
+                raise BadFieldError(
+                    f"{taken[where]} and {place.namespace} have the same address "
+                    f"{place.address} on one link",
+                    *place.path,
+                )
+            taken[where] = place.namespace
+
+    def _segments(self) -> dict[tuple[str, str], object]:
+        """Return, for each interface, what all those have that links and bridges join to it."""
+        joined = [{(end.namespace, end.interface) for end in link} for link in self.links]
+        for name, host in self.namespaces.items():
+            for bridge_name, bridge in host.bridges.items():
+                joined.append({(name, bridge_name), *((name, port) for port in bridge.ports)})
+        segment: dict[tuple[str, str], object] = {}
+        for number, group in enumerate(joined):
+            met = {segment[each] for each in group if each in segment}
+            old = [each for each, value in segment.items() if value in met]
+            segment.update(dict.fromkeys([*old, *group], number))
+        return segment
+
+    def _places(self) -> Iterator[_Place]:
+        """Yield every address, with its place in the lab file."""
+        for path, end in self.ends():
+            for place, address in enumerate(end.addresses):
+                where = (*path, "addresses", place)
+                yield _Place(where, end.namespace, end.interface, ip_interface(address).ip)
+        for name, host in self.namespaces.items():
+            for bridge_name, bridge in host.bridges.items():
+                path = ("namespaces", name, "bridges", bridge_name)
+                for place, address in enumerate(bridge.addresses):
+                    where = (*path, "addresses", place)
+                    yield _Place(where, name, bridge_name, ip_interface(address).ip)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An address of an interface."""
+
+    path: FieldPath
+    namespace: str
+    interface: str
+    address: IPv4Address | IPv6Address

@@ -59,7 +59,7 @@ def packet_bytes(packet: PacketSummary) -> PacketBytes:
     data = packet.head if _is_of(packet.head, packet) else b""
     reported = bool(data)
     data = data or _rebuilt(packet)
-    if reported and packet.length >= 20:
+    if packet.length >= 20:
         data = data[: packet.length]
     return PacketBytes(data, max(packet.length, len(data)), reported)
 

@@ -13,6 +13,7 @@ from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
+from ipttrace.render.lab_record_types import LAB_RECORDS
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -290,4 +291,5 @@ RECORDS: tuple[type[Struct], ...] = (
     ChainRecord,
     RuleRecord,
     FindingRecord,
+    *LAB_RECORDS,
 )

@@ -31,7 +31,7 @@ _encoder = msgspec.json.Encoder()
 
 def path_record(path: PacketPath) -> bytes:
     """Return the line of one path."""
-    return _line(
+    return encoded(
         types.PathRecord(
             schema=types.SCHEMA,
             record="path",
@@ -54,7 +54,7 @@ def path_record(path: PacketPath) -> bytes:
 def summary_record(result: TraceResult) -> bytes:
     """Return the last line of a run."""
     totals = result.totals
-    return _line(
+    return encoded(
         types.SummaryRecord(
             schema=types.SCHEMA,
             record="summary",
@@ -78,7 +78,7 @@ def summary_record(result: TraceResult) -> bytes:
 def chain_record(netns: str | None, chain: Chain, rise: Counter | None = None) -> bytes:
     """Return the line of one chain of a ruleset."""
     ref = chain.ref
-    return _line(
+    return encoded(
         types.ChainRecord(
             schema=types.SCHEMA,
             record="chain",
@@ -102,7 +102,7 @@ def rule_record(netns: str | None, rule: Rule, rise: Counter | None = None) -> b
     if rule.number is None:
         raise ValueError("a rule of ours is not shown")
     ref = rule.chain
-    return _line(
+    return encoded(
         types.RuleRecord(
             schema=types.SCHEMA,
             record="rule",
@@ -123,7 +123,7 @@ def rule_record(netns: str | None, rule: Rule, rise: Counter | None = None) -> b
 
 def finding_record(netns: str | None, finding: Finding) -> bytes:
     """Return the line of one finding of a check-up."""
-    return _line(
+    return encoded(
         types.FindingRecord(
             schema=types.SCHEMA,
             record="finding",
@@ -136,7 +136,8 @@ def finding_record(netns: str | None, finding: Finding) -> bytes:
     )
 
 
-def _line(record: msgspec.Struct) -> bytes:
+def encoded(record: msgspec.Struct) -> bytes:
+    """Return any record as its line; bytes that are no UTF-8 are written out."""
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:

@@ -23,7 +23,7 @@ from ipttrace.render.words import about, packet_words
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Content Security Policy Level 3: no script, no picture, no font, no frame from anywhere."""
 MARK_CLASSES = {">": "good", "x": "bad", "?": "open"}
-NARROW = 60
+NARROW = 46
 """Columns of the picture on a phone."""
 
 

@@ -268,7 +268,7 @@ def note_lines(result: TraceResult, *, width: int | None, color: bool) -> list[s
 
 def remarks(result: TraceResult) -> list[str]:
     """Return every note for a file that stays: also how verdicts are known."""
-    return [*notes(result), *([INFERRED] if _infers(result) else [])]
+    return [*notes(result), *([INFERRED.removeprefix("note: ")] if _infers(result) else [])]
 
 
 def _infers(result: TraceResult) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,8 @@ from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
 from ipttrace.lab.topology import Topology
-from ipttrace.system import commands, lab_records
-from ipttrace.system.lab_links import build_links, set_link
+from ipttrace.system import commands, lab_records, user_namespace
+from ipttrace.system.lab_links import build_links, explaining, set_link
 from ipttrace.system.lab_records import Record
 from ipttrace.system.lab_rooms import Room, Rooms
 from ipttrace.system.lab_routes import settle, write_settings
@@ -85,7 +86,10 @@ class Lab:
         return warnings
 
     def _inside(self, name: str, function: Any) -> None:
-        with Rooms({name: _namespace(self.namespaces[name])}) as rooms:
+        with (
+            explaining(f"change {name}"),
+            Rooms({name: _namespace(self.namespaces[name])}) as rooms,
+        ):
             rooms.everywhere(Room.enter)
             rooms.everywhere(function)
 
@@ -121,7 +125,6 @@ class LabBuilder:
         lab_records.sweep()
         name = self._name or secrets.token_hex(4)
         names = {each: f"{self.prefix}-{name}-{each}" for each in topology.namespaces}
-        _refuse_taken(names)
         record = Record(
             name=name,
             title=self._title or topology.source.file or name,
@@ -129,17 +132,22 @@ class LabBuilder:
             namespaces=names,
             owner=lab_records.owner(),
             file=topology.source.file,
+            made=time.time(),
+            user_namespace=user_namespace.is_inside(),
         )
-        lab_records.add(record)
+        with explaining("write down that a lab comes up"):
+            lab_records.add(record)
         try:
+            _refuse_taken(names)
             keeper = Keeper(list(names.values()), lab_records.folder() / f"{name}.json")
         except BaseException:
             lab_records.remove(name)
             raise
         lab = Lab(topology, LabBackend(backend), record, keeper)
         try:
-            lab.record_keeper()
-            _build(lab)
+            with explaining("build the lab"):
+                lab.record_keeper()
+                _build(lab)
         except BaseException:
             lab.down()
             raise

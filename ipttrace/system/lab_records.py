@@ -16,7 +16,10 @@ from pathlib import Path
 
 import msgspec
 
+from ipttrace.decode.text import clean_text
 from ipttrace.errors import KernelError, UsageError
+from ipttrace.system import user_namespace
+from ipttrace.system.namespaces import NAMED
 from ipttrace.system.netns_files import delete_namespace
 from ipttrace.system.processes import ProcessMark, mark_of
 
@@ -43,6 +46,7 @@ class Record(msgspec.Struct, frozen=True):
     file: str = ""
     """Where it was read from."""
     made: float = 0.0
+    """Seconds since the epoch."""
     user_namespace: bool = False
     """Its namespaces are in a user namespace of the keeper's, not below /run/netns."""
 
@@ -63,7 +67,8 @@ def folder() -> Path:
     Root's is below /run; a user's in XDG_RUNTIME_DIR, else below /tmp.  UsageError if that belongs
     to somebody else.
     """
-    path = ROOTS if os.geteuid() == 0 else _users_folder()
+    is_root = os.geteuid() == 0 and not user_namespace.is_inside()
+    path = ROOTS if is_root else _users_folder()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat(follow_symlinks=False)
@@ -81,14 +86,13 @@ def _users_folder() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
         return Path(runtime, "ipttrace", "labs")
-    return Path(f"/tmp/ipttrace-{os.geteuid()}")  # noqa: S108
+    return Path(f"/tmp/ipttrace-{user_namespace.original_user()}")  # noqa: S108
 
 
 def add(record: Record) -> None:
     """Write a new record; UsageError if there is one of that name."""
     path = folder() / f"{record.name}{SUFFIX}"
     draft = path.with_name(f".{record.name}.{os.getpid()}")
-    record = msgspec.structs.replace(record, made=time.time())
     draft.write_bytes(msgspec.json.encode(record))
     try:
         path.hardlink_to(draft)
@@ -146,7 +150,7 @@ def find(name: str) -> Record:
 
 def take_down(record: Record) -> list[str]:
     """End a lab's keeper and remove all that is left of it; return warnings."""
-    warnings = []
+    warnings = [] if record.user_namespace else _still_inside(record)
     if record.keeper is not None and not record.keeper.end(DOWN_TIMEOUT):
         warnings.append(f"the keeper of lab {record.name} (pid {record.keeper.pid}) does not end")
     if not record.user_namespace:
@@ -154,6 +158,26 @@ def take_down(record: Record) -> list[str]:
             delete_namespace(name)
     remove(record.name)
     return warnings
+
+
+def _still_inside(record: Record) -> list[str]:
+    """Return a line for each process that works in a namespace of the lab: it goes with it only."""
+    files = {path.stat().st_ino: path.name for path in _files(record) if path.exists()}
+    lines = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            inode = (entry / "ns/net").stat().st_ino if entry.name.isdecimal() else 0
+            if inode in files:
+                name = clean_text((entry / "comm").read_text(errors="replace").strip())
+                lines.append(
+                    f"{name} (pid {entry.name}) still runs in {files[inode]}: the namespace has no "
+                    "name any more, and goes when that ends"
+                )
+    return lines
+
+
+def _files(record: Record) -> list[Path]:
+    return [NAMED / name for name in record.namespaces.values()]
 
 
 def sweep() -> list[str]:

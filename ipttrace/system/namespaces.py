@@ -91,6 +91,13 @@ def enter_descriptor(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def leave_for_new_network() -> None:
+    """Move the calling thread into a network namespace that nobody else is in (unshare(2))."""
+    if _libc.unshare(CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 HERE = Namespace(None, Path("/proc/self/ns/net"))
 """The namespace that the tool was started in."""
 

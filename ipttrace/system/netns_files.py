@@ -48,7 +48,7 @@ def delete_namespace(name: str) -> bool:
     if not path.exists():
         return False
     with suppress(OSError):
-        _call(_libc.umount2, os.fsencode(path), MNT_DETACH)
+        unmount(path, MNT_DETACH)
     path.unlink(missing_ok=True)
     return True
 
@@ -70,22 +70,29 @@ def _prepare_directory() -> None:
 
 def _share_directory() -> None:
     try:
-        _mount(None, NAMED, MS_SHARED | MS_REC)
+        mount(None, NAMED, None, MS_SHARED | MS_REC)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        _mount(NAMED, NAMED, MS_BIND | MS_REC)
-        _mount(None, NAMED, MS_SHARED | MS_REC)
+        mount(NAMED, NAMED, None, MS_BIND | MS_REC)
+        mount(None, NAMED, None, MS_SHARED | MS_REC)
 
 
 def _mount_new(path: Path) -> None:
     _call(_libc.unshare, CLONE_NEWNET)
-    _mount(Path("/proc/thread-self/ns/net"), path, MS_BIND)
+    mount(Path("/proc/thread-self/ns/net"), path, None, MS_BIND)
 
 
-def _mount(source: Path | None, target: Path, flags: int) -> None:
+def mount(source: Path | None, target: Path, kind: str | None, flags: int) -> None:
+    """Mount a file system or a file (mount(2)); raises OSError."""
     from_ = os.fsencode(source) if source else None
-    _call(_libc.mount, from_, os.fsencode(target), b"none", ctypes.c_ulong(flags), None)
+    type_ = kind.encode() if kind else b"none"
+    _call(_libc.mount, from_, os.fsencode(target), type_, ctypes.c_ulong(flags), None)
+
+
+def unmount(target: Path, flags: int) -> None:
+    """Take a mount away (umount2(2)); raises OSError."""
+    _call(_libc.umount2, os.fsencode(target), flags)
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ipttrace.errors import KernelError, UsageError
 
 MODE = 0o600
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FileExistsAlready(UsageError):  # noqa: N818 -- it says what is, not that a program failed
@@ -44,10 +45,7 @@ def check_writable(name: str, *, replace: bool) -> Path:
 
 def _check_present(path: Path, *, replace: bool) -> None:
     if not replace:
-        raise FileExistsAlready(
-            f"cannot write {path}: there is such a file already",
-            "Name another one, or replace it with --force.",
-        )
+        raise _taken(path)
     if not (path.is_file() or path.is_symlink()):
         raise UsageError(f"cannot write {path}: it is no regular file")
 
@@ -66,10 +64,7 @@ def write_whole(path: Path, content: bytes, *, replace: bool) -> None:
         else:
             _link(part, path)
     except FileExistsError as error:
-        raise FileExistsAlready(
-            f"cannot write {path}: there is such a file meanwhile",
-            "Name another one, or replace it with --force.",
-        ) from error
+        raise _taken(path) from error
     except OSError as error:
         raise _failed(path, error) from error
     finally:
@@ -77,9 +72,30 @@ def write_whole(path: Path, content: bytes, *, replace: bool) -> None:
             part.unlink()
 
 
+def open_new(path: Path, *, replace: bool) -> int:
+    """Return the descriptor of a new file, to be written bit by bit.
+
+    Raises FileExistsAlready and KernelError.
+    """
+    try:
+        if replace:
+            path.unlink(missing_ok=True)
+        return os.open(path, NEW, MODE)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def _write_new(part: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(part, flags, MODE), "wb") as file:
+    with os.fdopen(os.open(part, NEW, MODE), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -95,6 +111,13 @@ def _link(part: Path, path: Path) -> None:
         if path.is_symlink() or path.exists():
             raise FileExistsError from None
         part.rename(path)
+
+
+def _taken(path: Path) -> FileExistsAlready:
+    return FileExistsAlready(
+        f"cannot write {path}: there is such a file already",
+        "Name another one, or replace it with --force.",
+    )
 
 
 def _failed(path: Path, error: OSError) -> KernelError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ipttrace.errors import IptTraceError, KernelError, NotPermittedError, NotSupportedError
+from ipttrace.system import paired_device
 from ipttrace.system.addresses import Interface, rtnetlink
 from ipttrace.system.capabilities import load_modules
 from ipttrace.system.namespaces import Namespace
@@ -29,6 +30,9 @@ TUN = Path("/dev/net/tun")
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 """uapi/linux/if_tun.h."""
+
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENODEV, errno.ENXIO)
+"""Why /dev/net/tun cannot be opened: the file is not there or not for us, or has no driver."""
 
 INGRESS = 0xFFFF0000
 ETH_P_ALL = 0x0003
@@ -77,7 +81,9 @@ def _open(namespace: Namespace, target: Interface, mac: str | None) -> Tap:
     try:
         descriptor = _create(name)
     except OSError as error:
-        raise _refused(namespace, error.errno, error.strerror) from error
+        if error.errno not in UNREACHABLE:
+            raise _refused(namespace, error.errno, error.strerror) from error
+        descriptor = _create_pair(namespace, name, error)
     try:
         _silence(name)
         _redirect(name, target, mac)
@@ -102,6 +108,16 @@ def _create(name: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _create_pair(namespace: Namespace, name: str, refusal: OSError) -> int:
+    """Make another kind of device that does the same; if there is none either, tell of the TAP."""
+    try:
+        return paired_device.create(name)
+    except Exception as error:
+        if isinstance(_translated(namespace, error), IptTraceError):
+            raise _refused(namespace, refusal.errno, refusal.strerror) from error
+        raise
 
 
 def _silence(name: str) -> None:

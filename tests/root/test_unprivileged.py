@@ -7,6 +7,7 @@ then may their owner read which tables ip_tables has (xt_proto_init in net/netfi
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,7 +114,6 @@ def test_what_only_looks_needs_no_rights(words: tuple[str, ...]) -> None:
     [
         (("probe", "udp", "127.0.0.1:9"), "trace packets"),
         (("watch", "--for", "1s"), "trace packets"),
-        (("lab", "run", "article-complete"), "trace packets"),
         (("rules",), "read rules"),
         (("clean",), "clean up"),
     ],
@@ -187,21 +187,71 @@ def test_rules_that_may_not_be_read_are_said_to_be_hidden(lock: Path) -> None:
         assert "unshare -Ur unshare -n" in done.err
 
 
-def test_what_injecting_lacks_is_said_in_one_line() -> None:
+def test_packets_are_injected_without_a_tap(lock: Path) -> None:
+    """Only root may open /dev/net/tun here: a pair of devices stands in."""
     link = ("ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1")
     address = ("ip", "address", "add", "198.51.100.1/24", "dev", "d0")
-    up = ("ip", "link", "set", "d0", "up")
-    inject = (PROGRAM, "probe", "--in", "d0", "udp", "198.51.100.1:9")
-    tables = ("nft", "list", "ruleset")
-    *_, done, left = as_nobody(ONE_BY_ONE, link, address, up, inject, tables)
-    assert (done.status, done.out) == (3, "")
-    assert done.err.count("\n") == 1
-    assert done.err.startswith("ipttrace: cannot make a device to inject through")
-    assert "--from" in done.err
-    assert left.out == ""
+    up = ("sh", "-c", "ip link set d1 up && ip link set d0 up")
+    add = ("iptables-nft", *ACCEPT)
+    inject = (PROGRAM, "probe", "--json", "--in", "d0", "udp", "198.51.100.1:9")
+    links = ("ip", "-o", "link")
+    *_, done, left = as_nobody(ONE_BY_ONE, link, address, up, add, inject, links, lock=lock)
+    (asked,) = (path for path in done.records("path") if path["role"] == "probe")
+    assert [str(rule).partition(" -p ")[0] for rule in rules_met(asked)] == ["-A INPUT"]
+    assert "iptt" not in left.out
 
 
-def test_a_lab_needs_the_hosts_root() -> None:
-    (done,) = as_nobody(AT_ONCE, (PROGRAM, "lab", "run", "article-complete", "--json"))
+# ------------------------------------------------------------------ labs
+
+
+@pytest.mark.parametrize(
+    "unshare", [(), AT_ONCE, ONE_BY_ONE], ids=["user", "at once", "one by one"]
+)
+def test_a_lab_runs_without_root(unshare: tuple[str, ...]) -> None:
+    command = (PROGRAM, "lab", "run", "article-complete", "--json")
+    *_, done = as_nobody(unshare, command)
+    runs = done.records("lab-run")
+    assert [(run["backend"], run["as_expected"]) for run in runs] == [
+        ("legacy", True),
+        ("nft", True),
+    ]
+    assert "not root: working in a user namespace of our own" in done.err
+
+
+def test_a_lab_stays_up_without_root(tmp_path: Path) -> None:
+    name = f"u{os.getpid()}"
+    lab = (PROGRAM, "lab")
+    shell = (*lab, "shell", name, "server", "--")
+    up, listed, address, probe, down, again, left = as_nobody(
+        (),
+        (*lab, "up", "article-complete", "--name", name, "--json"),
+        (*lab, "list"),
+        (*shell, "ip", "-br", "address", "show", "eth0"),
+        (*shell, PROGRAM, "probe", "--json", "--in", "eth0", "tcp", "198.51.100.1:8443"),
+        (*lab, "down", name),
+        (*lab, "down", name),
+        ("ls", "-A", f"/tmp/ipttrace-{NOBODY}"),
+    )
+    (record,) = up.records("lab-up")
+    assert record["name"] == name
+    assert f"lab-{name}-server" in listed.out
+    assert "198.51.100.1/24" in address.out
+    (asked,) = (path for path in probe.records("path") if path["role"] == "probe")
+    assert asked["outcome"] == "dropped"
+    assert (down.status, down.out) == (0, f"lab {name} is down\n")
+    assert again.status == 2
+    assert name not in left.out
+
+
+@pytest.mark.parametrize("setting", ["user.max_user_namespaces"])
+def test_what_forbids_user_namespaces_is_named(setting: str) -> None:
+    """In a user namespace the limit of it and of those inside can be set by its root."""
+    forbid = f"/proc/sys/{setting.replace('.', '/')}"
+    inner = (
+        f"echo 0 >{forbid}; exec setpriv --inh-caps=-all --bounding-set=-all {PROGRAM} lab run x"
+    )
+    (done,) = as_nobody(
+        (), ("unshare", "-Ur", "sh", "-c", inner.replace("run x", "run article-complete"))
+    )
     assert done.status == 3
-    assert "Run as root" in done.err
+    assert f"user namespaces are off here ({setting} is 0)" in done.err

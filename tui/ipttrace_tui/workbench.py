@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ipttrace.checkup.finding import Finding
-from ipttrace.inventory import Place
-from ipttrace.lab.parts import LabBackend
-from ipttrace.lab.scenario import Scenario
-from ipttrace.probe import ProbeSpec
-from ipttrace.ruleset import Ruleset
-from ipttrace_tui.feed import Feed
+if TYPE_CHECKING:
+    from ipttrace.checkup.finding import Finding
+    from ipttrace.inventory import Place
+    from ipttrace.lab.parts import LabBackend
+    from ipttrace.lab.scenario import Scenario
+    from ipttrace.probe import ProbeSpec
+    from ipttrace.ruleset import Ruleset
+    from ipttrace_tui.feed import Feed
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,16 @@ REFUSED = {
     "a bridge like a link": ("{br0: {", "{eth0: {", "has two interfaces eth0"),
     "a loopback link": ("interface: v1}", "interface: lo}", "has two interfaces lo"),
     "an address twice": ("[192.0.2.1/24]", "[198.51.100.1/24]", "on eth0 and on br0"),
+    "an address of both ends": (
+        '{namespace: client, mac: "02:00:00:00:00:02"}',
+        "{namespace: client, addresses: [198.51.100.1/25]}",
+        "server and client have the same address 198.51.100.1 on one link",
+    ),
+    "an address behind a bridge": (
+        "{namespace: client, interface: eth1}",
+        "{namespace: client, interface: eth1, addresses: [192.0.2.1/24]}",
+        "client and server have the same address 192.0.2.1 on one link",
+    ),
     "a service twice": ("{port: 81, full: true}", "{port: 80, interface: eth0}", "two services"),
     "a full service of udp": ("{port: 81,", "{port: 81, protocol: udp,", "has no backlog"),
     "a way that leads nowhere": ("type: blackhole}", "type: blackhole, via: 192.0.2.9}",
@@ -185,6 +195,8 @@ REFUSED = {
     "a hop": ("[filter/FORWARD]", "[FORWARD]", "'FORWARD' names no chain"),
     "a rule's number": ("filter/INPUT policy", "filter/INPUT", "'filter/INPUT' names no rule"),
     "no translation": ('{destination: "198.51.100.1:81"}', "{}", "no translation is expected"),
+    "a rules file elsewhere": ("rules.v4, n", "/etc/shadow, n", "is no file beside the lab file"),
+    "a rules file above": ("client.v4", "a/../../b", "is no file beside the lab file"),
     "no rules file": ("{iptables: rules.v4, nftables: rules.nft}", "{}", "it names no file"),
 }  # fmt: skip
 

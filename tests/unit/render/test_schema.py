@@ -44,7 +44,10 @@ def test_it_is_a_valid_schema_that_tells_records_apart() -> None:
         schema["$defs"][each["$ref"].rpartition("/")[2]]["properties"]["record"]["enum"]
         for each in schema["oneOf"]
     ]
-    assert words == [["path"], ["summary"], ["chain"], ["rule"], ["finding"]]
+    assert words == [
+        [record]
+        for record in ("path", "summary", "chain", "rule", "finding", "lab", "lab-up", "lab-run")
+    ]
 
 
 @pytest.mark.parametrize("hop", LATER_HOPS, ids=lambda hop: str(hop["kind"]))

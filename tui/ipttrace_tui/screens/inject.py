@@ -55,7 +55,7 @@ TEXTS = {
     "source": ("from", "any; address, or address:port"),
     "interface": ("comes in on", "interface"),
     "client": ("client in", "namespace"),
-    "netns": ("trace in", "this namespace; or names, in the order of the way"),
+    "netns": ("trace in", "here; or names, in the order of the way"),
     "flags": ("TCP flags", "SYN"),
     "size": ("size", "bytes of the whole IP packet"),
     "count": ("count", "1"),

@@ -140,9 +140,11 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         line = "━" if self.has_focus else "─"
         frame = tone(self, Tone.TITLE) if self.has_focus else self._frame
         title, subtitle = self._titles()
-        room = width - 4 - (cell_len(subtitle) + 3 if subtitle else 0)
+        if subtitle and cell_len(title) + cell_len(subtitle) + 8 > width:
+            subtitle = ""
+        title = whole_words(title, max(0, width - 4))
         shown = plain_text(title, tone(self, Tone.TITLE if self.has_focus else Tone.STRONG))
-        shown.truncate(max(0, room), overflow="ellipsis")
+        shown.truncate(max(0, width - 4), overflow="ellipsis")
         text = plain_text(f"{line} ", frame).append_text(shown)
         if subtitle:
             rest = width - text.cell_len - cell_len(subtitle) - 4
@@ -177,6 +179,13 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         text.truncate(width, overflow="ellipsis", pad=True)
         strip = Strip(text.render(self.app.console)).adjust_cell_length(width)
         return strip.apply_style(self.ground)
+
+
+def whole_words(text: str, width: int) -> str:
+    """Return as many of the parts of `text`, two spaces apart, as fit; the first one always."""
+    while cell_len(text) > width and "  " in text:
+        text = text.rpartition("  ")[0].rstrip()
+    return text
 
 
 def _plain(markup: str | None) -> str:

@@ -1,0 +1,139 @@
+"""Labs as lines for people: the list by groups, the table of claims, and one lab by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from ipttrace.decode.text import clean_text
+from ipttrace.lab.drawing import draw
+from ipttrace.lab.packet_ways import ways
+from ipttrace.lab.scenario import Claim, Scenario, Verdict
+from ipttrace.lab.topology import Topology
+from ipttrace.render.style import Style, paint
+from ipttrace.render.table import GAP, columns, cut, pad, wrap
+
+GROUPS = {
+    "redirect-article": "from the article on port redirection",
+    "pictures-article": "from the article with pictures",
+    "asked": "from what people ask",
+    "causes": "one for each other cause",
+}
+"""The groups of the list, in its order."""
+STYLES = {Verdict.TRUE: Style.GOOD, Verdict.HALF: Style.OPEN, Verdict.FALSE: Style.BAD}
+LINE = 100
+"""The widest line of running text where there is no terminal."""
+
+
+def list_lines(
+    scenarios: Sequence[Scenario], up: Collection[str], *, width: int | None, color: bool
+) -> Iterator[str]:
+    """Yield the labs by groups, with what became of their claims, and the total."""
+    names = max((len(each.name) for each in scenarios), default=0)
+    for group, title in GROUPS.items():
+        members = [each for each in scenarios if each.group == group]
+        if not members:
+            continue
+        yield paint(title, Style.HEAD, color)
+        for each in members:
+            tail = claim_words(each.claims) + ("  (up)" if each.name in up else "")
+            room = None if width is None else width - names - columns(tail) - 3 * len(GAP)
+            text = clean_text(each.title)
+            text = text if room is None else pad(cut(text, room), room)
+            yield f"{GAP}{pad(each.name, names)}{GAP}{text}{GAP}{tail}".rstrip()
+        yield ""
+    claims = [claim for each in scenarios for claim in each.claims]
+    yield f"{len(scenarios)} labs; claims: {claim_words(claims) or 'none'}"
+
+
+def claim_words(claims: Sequence[Claim]) -> str:
+    """Return how many claims are true, half true and false, in words."""
+    counts = Counter(claim.truth for claim in claims)
+    return ", ".join(f"{counts[each]} {each}" for each in Verdict if counts[each])
+
+
+def claims_lines(scenarios: Sequence[Scenario], *, width: int | None, color: bool) -> Iterator[str]:
+    """Yield the table of all claims: the verdict, the lab, the claim, and why."""
+    ordered = [each for group in GROUPS for each in scenarios if each.group == group]
+    names = max((len(each.name) for each in ordered if each.claims), default=0)
+    for each in ordered:
+        for claim in each.claims:
+            lead = f"{_verdict(claim, color)}{GAP}{pad(each.name, names)}{GAP}"
+            yield from _hanging(lead, 5 + names + 2 * len(GAP), claim.claim, width)
+    yield ""
+    total = [claim for each in ordered for claim in each.claims]
+    yield f"{len(total)} claims: {claim_words(total) or 'none'}"
+
+
+def show_lines(scenario: Scenario, *, width: int | None, color: bool) -> Iterator[str]:
+    """Yield all that there is to know of a lab before it is run."""
+    yield paint(f"{scenario.name}: {clean_text(scenario.title)}", Style.HEAD, color)
+    yield ""
+    yield from topology_lines(scenario.topology, width=width)
+    yield ""
+    yield from (clean_text(line) for line in scenario.about.splitlines())
+    yield ""
+    if scenario.claims:
+        yield paint("claims", Style.HEAD, color)
+        for claim in scenario.claims:
+            lead = f"{GAP}{_verdict(claim, color)}{GAP}"
+            yield from _hanging(lead, 5 + 2 * len(GAP), claim.claim, width)
+            if claim.why:
+                yield from _hanging(pad("", 5 + 2 * len(GAP)), 5 + 2 * len(GAP), claim.why, width)
+        yield ""
+    yield from _rule_lines(scenario, color=color)
+    for refusal in scenario.refused:
+        yield f"{GAP}must be refused in {refusal.namespace}: {clean_text(refusal.run)}"
+    yield from _probe_lines(scenario, width=width, color=color)
+
+
+def topology_lines(topology: Topology, *, width: int | None) -> Iterator[str]:
+    """Yield the picture of a topology, or its links one by one where it is too wide."""
+    picture = draw(topology, width)
+    if width is None or picture.width <= width:
+        yield from picture.lines()
+        return
+    for link in topology.links:
+        near, far = (" ".join((end.namespace, end.interface, *end.addresses)) for end in link)
+        yield f"{near} --- {far}"
+
+
+def _rule_lines(scenario: Scenario, *, color: bool) -> Iterator[str]:
+    for name, host in scenario.namespaces.items():
+        lines: list[str] = []
+        for program in ("iptables", "ip6tables"):
+            for field in (program, f"{program}_legacy", f"{program}_nft"):
+                rules = getattr(host, field)
+                texts = rules.splitlines() if isinstance(rules, str) else rules
+                lines += [f"{field.replace('_', '-')} {text}" for text in texts if text.strip()]
+        lines += [f"nft: {line}" for line in host.nftables.splitlines() if line.strip()]
+        lines += [f"sysctl {setting}={value}" for setting, value in host.sysctls.items()]
+        if lines:
+            yield paint(f"in {name}", Style.HEAD, color)
+            yield from (f"{GAP}{clean_text(line)}" for line in lines)
+            yield ""
+
+
+def _probe_lines(scenario: Scenario, *, width: int | None, color: bool) -> Iterator[str]:
+    yield paint("probes", Style.HEAD, color)
+    paths = dict(ways(scenario))
+    for probe in scenario.probes:
+        expected = probe.expect
+        words = (expected.outcome, expected.cause, expected.client)
+        end = ", ".join(str(word) for word in words if word is not None)
+        way = clean_text(f"{paths[probe.name]}: {probe.send}")
+        yield f"{GAP}{probe.name}{GAP}{way}{f' -> {end}' if end else ''}"
+        if probe.say:
+            yield from _hanging(GAP * 2, 2 * len(GAP), probe.say, width)
+
+
+def _verdict(claim: Claim, color: bool) -> str:
+    return paint(claim.truth, STYLES[claim.truth], color) + pad("", 5 - len(claim.truth))
+
+
+def _hanging(lead: str, margin: int, text: str, width: int | None) -> Iterator[str]:
+    """Yield `text` after `lead`, which is `margin` columns wide, its other lines below itself."""
+    room = (width or LINE) - margin
+    first, *rest = wrap(clean_text(" ".join(text.split())), room, indent="") or [""]
+    yield lead + first
+    yield from (pad("", margin) + line.strip() for line in rest)
