@@ -16,6 +16,8 @@ class FlowPane(TextPane):
     """Netfilter's hooks, with the packet's way lit."""
 
     BORDER_TITLE = "way"
+    scrolls = False
+    """The picture is drawn to fit, and every column may decide whether boxes do."""
 
     def __init__(self) -> None:
         super().__init__()

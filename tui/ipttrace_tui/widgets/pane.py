@@ -46,11 +46,14 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         """Return line `index`, at most `width` columns."""
         raise NotImplementedError
 
+    scrolls: ClassVar[bool] = True
+    """Whether a column is kept for the scroll bar."""
+
     @property
     def room(self) -> Size:
         """Columns and lines for the body."""
         size = self.content_size
-        return Size(max(0, size.width - 1), max(0, size.height - 1))
+        return Size(max(0, size.width - self.scrolls), max(0, size.height - 1))
 
     @property
     def top(self) -> int:
@@ -119,7 +122,7 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
             return self.as_strip(self._head(size.width), size.width)
         width, index = self.room.width, self._top + y - 1
         strip = self.line_strip(index, width)
-        return Strip([*strip, *self._bar(y - 1)], size.width)
+        return Strip([*strip, *self._bar(y - 1)], size.width) if self.scrolls else strip
 
     def line_strip(self, index: int, width: int) -> Strip:
         """Return one line, blank below the last one."""
