@@ -197,7 +197,7 @@ def screen_figures(runs: int) -> list[Figure]:
         with screen.busy_screen() as busy:
             busy.until("way of packet 1 ")
             memory.append(busy.memory())
-            keys.append(1000 * screen.percentile(screen.key_seconds(busy, shown=True), 0.95))
+            keys.append(1000 * screen.percentile(screen.key_seconds(busy), 0.95))
     lab = [IPTTRACE, "tui", "--lab", "article-complete"]
     turns = {
         OURS: lambda: screen.first_paint(lab, "packets"),

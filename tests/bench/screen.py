@@ -90,14 +90,12 @@ def busy_screen(packets: int = PACKETS, rate: int = RATE) -> Terminal:
     return Terminal(sys.executable, *words)
 
 
-def key_seconds(screen: Terminal, presses: int = PRESSES, *, shown: bool = False) -> list[float]:
+def key_seconds(screen: Terminal, presses: int = PRESSES, *, first: int = 0) -> list[float]:
     """Press keys that go to the next packet and to the hop before; return the time of each.
 
-    Unless it is `shown` already, the first packet is waited for.
+    The first packet is shown, or that which `first` presses led to.
     """
-    if not shown:
-        screen.until("way of packet 1 ")
-    return [_one(screen, number) for number in range(presses)]
+    return [_one(screen, number) for number in range(first, first + presses)]
 
 
 def _one(screen: Terminal, number: int) -> float:
