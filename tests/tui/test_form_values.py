@@ -20,6 +20,7 @@ from ipttrace.ruleset import Counter, Ruleset
 from ipttrace_tui import own_files
 from ipttrace_tui.feed import Snapshot
 from ipttrace_tui.history import MOST, History
+from ipttrace_tui.journey_rows import NEAR, around, legs
 from ipttrace_tui.past_runs import PastRuns, past_of
 from ipttrace_tui.probe_form import (
     FIELDS,
@@ -44,6 +45,8 @@ from ipttrace_tui.rule_rows import (
     rate_text,
     rows,
 )
+from ipttrace_tui.saving import MOST as MOST_SAVED
+from ipttrace_tui.saving import Shown
 from ipttrace_tui.settings import Settings, load_settings, parse_settings
 from tests.builders import chain, mark_drop_path, path, policy_hop, rule_hop
 from tests.tui.bench import PLACES, rules_of_article
@@ -364,3 +367,27 @@ def test_loss_of_earlier_runs_is_not_forgotten() -> None:
 def test_counters_of_rules_are_those_of_the_last_reading() -> None:
     shown = rows(Readings(rules_of_article(2), 1.0), None, frozenset())
     assert any(row.counter == Counter(14, 840) for row in shown)
+
+
+# ---------------------------------------------------------------- journey
+
+
+def test_legs_are_looked_for_near_the_packet() -> None:
+    many = tuple(replace(mark_drop_path(number=n), journey=n // 2) for n in range(1, 5001))
+    selected = many[3000]
+    near = around(many, selected)
+    assert len(near) == 2 * NEAR
+    assert [row.path.id for row in legs(near, selected)] == [
+        path.id for path in many if path.journey == selected.journey
+    ]
+    assert around(many[:100], selected) == many[:100]
+    assert around(many, None) == many
+    assert legs(many, None) == []
+
+
+def test_long_trace_is_saved_with_its_newest_packets() -> None:
+    many = tuple(mark_drop_path(number=n) for n in range(1, MOST_SAVED + 6))
+    shown = Shown("watch", Snapshot(paths=many), None, None)
+    saved = shown.result(whole=True).paths
+    assert len(saved) == MOST_SAVED
+    assert saved[-1].id == many[-1].id
