@@ -176,5 +176,5 @@ class RuleLoader:
 
 def tidy(complaint: str) -> str:
     """Return a complaint of iptables without the words that help nobody here."""
-    text = NOISE.sub("", complaint).replace(": ; ", ": ").strip("; ")
+    text = NOISE.sub("", complaint).replace(":; ", ": ").strip("; ")
     return re.sub(r"\s+", " ", text)

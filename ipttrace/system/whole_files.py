@@ -45,8 +45,10 @@ def write_whole(file: str, content: bytes, mode: int = READABLE) -> None:
 
 
 def _target(file: str) -> Path:
+    """Return what is to be replaced; a pipe or a device by the name that leads there."""
     try:
-        return Path(os.path.realpath(file))
+        path = Path(file)
+        return path if path.exists() and not path.is_file() else Path(os.path.realpath(file))
     except ValueError as error:
         raise UsageError(f"cannot write {clean_text(file)}: {error}") from error
 

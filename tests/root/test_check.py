@@ -14,6 +14,7 @@ import pytest
 
 from ipttrace.lab.scenario import LIBRARY
 from ipttrace.netfilter import Backend, PacketFamily
+from ipttrace.system import lab_records
 from ipttrace.system.namespaces import NAMED
 from tests.root.kernel import Iptables, Listeners, Pair, run
 from tests.waiting import wait_until
@@ -34,10 +35,6 @@ def check(*words: str | Path, netns: str | None = None) -> subprocess.CompletedP
         stdin=subprocess.DEVNULL,
         timeout=50,
     )
-
-
-def labs() -> set[str]:
-    return {path.name for path in NAMED.iterdir() if path.name.startswith("ipt-lab-")}
 
 
 @pytest.fixture
@@ -154,14 +151,12 @@ def test_a_lab_that_cannot_be_built_is_an_error_among_others(tmp_path: Path) -> 
     broken = tmp_path / "broken.yaml"
     broken.write_text(ARTICLE.replace("-j DROP", "-j NOWHERE"))
     report = tmp_path / "report.xml"
-    before = labs()
     done = check(broken, "article-complete", "--backend", "nft", "--junit", report)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "6 cases: 3 as expected, 0 not, 1 could not be run, 2 skipped" in done.stdout
     assert "NOWHERE" in done.stderr
     root = ET.fromstring(report.read_bytes())
     assert (root.get("errors"), root.get("skipped")) == ("1", "2")
-    wait_until(lambda: labs() <= before)
 
 
 def test_nothing_checked_is_no_success() -> None:
@@ -204,14 +199,55 @@ def test_who_stops_it_leaves_no_lab_and_the_old_report(
 ) -> None:
     report = tmp_path / "report.xml"
     report.write_text("old")
-    before = labs()
     process = subprocess.Popen(
         ("env", "--default-signal=INT", IPTTRACE, "check", changed, "--junit", report),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_until(lambda: bool(labs() - before))
-    own = labs() - before
+    wait_until(lambda: bool(labs_of(process.pid)))
+    [own] = labs_of(process.pid)
     os.kill(process.pid, number)
     assert process.wait() in (130, -signal.SIGKILL)
-    wait_until(lambda: not labs() & own)
+    wait_until(lambda: not any((NAMED / name).exists() for name in own))
     assert report.read_text() == "old"
+
+
+def labs_of(pid: int) -> list[tuple[str, ...]]:
+    """Return the names of the namespaces of each lab that a process has brought up."""
+    owned = [each for each in lab_records.records() if each.owner and each.owner.pid == pid]
+    return [tuple(each.namespaces.values()) for each in owned]
+
+
+TWIN = """
+twin: rules.v4
+probes:
+  - name: ssh
+    send: tcp 192.0.2.1:22
+    in: eth0
+    expect: {outcome: delivered, rule: filter/INPUT 1, nft: {crosses-not: [raw/PREROUTING]}}
+  - name: telnet
+    send: tcp 192.0.2.1:23
+    in: eth0
+    expect: {outcome: dropped, cause: policy-drop, rule: filter/INPUT policy}
+"""
+SAVED = """\
+*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -d 192.0.2.1/32 -i eth0 -p tcp -m tcp --dport 22 -j ACCEPT
+-A INPUT -d 192.0.2.1/32 -i eth0 -p tcp -m tcp --dport 9 -m nosuchmatch -j ACCEPT
+-A FORWARD -s 192.0.2.0/24 -j ACCEPT
+COMMIT
+"""
+
+
+def test_a_twin_of_a_save_file(backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "rules.v4").write_text(SAVED)
+    file = tmp_path / "twin.yaml"
+    file.write_text(TWIN)
+    done = check(file, "--backend", str(backend), "--coverage")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not reproduced: rules.v4 line 6: " in done.stderr
+    assert "namespace twin: 1 of 3 rules met" in done.stdout
+    as_is = check(file)
+    assert as_is.returncode == 0, as_is.stdout + as_is.stderr
