@@ -34,7 +34,8 @@ DESCRIPTION = """\
 Build a namespace with the interfaces, addresses, routes, rules and settings of a host, and with
 listeners in place of its services.  FILE is a snapshot of 'ipttrace lab snapshot', the text of its
 --one-liner, or a file of iptables-save: then interfaces and addresses are concluded from the rules.
-What could not be reproduced is listed.  Without --probe it stays up."""
+What could not be reproduced is listed; a rule that is not taken here leaves an empty one in its
+place, so that the numbers of the others stay.  Without --probe it stays up."""
 
 EXAMPLES = """\
 examples:

@@ -136,13 +136,20 @@ class _Table:
 
     def final(self) -> str:
         """Return the text to load: rules that were refused leave a gap."""
+        text = self._with_gaps(comments=True)
+        if self.refused and self._attempt(text, False) is not None:
+            return self._with_gaps(comments=False)  # a kernel without that match
+        return text
+
+    def _with_gaps(self, *, comments: bool) -> str:
         lines = [f"*{self.table.name}", *(line.written for line in self.chains)]
         dead = {line.chain for line, _ in self.refused.values() if line.kind == "chain"}
         for rule in self.rules:
             if rule.line.chain in dead:
                 continue
             refusal = self.refused.get(rule.line.number)
-            lines.append(gap_for(rule.line, refusal[1]) if refusal else rule.written)
+            said = refusal[1] if refusal and comments else ""
+            lines.append(gap_for(rule.line, said) if refusal else rule.written)
         return "\n".join([*lines, "COMMIT", ""])
 
     # -- trials

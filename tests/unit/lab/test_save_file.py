@@ -191,6 +191,14 @@ def test_the_guilty_rules_are_found_wherever_they_are(bad: set[int], commits_onl
     assert len(texts) < 60
 
 
+def test_a_gap_has_no_comment_where_none_is_taken() -> None:
+    file = parse("*filter\n-A INPUT -m comment --comment x -j BAD\n-A INPUT -j DROP\nCOMMIT\n")
+    _, attempt = picky("comment", commits_only=True)
+    found = loadable(file, attempt)  # type: ignore[arg-type]
+    assert [each.line for each in found.missing] == [2]
+    assert f"-A INPUT -i {GAP_INTERFACE}\n" in found.text
+
+
 def test_the_rest_is_tried_by_halves_where_forms_do_not_help() -> None:
     """Two rules that are sound alone, as two chains that jump to each other."""
     rules = [f"-A INPUT -s 10.0.0.{number} -j ACCEPT" for number in range(200)]
