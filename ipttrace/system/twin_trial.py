@@ -9,9 +9,9 @@ from errno import ENOENT
 from pathlib import Path
 
 from ipttrace.errors import UsageError
+from ipttrace.lab.loadable import loadable
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.nft_tables import NftTable, devices, loadable_nft
-from ipttrace.lab.restoring import loadable
 from ipttrace.lab.save_file import SaveFile
 from ipttrace.lab.sysctls import interface_of, path_of
 from ipttrace.lab.twin_source import TwinSource

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipttrace.lab.complaints import read_complaint
+from ipttrace.lab.loadable import loadable
 from ipttrace.lab.old_syntax import translate
-from ipttrace.lab.restoring import loadable
 from ipttrace.lab.rule_forms import GAP_INTERFACE
 from ipttrace.lab.save_file import (
     SaveFile,
