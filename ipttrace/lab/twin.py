@@ -118,6 +118,7 @@ def _in(end: End, namespace: str) -> End:
         mtu=end.mtu,
         mac=end.mac,
         up=end.up,
+        arp=end.arp,
     )
 
 
@@ -173,6 +174,7 @@ def _end(builder: Lacks, link: LinkState, bridges: set[str]) -> End | None:
             mtu=_mtu(link),
             mac=_mac(link),
             up=link.up,
+            arp=link.arp,
         ),
         link.name,
         "ip addr",

@@ -219,6 +219,7 @@ def test_links_of_kinds_that_this_kernel_lacks() -> None:
     assert not links[3].carrier
     parts = twin_parts(Snapshot(links=links))
     assert [end.interface for end in parts.ends] == ["eth0.100", "wg0", "blue", "eth1"]
+    assert [end.arp for end in parts.ends] == [True, False, False, True]
     assert parts.dead == {"eth1"}
     assert [str(each) for each in parts.missing] == [
         "ip addr: blue: a VRF: its table is looked up only by its routes"
