@@ -30,7 +30,7 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import ChainHop, Role, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.schema import SHIPPED
-from ipttrace.system.host_state import read_host
+from ipttrace.system.host_state import listeners_in_proc, read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.lab_records import Record, records, sweep
 from ipttrace.system.namespaces import NAMED
@@ -354,6 +354,8 @@ route add default via 2001:db8::1
 rule add from 10.1.0.0/16 lookup 100 priority 500
 rule add fwmark 0x1/0xff iif eth0 lookup 100 priority 501
 rule add to 10.66.0.0/16 prohibit priority 504
+rule add not fwmark 0xca6c lookup 51820 priority 700
+rule add lookup main suppress_prefixlength 0 priority 699
 """
 POLICY_6 = "-6 rule add from 2001:db8:1::/48 lookup 100 priority 600"
 NATIVE = """\
@@ -488,6 +490,13 @@ def test_the_line_of_shell_says_the_same(host: str, tmp_path: Path) -> None:
     }
     for program in ("iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"):
         assert rules_of(theirs, program) == rules_of(ours, program)
+
+
+def test_sockets_are_found_without_ss(host: str) -> None:
+    found = in_namespace(host).run(listeners_in_proc)
+    assert {(each.protocol, each.address, each.port) for each in found} == {
+        (each.protocol, each.address, each.port) for each in state(host).listeners
+    }
 
 
 def test_the_line_of_shell_makes_a_twin(host: str, tmp_path: Path) -> None:
