@@ -173,11 +173,14 @@ def test_a_twin_of_5000_rules_is_up_in_two_seconds(
     for _ in range(3):
         took.append(time_of("lab", "twin", str(path), "--backend", str(backend), "--name", name))
         assert ipttrace("lab", "down", name).returncode == 0
-        if took[-1].passed <= UP_IN:
+        if took[-1].passed <= UP_IN or others_work():
             break
     assert min(each.worked for each in took) <= UP_IN, took
-    others_work = os.getloadavg()[0] > (os.cpu_count() or 1)
-    assert others_work or min(each.passed for each in took) <= UP_IN, took
+    assert others_work() or min(each.passed for each in took) <= UP_IN, took
+
+
+def others_work() -> bool:
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
