@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -551,6 +552,28 @@ def test_probes_are_answered_and_the_twin_is_gone(tmp_path: Path) -> None:
     assert "dropped at filter/INPUT policy" in done.stdout
     assert "rules.v4 line 14: -A INPUT -j ULOG: the kernel has no extension ULOG" in done.stderr
     wait_until(lambda: nothing_more(before), what="the twin gone")
+
+
+def test_a_twin_needs_no_root(backend: Backend) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "rules.v4")
+        path.write_text(REFUSED)
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        program = Path(sys.executable).with_name("ipttrace")
+        words = ("--backend", str(backend), "--probe", "tcp 192.0.2.1:83 --in eth0", "--json")
+        done = subprocess.run(
+            (*nobody, program, "lab", "twin", path, *words),
+            cwd=folder,
+            env=os.environ | {"HOME": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    path_record = json.loads(done.stdout.splitlines()[1])
+    assert (path_record["record"], path_record["outcome"]) == ("path", "delivered")
+    assert "rules.v4 line 14: -A INPUT -j ULOG: " in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)
