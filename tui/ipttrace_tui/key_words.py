@@ -53,6 +53,9 @@ def bindings_of(kind: type[DOMNode]) -> list[Binding]:
     return [each for each in declared if isinstance(each, Binding)]
 
 
+NOT_OURS = frozenset({"screen.copy_text", "app.help_quit"})
+"""What Textual binds on every screen."""
+
 Offer = tuple[Binding, DOMNode, KeyWords]
 """Something that can be done, where, and in words."""
 
@@ -62,6 +65,8 @@ def described_bindings(screen: Screen[Any]) -> Iterator[Offer]:
     said = set[str]()
     for active in screen.active_bindings.values():
         binding = active.binding
+        if active.binding.action in NOT_OURS:
+            continue
         if binding.description and binding.action not in said:
             said.add(binding.action)
             yield binding, active.node, key_words(binding)
