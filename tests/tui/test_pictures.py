@@ -77,7 +77,7 @@ def test_frozen_watch_looks_as_reviewed(size: tuple[int, int], same_picture: Che
         await stage.press("f", *["j"] * 5)
         builders.watched(12, log)
         stage.app.post_message(SnapshotArrived(now()))
-        await stage.until(lambda: "12 more came" in stage.text(), "the count")
+        await stage.until(lambda: stage.main.table.waiting == 12, "the count")
         same_picture(stage.app, f"frozen-{size[0]}")
 
     play(ListFeed(waits=True), act, size)

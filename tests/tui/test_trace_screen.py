@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from textual.events import Key
 
 from ipttrace.errors import KernelError
 from ipttrace.path import PacketPath
@@ -129,6 +130,22 @@ def test_keys_of_the_screen_are_letters_in_the_filter_line() -> None:
     play(ListFeed([article()]), act)
 
 
+def test_words_typed_at_once_go_into_the_filter_line() -> None:
+    """A pasted or a fast `/dropped` is no d, r, o, p, p, e and d of the screen."""
+    feed = ListFeed([article()])
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        for key in ("slash", *"dropped", "enter"):
+            character = "/" if key == "slash" else key if len(key) == 1 else "\r"
+            stage.app.post_message(Key(key, character))
+        await stage.until(lambda: "filter  dropped" in stage.text(), "the filter")
+        assert stage.widget(PacketList).count() == 2
+
+    play(feed, act)
+    assert feed.runs == 1
+
+
 def test_packets_that_arrive_are_filtered() -> None:
     log = log_of(1, 2, 3)
 
@@ -173,7 +190,7 @@ def test_a_frozen_list_stands_still_and_counts_what_comes() -> None:
             log.append(packet(number))
         await send(stage, Snapshot(log.view()))
         assert stage.widget(PacketList).count() == 3
-        assert "frozen, 10 more came" in stage.text()
+        assert "frozen +10" in stage.text()
         assert "list frozen" in stage.text()
         assert "● tracing" in stage.text()
         await stage.press("f")
