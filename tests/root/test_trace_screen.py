@@ -50,7 +50,7 @@ def test_step_through_the_hops_of_a_dropped_packet_and_see_why(
         terminal.shows("DROP ✗")
         step_back_to(terminal, "chain mangle PREROUTING")
         terminal.shows("changed here")
-        terminal.shows("rule 1 of 1")
+        terminal.shows("-j MARK")
         terminal.press("Escape")
         # An escape and a key at once are another key to a terminal.
         wait_until(lambda: "esc ends it" not in terminal.text(), DEADLINE, "no filter")
