@@ -86,7 +86,7 @@ def leave_up(topology: Topology, backend: str, name: str, *, title: str = "") ->
         )
     if user_namespace.enter_if_needed():
         output.note(user_namespace.NOTE)
-    lab = LabBuilder(UP_PREFIX, name=name, title=title).up(topology, backend)
+    lab = LabBuilder(UP_PREFIX, name=name, title=title, note=output.note).up(topology, backend)
     try:
         lab.keep()
     except BaseException:

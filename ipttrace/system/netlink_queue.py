@@ -185,10 +185,16 @@ class NetlinkQueue:
         self._expect_ack()
 
     def _expect_ack(self) -> None:
-        reply = self._socket.recv(READ_SIZE)
-        length, kind = struct.unpack_from("=IH", reply)
-        if kind != NLMSG_ERROR or length < 20:
-            raise KernelError(f"cannot set up the log group in {self._namespace}: no answer")
+        """Read until the kernel's answer; what others' rules report meanwhile is not ours."""
+        kind, reply = NLMSG_NOOP, b""
+        while kind != NLMSG_ERROR:
+            try:
+                reply = self._socket.recv(READ_SIZE)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            (kind,) = struct.unpack_from("=H", reply, 4)
         number = -struct.unpack_from("=i", reply, 16)[0]
         if number == 0:
             return

@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -417,6 +418,28 @@ def test_a_refused_group_leaves_the_loggers_as_they_were(netns: str) -> None:
     with LogListener(netns, bind=False), pytest.raises(netlink_queue.LogGroupTakenError):
         NetlinkQueue(in_namespace(netns))
     assert loggers(netns) == before
+
+
+def test_what_others_log_while_the_queue_opens_is_not_its_answer(netns: str) -> None:
+    """Their rules log to the same group: the kernel puts these messages before its answers."""
+    run("iptables-legacy", "-I", "OUTPUT", "-p", "udp", "-j", "NFLOG", netns=netns)
+    enough = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            while not enough.is_set():
+                client.sendto(b"x", ("127.0.0.1", 8445))
+
+    sender = threading.Thread(target=in_namespace(netns).run, args=(send,))
+    sender.start()
+    try:
+        for _ in range(100):
+            with closing(NetlinkQueue(in_namespace(netns))) as queue:
+                queue.announce()
+                assert queue.position == 0
+    finally:
+        enough.set()
+        sender.join()
 
 
 def test_a_kernel_without_nfnetlink_log_has_its_own_log(

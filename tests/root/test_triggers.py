@@ -19,6 +19,7 @@ from tests.root.sessions import (
     nft_tables,
     own_rules,
     request,
+    restore,
     saved_raw,
     send_udp,
     tcp_flow,
@@ -62,6 +63,31 @@ def test_both_backends_at_once(netns: str, guardians: Guardians, family: PacketF
     assert guardian.disarm().clean
     for backend in Backend:
         assert own_rules(netns, backend, family) == []
+
+
+def test_rules_that_look_like_ours_stay(
+    netns: str, guardians: Guardians, backend: Backend, family: PacketFamily
+) -> None:
+    """A copy of our rule with another comment, and TRACE rules without one, around it."""
+    wanted = request(backend, udp_flow(family))
+    guardian = guardians.start(netns, wanted.session)
+    plain = ["-A PREROUTING -p udp -j TRACE", "-A PREROUTING -j TRACE"]
+    restore(netns, backend, family, *plain)
+    guardian.arm(wanted)
+    (own,) = own_rules(netns, backend, family)
+    copy = own[own.index("-A ") :].replace(wanted.session, "mine")
+    restore(netns, backend, family, *plain, copy, own[own.index("-A ") :], copy, *plain)
+    before = rules_without_counters(netns, backend, family)
+    assert guardian.disarm().clean
+    assert rules_without_counters(netns, backend, family) == [
+        line for line in before if wanted.session not in line
+    ]
+    assert len(before) == 7
+
+
+def rules_without_counters(netns: str, backend: Backend, family: PacketFamily) -> list[str]:
+    lines = saved_raw(netns, backend, family)
+    return [line[line.index("-A ") :] for line in lines if "-A " in line]
 
 
 def test_a_forgotten_rule_stops_matching(

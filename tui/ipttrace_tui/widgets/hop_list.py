@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 
 from ipttrace_tui.view_model import HopRow, Tone, cut_rule
 from ipttrace_tui.widgets.row_list import RowList
@@ -32,6 +34,9 @@ class HopList(RowList):
     """One line a hop: table, chain, rule, verdict, what changed, and the counter."""
 
     BORDER_TITLE = "hops"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,g", "app.rule", "its rule", tooltip="show the hop's rule in its chain"),
+    ]
     empty = "no hop was reported"
 
     def __init__(self) -> None:
@@ -88,6 +93,9 @@ def columns_for(rows: Sequence[HopRow], width: int) -> Columns:
     counter = _widest([row.counter for row in rows], 7)
     room = width - table - chain - place - verdict - changes - counter - 6
     if room >= LEAST_TEXT:
+        text = max(LEAST_TEXT, _widest([row.text for row in rows], room))
+        changes = _widest([row.changes for row in rows], changes + room - text)
+        room = text
         return Columns(table, chain, place, room, verdict, changes, counter)
     return Columns(table, chain, place, 0, verdict, max(0, room + changes + 1), counter)
 
