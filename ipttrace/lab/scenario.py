@@ -184,7 +184,7 @@ class Scenario(Part, frozen=True, kw_only=True):
 
 def library() -> dict[str, Path]:
     """Return the labs that ship with the tool, name to file."""
-    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_scenario(name: str) -> Scenario:
