@@ -129,6 +129,7 @@ class Conclusion:
             backends=tuple(sorted({name for each in armed for name in each.backends})),
             warnings=(*dict.fromkeys(warnings), *_remarks(tally)),
             seconds=seconds,
+            rulesets={tracer.netns: tracer.correlator.ruleset for tracer in self.tracers},
         )
 
     def _tally(self) -> Tally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from struct import Struct
@@ -21,6 +21,9 @@ from ipttrace.netfilter import PacketFamily
 
 PAYLOAD_KEPT = 64
 """Bytes."""
+
+HEAD_KEPT = 128
+"""Bytes of a packet, from its network header, that are kept as the kernel reported them."""
 
 ICMP_ECHO = {ICMP: frozenset({0, 8}), ICMPV6: frozenset({128, 129})}
 ICMP_ERRORS = {ICMP: frozenset({3, 4, 5, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4})}
@@ -94,6 +97,9 @@ class PacketSummary:
     all but the first fragment.  None in other packets."""
     partial: bool = False
     """nft showed no more than the headers before the extension headers: `parse_headers`."""
+    head: bytes = field(default=b"", compare=False, repr=False)
+    """The first bytes as the kernel reported them, from the network header (at most 128); empty
+    where it told no bytes.  It says nothing that makes one packet differ from another."""
 
     @property
     def flow(self) -> Flow:
@@ -132,11 +138,14 @@ def parse_headers(network: bytes, transport: bytes, family: PacketFamily) -> Pac
     """
     if not network and family is PacketFamily.IPV6:
         later = read_cut_ipv6(transport)
-        return _summary(later, b"", family, quoted=False, partial=True) if later else None
+        if later is None:
+            return None
+        return _summary(later, b"", family, quoted=False, partial=True, head=transport)
     header = read_network(network, family)
     if header is None:
         return None
-    return _summary(header, transport, family, quoted=False, partial=header.extended)
+    head = network + transport if header.end == len(network) else network
+    return _summary(header, transport, family, quoted=False, partial=header.extended, head=head)
 
 
 def complete(seen: PacketSummary, known: PacketSummary) -> PacketSummary:
@@ -168,7 +177,8 @@ def _parse(data: bytes, family: PacketFamily, *, quoted: bool) -> PacketSummary 
     if header is None:
         return None
     body = data[header.end :] if header.end is not None else b""
-    return _summary(header, body, family, quoted=quoted)
+    head = b"" if quoted else data[:HEAD_KEPT]
+    return _summary(header, body, family, quoted=quoted, head=head)
 
 
 def _summary(
@@ -178,6 +188,7 @@ def _summary(
     *,
     quoted: bool,
     partial: bool = False,
+    head: bytes = b"",
 ) -> PacketSummary:
     icmp, inner, transport = None, None, NO_TRANSPORT
     used = 0
@@ -208,6 +219,7 @@ def _summary(
         body[used : used + PAYLOAD_KEPT],
         _behind(header, body) if header.extended else None,
         partial,
+        head,
     )
 
 

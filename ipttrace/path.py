@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, ChainRef, Hook, RuleRef, Verdict
 from ipttrace.packet import PacketSummary
-from ipttrace.ruleset import Counter, MapElement
+from ipttrace.ruleset import Counter, MapElement, Ruleset
 
 
 class Outcome(StrEnum):
@@ -274,6 +274,8 @@ class TraceResult:
     warnings: tuple[str, ...] = ()
     clean: bool = True
     seconds: float = 0.0
+    rulesets: Mapping[str | None, Ruleset] = field(default_factory=dict, compare=False)
+    """The rules that the packets met, by namespace."""
 
 
 def join_results(results: Sequence[TraceResult]) -> TraceResult:
@@ -290,13 +292,14 @@ def join_results(results: Sequence[TraceResult]) -> TraceResult:
         results[-1],
         paths=tuple(paths),
         totals=TraceTotals(
-            *(sum(getattr(each, field.name) for each in totals) for field in fields(TraceTotals))
+            *(sum(getattr(each, one.name) for each in totals) for one in fields(TraceTotals))
         ),
         client=tuple(word for result in results for word in result.client),
         backends=tuple(sorted({name for result in results for name in result.backends})),
         warnings=tuple(dict.fromkeys(each for result in results for each in result.warnings)),
         clean=all(result.clean for result in results),
         seconds=sum(result.seconds for result in results),
+        rulesets={netns: each for result in results for netns, each in result.rulesets.items()},
     )
 
 

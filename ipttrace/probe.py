@@ -87,7 +87,7 @@ def parse_endpoint(text: str) -> tuple[str, int | None]:
         address = ipaddress.ip_address(host)
     except ValueError as error:
         raise UsageError(
-            f"cannot read address {text!r}: not an IPv4 or IPv6 address",
+            f"cannot read address {text!r}: not an IPv4 or IPv6 address; names are not looked up",
             "Write 198.51.100.1, 198.51.100.1:80, 2001:db8::1 or [2001:db8::1]:80.",
         ) from error
     return str(address), None if port is None else parse_port(port)

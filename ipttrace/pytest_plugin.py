@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from pluggy import Result
+
     from ipttrace.errors import IptTraceError
     from ipttrace.testing import Answer, LabFactory
 
@@ -59,13 +61,14 @@ def _skip(error: IptTraceError) -> NoReturn:
     pytest.skip(f"ipttrace_lab: {error}")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # also known to the pluggy of pytest 7
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Result[pytest.TestReport], None]:
     """Add the hops of the test's probes to the report of a failure."""
-    report = yield
+    made = yield
     answers = item.stash.get(ANSWERS, None)
-    if answers and report.when == "call" and report.failed:
-        report.sections += [(f"ipttrace: {answer.sent}", answer.report()) for answer in answers]
-    return report
+    if answers:
+        report = made.get_result()
+        if report.when == "call" and report.failed:
+            report.sections += [(f"ipttrace: {each.sent}", each.report()) for each in answers]

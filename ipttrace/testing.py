@@ -30,7 +30,7 @@ from ipttrace.render.text import fate_words, result_lines
 from ipttrace.system.capabilities import require_privilege
 from ipttrace.system.lab_builder import LabBuilder
 
-PACKET_FIELDS = ("src", "tcp-flags", "size", "ttl", "count", "let-out", "wait")
+PACKET_WORDS = ("src", "tcp_flags", "size", "ttl", "count", "let_out", "wait")
 
 Guard = Callable[[Callable[[], Any]], Any]
 """Calls something, and turns what is no fault of the test's into what its framework does then."""
@@ -166,10 +166,10 @@ class ProbedLab:
 
 def _of_packet(words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a lab file's probe that describe the packet; raises ValueError."""
-    fields = {key.replace("_", "-"): value for key, value in words.items()}
-    for field in sorted(fields.keys() - set(PACKET_FIELDS)):
-        raise ValueError(f"there is no word {field!r}; known are {', '.join(PACKET_FIELDS)}")
-    return fields
+    for word in words:
+        if word not in PACKET_WORDS:
+            raise ValueError(f"there is no word {word!r}; known are {', '.join(PACKET_WORDS)}")
+    return {key.replace("_", "-"): value for key, value in words.items()}
 
 
 def _tell_leftovers(warned: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
 from ipttrace.path import Outcome, PacketPath, TraceResult, TraceTotals
-from ipttrace.ports import Clock, Disarmed, TraceRequest
+from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.tracer import Side, Tracer
 
 GRACE = 0.5
@@ -143,6 +143,10 @@ class WatchSession:
         for tracer in self._tracers.values():
             tracer.refresh()
 
+    def so_far(self) -> TraceResult:
+        """Return how much was seen until now, without paths; nothing is counted before arming."""
+        return self._result((), 0.0)
+
     def _result(self, disarmed: Sequence[Disarmed], seconds: float) -> TraceResult:
         tracers = list(self._tracers.values())
         armed = [tracer.armed for tracer in tracers if tracer.armed is not None]
@@ -158,11 +162,12 @@ class WatchSession:
                 lost_events=sum(tally.lost for tally in tallies),
                 undecoded=sum(tally.undecoded for tally in tallies),
             ),
-            trigger=armed[0].trigger,
+            trigger=armed[0].trigger if armed else Trigger.RAW,
             backends=tuple(sorted({name for each in armed for name in each.backends})),
             warnings=tuple(dict.fromkeys(warnings)),
             clean=all(each.clean for each in disarmed),
             seconds=seconds,
+            rulesets={tracer.netns: tracer.correlator.ruleset for tracer in tracers},
         )
 
 

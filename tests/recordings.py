@@ -66,7 +66,8 @@ def event_record(event: Event) -> Record:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        pairs = ((item.name, getattr(value, item.name), item.default) for item in fields(value))
+        shown = (item for item in fields(value) if item.compare)
+        pairs = ((item.name, getattr(value, item.name), item.default) for item in shown)
         return {name: _plain(part) for name, part, default in pairs if part != default}
     if isinstance(value, bytes):
         return value.hex()

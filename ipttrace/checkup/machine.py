@@ -209,11 +209,14 @@ def _tracefs(tracefs: Tracefs | Unknown, advise: Adviser) -> Finding:
         return advise.unreadable("tracefs", "whether tracefs is mounted", tracefs)
     if not tracefs.supported:
         return note("tracefs", f"this kernel has no tracefs: {lost}", "Boot one with CONFIG_FTRACE")
+    rights = advise.privileges
+    if tracefs.path is None and rights.first_user_namespace and not rights.missing:
+        return ok("tracefs", "mounted nowhere; ipttrace mounts it for itself alone while it traces")
     if tracefs.path is None:
         mount = advise.host("mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing")
         return note("tracefs", f"tracefs is not mounted: {lost}", mount)
     if tracefs.refusal is None:
         return ok("tracefs", f"mounted at {tracefs.path}, can be used")
     text = f"tracefs at {tracefs.path} is closed ({tracefs.refusal}): {lost}"
-    who = "root" if advise.privileges.first_user_namespace else "the host's root"
+    who = "root" if rights.first_user_namespace else "the host's root"
     return note("tracefs", text, f"Run as {who} to have them")

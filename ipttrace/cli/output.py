@@ -5,27 +5,71 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from ipttrace.decode.text import clean_text
-from ipttrace.errors import IptTraceError
+from ipttrace.errors import IptTraceError, KernelError
 
 PROGRAM = "ipttrace"
 
 
 def lines(texts: Iterable[str]) -> None:
     """Print results for people; characters that the terminal lacks become `?`."""
-    for text in texts:
-        print(_printable(text, sys.stdout))
-    sys.stdout.flush()
+    with _printing():
+        for text in texts:
+            print(_printable(text, sys.stdout))
+        sys.stdout.flush()
 
 
 def record(line: bytes) -> None:
     """Print one JSON line; it is UTF-8 whatever the locale says."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+    with _printing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Say of a full disk or a dead terminal what it is; a closed pipe is left to the caller."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hush()
+        raise KernelError(f"cannot print the results: {error.strerror}") from error
+
+
+@contextmanager
+def unless_closed() -> Iterator[None]:
+    """Go on in silence where the reader has gone, as `head` does: there is more to do."""
+    try:
+        yield
+    except BrokenPipeError:
+        hush()
+
+
+def hush() -> None:
+    """Let go of what is printed from now on: nobody can read it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def open_closed_streams() -> None:
+    """Open what the caller closed, as in `>&-`: else the next socket would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
 
 
 def note(text: str) -> None:

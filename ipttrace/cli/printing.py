@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import BinaryIO, Self
 
 from ipttrace.cli import output
+from ipttrace.cli.writing import ResultFile
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import meets
-from ipttrace.errors import UsageError
 from ipttrace.path import PacketPath, Role, TraceResult
 
 
@@ -56,29 +54,34 @@ class Printer:
 
 
 class PacketPrinter:
-    """Prints packets one by one: lines for people, or JSON Lines; a file gets JSON Lines too."""
+    """Prints packets one by one: lines for people, or JSON Lines; a file gets each as well."""
 
-    def __init__(self, *, json: bool, verbose: bool, file: str | None) -> None:
+    def __init__(self, *, json: bool, verbose: bool, file: ResultFile) -> None:
         self._printer = Printer(json=json)
         self._json = json
         self._verbose = verbose
-        self._file = _open_for_writing(file) if file is not None else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file = file
+        self.unread = False
+        """Whether the reader of stdout has gone."""
 
     def packet(self, path: PacketPath) -> None:
-        """Print one packet."""
+        """Print one packet; raises KeyboardInterrupt, once, where nobody reads it any more."""
+        self._file.packet(path)
+        try:
+            self._print(path)
+        except BrokenPipeError:
+            output.hush()
+            self.unread = True
+            raise KeyboardInterrupt from None
+
+    def _print(self, path: PacketPath) -> None:
+        if self._json:
+            from ipttrace.render.records import path_record
+
+            output.record(path_record(path))
+            return
         from ipttrace.render.text import path_lines, summary_line
 
-        if self._file is not None or self._json:
-            self._record(path)
-        if self._json:
-            return
         if self._verbose:
             width, color = output.width(), output.color()
             lines = path_lines(path, width=width, color=color, numbered=True, verbose=True)
@@ -88,32 +91,14 @@ class PacketPrinter:
         when = local.strftime("%H:%M:%S.%f")
         output.lines([summary_line(path, when=when, color=output.color())])
 
-    def _record(self, path: PacketPath) -> None:
-        from ipttrace.render.records import path_record
-
-        if self._json:
-            output.record(path_record(path))
-        if self._file is not None:
-            self._file.write(path_record(path) + b"\n")
-            self._file.flush()
-
     def summary(self, result: TraceResult) -> None:
         """Print how much was seen, and what keeps it from being the whole truth."""
-        from ipttrace.render.records import summary_record
-
-        if self._file is not None:
-            self._file.write(summary_record(result) + b"\n")
         if not self._json:
             totals = result.totals
             output.note(f"{totals.packets:,} packets shown, {totals.complete:,} of them complete")
-        self._printer.summary(result)
-
-
-def _open_for_writing(file: str) -> BinaryIO:
-    try:
-        return Path(file).open("wb")
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        with output.unless_closed():
+            self._printer.summary(result)
+        self._file.finish(result)
 
 
 def meets_expectation(word: str, result: TraceResult) -> bool:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from ipttrace.cli import output
+from ipttrace.cli import output, writing
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from ipttrace.path import TraceResult
 
 EXPECTATION_FAILED = 1
 EVENTS_LOST = 4
@@ -20,6 +24,7 @@ EXAMPLES = """\
 examples:
   ipttrace probe --in eth0 --src 203.0.113.7 tcp 198.51.100.1:443
   ipttrace probe tcp 127.0.0.1:8445
+  ipttrace probe --write report.html tcp 127.0.0.1:8445
   ipttrace probe --netns web --from client --expect delivered udp 198.51.100.1:53"""
 
 
@@ -40,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-v", "--verbose", action="store_true", help="show all evidence, not only the strongest"
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
+    writing.add_arguments(parser)
     parser.set_defaults(run=run, changes_host=True)
 
 
@@ -50,12 +56,22 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.cli.compose import trace_probe
     from ipttrace.cli.printing import Printer, meets_expectation
 
+    file = writing.open_file(args)
     printer = Printer(json=args.json, verbose=args.verbose)
-    result = trace_probe(spec, answer=printer.answer, note=output.note, hint=output.note)
-    printer.summary(result)
+
+    def answer(result: TraceResult) -> None:
+        with output.unless_closed():
+            printer.answer(result)
+
+    result = trace_probe(spec, answer=answer, note=output.note, hint=output.note)
+    with output.unless_closed():
+        printer.summary(result)
+    file.finish(result)
     if spec.expect is not None and not meets_expectation(spec.expect, result):
         output.note(f"expected {spec.expect}, which is not what happened")
         return EXPECTATION_FAILED
+    if file.failed:
+        return writing.WRITE_FAILED
     return EVENTS_LOST if result.totals.lost_events else 0
 
 

@@ -4,34 +4,69 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
+from ipttrace.cli.watch import DEFAULT_LIMIT, limit
 from ipttrace.errors import NotSupportedError, UsageError
-from ipttrace.netfilter import Backend
+from ipttrace.ports import Trigger
+
+if TYPE_CHECKING:
+    from ipttrace.cli.workbench import HostWorkbench
+    from ipttrace_tui.feed import Feed
+    from ipttrace_tui.settings import Settings
 
 DESCRIPTION = """\
-Show packets and their ways on a full screen: the probe that the words describe, or a lab's."""
+Show packets and their ways on a full screen: the probe that the words describe, a lab's, live
+packets as they come (--watch), or what is sent and started from the screen itself.
+~/.config/ipttrace/config.toml may set theme, layout (auto, narrow, normal, wide), trigger (auto,
+raw, owner) and limit ("20/s", "none")."""
+
+EXAMPLES = """\
+examples:
+  ipttrace tui
+  ipttrace tui --in eth0 tcp 198.51.100.1:8443
+  ipttrace tui --lab article-complete
+  ipttrace tui --watch 'tcp port 443' --limit 50/s
+  ipttrace tui --watch --netns web"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "tui", help="show packets and their ways on a full screen", description=DESCRIPTION
+        "tui",
+        help="show packets and their ways on a full screen",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser, required=False)
     lab = parser.add_argument_group("a lab")
     lab.add_argument("--lab", metavar="LAB", help="a name of 'ipttrace lab list', or a file")
-    lab.add_argument(
-        "--backend", choices=[str(backend) for backend in Backend], help="the lab's rules"
+    lab.add_argument("--backend", choices=("legacy", "nft", "both"), help="the lab's rules")
+    live = parser.add_argument_group("live packets")
+    live.add_argument(
+        "--watch",
+        metavar="PCAP-FILTER",
+        nargs="?",
+        const="",
+        help="show live packets that the filter takes, as tcpdump has it; default: all",
+    )
+    live.add_argument(
+        "--limit",
+        metavar="N/s",
+        type=limit,
+        default=argparse.SUPPRESS,
+        help=f"trace at most N packets a second, or 'none'; default {DEFAULT_LIMIT}/s",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Open the screen; return the exit status."""
-    if (args.lab is None) == (args.protocol is None):
+    if sum(each is not None for each in (args.lab, args.protocol, args.watch)) > 1:
         raise UsageError(
-            "cannot open the screen: it needs a probe or a lab to show",
+            "cannot open the screen: it shows a probe, a lab or --watch, and one of them only",
             "Say for example: ipttrace tui --lab article-complete",
         )
     if args.protocol is not None and args.destination is None:
@@ -41,15 +76,39 @@ def run(args: argparse.Namespace) -> int:
             "cannot open the screen: this is no terminal",
             "Use ipttrace probe or ipttrace lab run instead.",
         )
-    from ipttrace.cli.feeds import LabFeed, ProbeFeed
+    from ipttrace.cli.workbench import HostWorkbench
     from ipttrace_tui.app import IptTraceApp
+    from ipttrace_tui.settings import load_settings
 
-    feed: LabFeed | ProbeFeed
-    if args.lab is not None:
-        feed = LabFeed(args.lab, Backend(args.backend) if args.backend else None)
-    else:
-        feed = ProbeFeed(spec_of(args))
-    error = IptTraceApp(feed, feed.title).run()
+    settings, notices = load_settings()
+    bench = HostWorkbench()
+    feed, title = _first_run(args, bench, settings)
+    error = IptTraceApp(feed, title, bench, settings, notices).run()
     if error is not None:
         raise error
     return 0
+
+
+def _first_run(
+    args: argparse.Namespace, bench: HostWorkbench, settings: Settings
+) -> tuple[Feed | None, str]:
+    """Return what is run as the screen opens, and its title."""
+    from ipttrace.cli.feeds import ProbeFeed, WatchFeed
+    from ipttrace.cli.watch_request import Watch
+    from ipttrace.lab.parts import LabBackend
+    from ipttrace.lab.scenario import load_scenario
+
+    if args.lab is not None:
+        backend = LabBackend(args.backend) if args.backend else load_scenario(args.lab).backends[0]
+        return bench.lab(args.lab, backend), f"lab {args.lab}, {backend}"
+    if args.trigger is None and settings.trigger != "auto":
+        args.trigger = settings.trigger
+    if args.watch is not None:
+        trigger = Trigger(args.trigger) if args.trigger else Trigger.RAW
+        most = getattr(args, "limit", settings.limit)
+        watching = WatchFeed(Watch(args.watch, tuple(args.netns), trigger, most, None, None))
+        return watching, watching.title
+    if args.protocol is None:
+        return None, "nothing traced yet"
+    feed = ProbeFeed(spec_of(args))
+    return feed, feed.title

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
 
-from ipttrace.cli import output
+from ipttrace.cli import output, writing
 from ipttrace.cli.probe_arguments import NAMESPACE
 from ipttrace.errors import UsageError
 from ipttrace.ports import Trigger
-
-if TYPE_CHECKING:
-    from ipttrace.path import PacketPath
 
 EVENTS_LOST = 4
 INTERRUPTED = 130
@@ -50,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--limit",
         metavar="N/s",
-        type=_limit,
+        type=limit,
         default=DEFAULT_LIMIT,
         help=f"trace at most N packets a second, or 'none'; default {DEFAULT_LIMIT}/s",
     )
@@ -64,9 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="end after 30s, 5m, 2h or 1d; default 60s",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show each packet's hops")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
-    how.add_argument("--write", metavar="FILE", help="write JSON Lines to FILE as well")
+    parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
+    writing.add_arguments(parser)
     parser.set_defaults(run=run, changes_host=True)
 
 
@@ -79,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from ipttrace.system import capabilities
 
     capabilities.require_privilege()
-    rate = "without a limit" if args.limit is None else f"at most {args.limit} packets/s"
-    output.note(f"watching {rate} for {args.seconds:g} s; Ctrl-C ends it")
+    file = writing.open_file(args, stream=True)
     request = Watch(
         filter_text=" ".join(args.filter),
         netns=tuple(args.netns),
@@ -89,19 +83,17 @@ def run(args: argparse.Namespace) -> int:
         packets=args.count,
         seconds=args.seconds,
     )
-    with PacketPrinter(json=args.json, verbose=args.verbose, file=args.write) as printer:
-
-        def show(path: PacketPath) -> None:
-            printer.packet(path)
-
-        result, interrupted = watch(request, give=show, note=output.note)
-        printer.summary(result)
-    if interrupted:
+    printer = PacketPrinter(json=args.json, verbose=args.verbose, file=file)
+    result, interrupted = watch(request, give=printer.packet, note=output.note)
+    printer.summary(result)
+    if interrupted and not printer.unread:
         return INTERRUPTED
+    if file.failed:
+        return writing.WRITE_FAILED
     return EVENTS_LOST if result.totals.lost_events else 0
 
 
-def _limit(text: str) -> int | None:
+def limit(text: str) -> int | None:
     """Return packets a second of `20/s`, `20`, or None for `none`."""
     if text == "none":
         return None

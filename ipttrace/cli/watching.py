@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from ipttrace.cli.compose import Note, open_side
+from ipttrace.cli.watch_request import Watch
 from ipttrace.netfilter import Hook
 from ipttrace.path import PacketPath, TraceResult
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.ports import TraceRequest
 from ipttrace.system import capabilities
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.namespaces import find_namespaces
@@ -18,31 +18,36 @@ from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.tracer import Side
 from ipttrace.watch import WatchLimits, WatchSession
 
+__all__ = ["Watch", "watch"]
+
+LONGEST = 86400.0
+"""Seconds after which the rules of a watch without an end go by themselves."""
 SPARE = 60.0
 """Seconds that a forgotten rule outlives the watch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What the user asks to watch."""
-
-    filter_text: str
-    """A pcap filter; empty for all packets."""
-    netns: tuple[str, ...]
-    trigger: Trigger
-    limit: int | None
-    """Packets a second that the kernel traces at most."""
-    packets: int | None
-    seconds: float
+def never() -> bool:
+    """Say that nobody wants the watch to end."""
+    return False
 
 
 def watch(
-    wanted: Watch, *, give: Callable[[PacketPath], None], note: Note
+    wanted: Watch,
+    *,
+    give: Callable[[PacketPath], None],
+    note: Note,
+    cancelled: Callable[[], bool] = never,
+    begun: Callable[[WatchSession], None] = lambda _: None,
 ) -> tuple[TraceResult, bool]:
-    """Watch; return the totals, and whether the user ended it."""
+    """Watch; return the totals, and whether the user ended it.
+
+    `begun` gets the session before it arms, to ask it how far it has come.
+    """
     packet_filter = compile_filter(wanted.filter_text)
     traced = find_namespaces(wanted.netns)
     capabilities.require_privilege()
+    rate = "without a limit" if wanted.limit is None else f"at most {wanted.limit} packets/s"
+    note(f"watching {rate} for {wanted.seconds:g} s; Ctrl-C ends it")
     session = secrets.token_hex(4)
     clock = SystemClock()
     with ExitStack() as cleaning:
@@ -57,9 +62,10 @@ def watch(
             limit=wanted.limit,
             hooks=(Hook.PREROUTING, Hook.OUTPUT),
             trigger=wanted.trigger,
-            lifetime=wanted.seconds + SPARE,
+            lifetime=(LONGEST if wanted.seconds is None else wanted.seconds) + SPARE,
         )
         limits = WatchLimits(wanted.seconds, wanted.packets)
-        watching = WatchSession(sides, clock, limits)
+        watching = WatchSession(sides, clock, limits, cancelled)
+        begun(watching)
         result = watching.run(request, give)
         return result, watching.interrupted

@@ -24,6 +24,7 @@ from ipttrace.lab.complaints import Complaint, Key, read_complaint
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.old_syntax import translate
 from ipttrace.lab.rule_forms import OUTGOING, form_of, gap_for, keys_of, reason_of
+from ipttrace.lab.rules import check_restore_text
 from ipttrace.lab.save_file import Line, SaveFile, SaveTable, names_program
 
 ALIKE = 100
@@ -88,6 +89,10 @@ class _Table:
         )
         if any(map(names_program, words)):
             self.refuse(line, "it names a program that iptables would run")
+        try:
+            check_restore_text(rule.written)
+        except ValueError as error:
+            self.refuse(line, str(error))
         return rule
 
     # -- what is kept

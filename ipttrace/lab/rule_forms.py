@@ -12,7 +12,7 @@ from ipttrace.lab.save_file import Line
 GAP_INTERFACE = "not-reproduced"
 """No packet comes from there."""
 GAP_COMMENT = 100
-NO_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=-]")
+NO_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=]")
 OUTGOING = ("OUTPUT", "POSTROUTING")
 
 KEY_OPTIONS = {

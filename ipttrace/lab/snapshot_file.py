@@ -87,7 +87,8 @@ def snapshot_of_sections(sections: Mapping[str, str]) -> Snapshot:
 
     def read(command: str, reader: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
         try:
-            return reader(sections.get(command, ""))
+            found = reader(sections.get(command, ""))
+            return tuple(_checked(each) for each in found)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             unread.append(f"{command}: {error}")
             return ()
@@ -111,6 +112,14 @@ def snapshot_of_sections(sections: Mapping[str, str]) -> Snapshot:
         rules=_saved(sections),
         unread=tuple(unread),
     )
+
+
+def _checked(value: T) -> T:
+    """Return a value whose fields are of their types, or raise ValueError."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), type(value))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
 def _saved(sections: Mapping[str, str]) -> tuple[SavedText, ...]:

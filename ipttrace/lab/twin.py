@@ -11,18 +11,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from ipttrace.lab.host import Bridge, Host
+from ipttrace.lab.host import Bridge, Host, check_settings
 from ipttrace.lab.host_state import LinkState, Snapshot
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.parts import (
     LARGEST_MTU,
     SMALLEST_MTU,
     BadFieldError,
+    check_interface_address,
     check_interface_name,
     check_mac,
 )
 from ipttrace.lab.routing import Neighbour
-from ipttrace.lab.sysctls import in_order
+from ipttrace.lab.sysctls import in_order, interface_of, matters
 from ipttrace.lab.topology import End, Link
 from ipttrace.lab.twin_routes import Routing, routing_of
 from ipttrace.lab.twin_services import Lacks, services_of
@@ -68,9 +69,10 @@ def twin_parts(snapshot: Snapshot) -> TwinParts:
     bridges = {link.name for link in links if link.kind == "bridge"}
     _say_stand_ins(builder, links)
     ends = tuple(end for link in links if (end := _end(builder, link, bridges)))
-    made = _bridges(builder, links)
-    names = {end.interface for end in ends} | made.keys()
-    loopback = _loopback(snapshot)
+    ended = {end.interface for end in ends}
+    made = _bridges(builder, links, ended)
+    names = ended | made.keys()
+    loopback = _loopback(builder)
     up = {link.name for link in links if link.up and link.name in names} | {"lo"}
     routing = routing_of(snapshot, links, up)
     builder.missing += routing.missing
@@ -152,6 +154,7 @@ def _end(builder: Lacks, link: LinkState, bridges: set[str]) -> End | None:
     if link.name in bridges:
         return None
     addresses = tuple(_addresses(builder, link))
+    _say_odd(builder, link)
     return builder.attempt(
         lambda: End(
             namespace=TWIN,
@@ -166,13 +169,15 @@ def _end(builder: Lacks, link: LinkState, bridges: set[str]) -> End | None:
     )
 
 
-def _bridges(builder: Lacks, links: list[LinkState]) -> dict[str, Bridge]:
+def _bridges(builder: Lacks, links: list[LinkState], ends: set[str]) -> dict[str, Bridge]:
     made: dict[str, Bridge] = {}
     for link in links:
         if link.kind != "bridge":
             continue
-        ports = tuple(each.name for each in links if each.master == link.name)
+        held = (each.name for each in links if each.master == link.name)
+        ports = tuple(name for name in held if name in ends)
         addresses = tuple(_addresses(builder, link))
+        _say_odd(builder, link)
         bridge = builder.attempt(
             lambda: Bridge(ports, addresses, _mac(link), _mtu(link), link.up),  # noqa: B023
             link.name,
@@ -187,6 +192,7 @@ def _addresses(builder: Lacks, link: LinkState) -> Iterator[str]:
     """Yield the addresses that can be given, each once on the whole host."""
     for text in dict.fromkeys(link.addresses):
         try:
+            check_interface_address(text)
             address = ip_interface(text)
         except ValueError as error:
             builder.lacks(f"{link.name} {text}", str(error), "ip addr")
@@ -206,6 +212,14 @@ def _holder(snapshot: Snapshot, name: str, address: str) -> str | None:
         if any(text.split("/")[0] == address for text in link.addresses):
             return link.name
     return None
+
+
+def _say_odd(builder: Lacks, link: LinkState) -> None:
+    """Say what of a device a veth end or a bridge cannot have."""
+    if link.mtu is not None and not SMALLEST_MTU <= link.mtu <= LARGEST_MTU:
+        builder.lacks(f"{link.name} mtu {link.mtu}", "no veth end can have it", "ip addr")
+    if link.mac is not None and _mac(link) is None:
+        builder.lacks(f"{link.name} {link.mac}", "no veth end can have this address", "ip addr")
 
 
 def _mtu(link: LinkState) -> int | None:
@@ -231,11 +245,12 @@ def _joined(links: list[LinkState], ends: set[str]) -> tuple[tuple[str, str], ..
     )
 
 
-def _loopback(snapshot: Snapshot) -> list[str]:
+def _loopback(builder: Lacks) -> list[str]:
     """Return what `lo` has beside what every namespace has."""
     usual = {"127.0.0.1/8", "::1/128"}
-    loopbacks = [link for link in snapshot.links if link.name == "lo"]
-    return [text for link in loopbacks for text in link.addresses if text not in usual]
+    loopbacks = [link for link in builder.snapshot.links if link.name == "lo"]
+    found = [text for link in loopbacks[:1] for text in _addresses(builder, link)]
+    return [text for text in found if text not in usual]
 
 
 # ---------------------------------------------------------------- the rest
@@ -252,11 +267,19 @@ def _neighbours(routing: Routing, links: list[LinkState]) -> tuple[Neighbour, ..
 
 
 def _sysctls(builder: Lacks, names: set[str]) -> dict[str, str | int]:
-    """Return the settings, those of interfaces only where the interface is there."""
+    """Return the settings that decide on packets, those of interfaces only if they are there."""
     there = {"all", "default", "lo", *names}
-    return {
-        name: value
-        for name, value in in_order(builder.snapshot.sysctls).items()
-        if ".conf." not in name
-        or name.split(".conf.")[1].rpartition(".")[0].replace("/", ".") in there
-    }
+    usable: dict[str, str | int] = {}
+    for name, value in in_order(builder.snapshot.sysctls).items():
+        text = f"{name} = {value}"
+        if not matters(name):
+            builder.lacks(text, "it decides on no packet of a namespace", "sysctl")
+        elif (interface_of(name) or "all") in there:
+            setting: dict[str, str | int] = {name: value}
+            usable |= builder.attempt(lambda: _settable(setting), text, "sysctl") or {}  # noqa: B023
+    return usable
+
+
+def _settable(setting: dict[str, str | int]) -> dict[str, str | int]:
+    check_settings(setting)
+    return setting

@@ -48,7 +48,7 @@ def services_of(builder: Lacks, local: set[str], names: set[str]) -> Iterator[Se
             builder.lacks(text, f"there is no interface {listener.interface}", "ss")
             continue
         for address in _heard(listener.address):
-            key = (listener.protocol, address, listener.port, listener.interface)
+            key = (listener.protocol, _same(address), listener.port, listener.interface)
             if key in seen:
                 continue
             seen.add(key)
@@ -89,6 +89,14 @@ def _heard(address: str) -> tuple[str, ...]:
     if address == "*":
         return ("0.0.0.0", "::")  # noqa: S104
     return (address.removeprefix("::ffff:"),) if "." in address else (address,)
+
+
+def _same(text: str) -> object:
+    """Return an address so that two ways to write it are one."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return text
 
 
 def _cannot_listen(text: str, local: set[str]) -> str | None:

@@ -10,20 +10,26 @@ from ipttrace.path import PacketPath
 from ipttrace.render import flow_boxes, flow_lanes
 from ipttrace.render.picture import Look, Picture, Segment
 from ipttrace.render.stations import journey
+from ipttrace.ruleset import Ruleset
 
 __all__ = ["Look", "Picture", "Segment", "flow_picture"]
 
 
 def flow_picture(
-    path: PacketPath | None, width: int, selected_hop: int | None = None, height: int | None = None
+    path: PacketPath | None,
+    width: int,
+    selected_hop: int | None = None,
+    height: int | None = None,
+    rules: Ruleset | None = None,
 ) -> Picture:
     """Return the picture of `path` in `width` columns: boxes where they fit, else a line a hook.
 
     Without a path it is the map alone, nothing lit.
     `selected_hop` is an index into the path's hops.  Boxes are also left where they need more
-    than `height` lines; a line a hook may need more still.
+    than `height` lines; a line a hook may need more still.  With `rules` the tables stand back
+    that hold none, and come forward that hold some.
     """
-    way = journey(path)
+    way = journey(path, rules)
     boxes = flow_boxes.draw(way, width, selected_hop)
     if boxes is not None and (height is None or boxes.height <= height):
         return boxes

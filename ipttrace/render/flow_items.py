@@ -27,6 +27,8 @@ class Item:
     """Columns from the left of the box to where its caption should begin."""
     closed: bool = False
     """No way leads on."""
+    bare: bool = False
+    """A table that is known to hold no rules."""
 
 
 def station_item(station: Station, selected: int | None) -> Item:
@@ -37,6 +39,7 @@ def station_item(station: Station, selected: int | None) -> Item:
         station.reached,
         caption=station.caption,
         closed=station.dead,
+        bare=station.ruled is False,
     )
 
 
@@ -47,8 +50,12 @@ def _look(station: Station, selected: int | None) -> Look:
         return Look.DEAD
     if station.caption:
         return Look.CHANGED
+    if station.ruled is False:
+        return Look.DIM
     if station.hops:
         return Look.LIT
+    if station.ruled:
+        return Look.PLAIN
     return Look.PLAIN if station.reached and station.label == CONNTRACK else Look.DIM
 
 

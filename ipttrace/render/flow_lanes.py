@@ -62,7 +62,7 @@ def _line(canvas: Canvas, row: int, line: list[Item], width: int, *, tight: bool
     column, fresh = MARGIN, True
     for index, item in enumerate(line):
         join = ("━▶ " if item.reached else "┄▷ ") if index == 0 else _join(item, tight=tight)
-        word, note = _word(item), f" ({item.caption})" if item.caption else ""
+        word, note = _word(item, tight=tight), f" ({item.caption})" if item.caption else ""
         if not fresh and column + len(join) + len(word) + len(note) > width:
             row, column = row + 1, MARGIN
             join = join.lstrip()
@@ -83,5 +83,7 @@ def _join(item: Item, *, tight: bool) -> str:
     return way if tight else f" {way} "
 
 
-def _word(item: Item) -> str:
-    return f"[{item.text}]" if item.look is Look.SELECTED else item.text
+def _word(item: Item, *, tight: bool) -> str:
+    if item.look is Look.SELECTED:
+        return f"[{item.text}]"
+    return f"({item.text})" if item.bare and not tight else item.text

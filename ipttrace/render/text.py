@@ -53,7 +53,7 @@ def path_lines(
     """
     return [
         *_header(path, width, color, numbered),
-        *table_lines(_rows(path), width=width, color=color),
+        *table_lines(path_rows(path), width=width, color=color),
         *_fate(path, width, color),
         *_details(path, client, width, verbose),
     ]
@@ -73,11 +73,11 @@ def answer_lines(
     """Return each packet, its answers after it; what is known before all is taken back."""
     shown = [path for path in in_order(result) if path.role is not Role.OBSERVED]
     numbered = len(result.paths) > 1
-    clients = _clients(result)
+    words_of = clients(result)
     lines: list[str] = []
     for path in shown:
         begins = path.role is Role.PROBE and path.leg == 1
-        word = clients.get(path.journey) if begins else None
+        word = words_of.get(path.journey) if begins else None
         lines += path_lines(
             path, width=width, color=color, client=word, numbered=numbered, verbose=verbose
         )
@@ -118,7 +118,8 @@ def in_order(result: TraceResult) -> Iterator[PacketPath]:
                 yield from journeys[answer] if question == number else ()
 
 
-def _clients(result: TraceResult) -> Mapping[int, str]:
+def clients(result: TraceResult) -> Mapping[int, str]:
+    """Return what the client's call returned, by the journey of its packet."""
     journeys = dict.fromkeys(path.journey for path in result.paths if path.role is Role.PROBE)
     return dict(zip(journeys, result.client, strict=False))
 
@@ -126,20 +127,14 @@ def _clients(result: TraceResult) -> Mapping[int, str]:
 def _header(path: PacketPath, width: int | None, color: bool, numbered: bool) -> list[str]:
     number = f"#{path.id} " if numbered else ""
     left = number + words.packet_words(path.packet)
-    about = [*words.programs(path), words.origin(path)]
-    if path.netns is not None:
-        about.append(f"namespace {clean_text(path.netns)}")
-    if path.request is not None:
-        about.insert(0, f"answer to #{path.request}")
-    if path.leg > 1:
-        about.insert(0, f"leg {path.leg}")
-    right = ", ".join(about)
+    right = ", ".join(words.about(path))
     if width is None or len(left) + len(right) + 3 <= width:
         return [f"{paint(left, Style.HEAD, color)}   {right}"]
     return [paint(left, Style.HEAD, color), *wrap(right, width, GAP * 2)]
 
 
-def _rows(path: PacketPath) -> list[Row]:
+def path_rows(path: PacketPath) -> list[Row]:
+    """Return what the hop list says: a row a hop, without those that the header says."""
     return [row for _, row in hop_rows(path.hops)]
 
 
@@ -284,10 +279,19 @@ def note_lines(result: TraceResult, *, width: int | None, color: bool) -> list[s
     for note in notes(result):
         wrapped = wrap(f"! {clean_text(note)}", width, "")
         lines += [paint(line, Style.OPEN, color) for line in wrapped]
-    hops = [hop for path in result.paths for hop in path.chain_hops]
-    if any(hop.basis is Basis.INFERRED and hop.chain.backend is Backend.LEGACY for hop in hops):
+    if _infers(result):
         lines += [paint(line, Style.FAINT, color) for line in wrap(INFERRED, width, "")]
     return ["", *lines] if lines and result.paths else lines
+
+
+def remarks(result: TraceResult) -> list[str]:
+    """Return every note for a file that stays: also how verdicts are known."""
+    return [*notes(result), *([INFERRED.removeprefix("note: ")] if _infers(result) else [])]
+
+
+def _infers(result: TraceResult) -> bool:
+    hops = (hop for path in result.paths for hop in path.chain_hops)
+    return any(h.basis is Basis.INFERRED and h.chain.backend is Backend.LEGACY for h in hops)
 
 
 INFERRED = (

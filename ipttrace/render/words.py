@@ -124,6 +124,18 @@ def origin(path: PacketPath) -> str:
     return "made here"
 
 
+def about(path: PacketPath) -> list[str]:
+    """Return what a packet is to the others, whose rules it met, and where it came in."""
+    parts = [*programs(path), origin(path)]
+    if path.netns is not None:
+        parts.append(f"namespace {clean_text(path.netns)}")
+    if path.request is not None:
+        parts.insert(0, f"answer to #{path.request}")
+    if path.leg > 1:
+        parts.insert(0, f"leg {path.leg}")
+    return parts
+
+
 def table_name(chain: ChainRef) -> str:
     """Return a table's name, with its family where iptables has none such."""
     table = clean_text(chain.table)

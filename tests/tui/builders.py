@@ -183,3 +183,29 @@ class ListFeed:
 def running(snapshot: Snapshot) -> Snapshot:
     """Return `snapshot` as it is before the run is over."""
     return replace(snapshot, state=RunState.RUNNING, message="")
+
+
+def travelled() -> Snapshot:
+    """Return a packet that a client made, a router forwarded and a server dropped."""
+    sent = path(
+        policy_hop("filter", "OUTPUT"),
+        WireHop(TIME, "sent", "eth0"),
+        netns="client",
+        outcome=Outcome.SENT,
+        in_interface=None,
+        out_interface="eth0",
+    )
+    routed = path(
+        policy_hop("raw", "PREROUTING"),
+        rule_hop("filter", "FORWARD", 2, "-i eth0 -o eth1 -j ACCEPT"),
+        WireHop(TIME, "sent", "eth1"),
+        netns="router",
+        outcome=Outcome.FORWARDED,
+        out_interface="eth1",
+    )
+    dead = replace(dropped(), netns="server", in_interface="eth0")
+    ways = [
+        replace(each, id=leg, journey=1, leg=leg)
+        for leg, each in enumerate((sent, routed, dead), 1)
+    ]
+    return Snapshot.of(result(*ways))

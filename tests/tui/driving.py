@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,9 +17,13 @@ from ipttrace_tui.app import IptTraceApp
 from ipttrace_tui.feed import Feed
 from ipttrace_tui.messages import FeedEnded
 from ipttrace_tui.screens.main import MainScreen
+from ipttrace_tui.settings import Settings
+from ipttrace_tui.workbench import Workbench
 
 TITLE = "probe tcp 198.51.100.1:8443 in server"
 DEADLINE = 10.0
+NEVER = 3600.0
+"""Seconds; in tests nothing is looked at again unless it is asked for."""
 
 W = TypeVar("W", bound=Widget)
 
@@ -57,6 +61,13 @@ class Stage:
         """Return how many messages came; one that bubbles up comes to several widgets."""
         return len({id(each) for each in self.messages if isinstance(each, kind)})
 
+    async def shows(self, words: str) -> None:
+        """Wait until the words are on the screen."""
+        try:
+            await self.until(lambda: words in self.text(), words)
+        except AssertionError as error:
+            raise AssertionError(f"never shown: {words!r} on\n{self.text()}") from error
+
     def text(self) -> str:
         """Return the characters on the screen."""
         strips = self.app.screen._compositor.render_strips()
@@ -64,14 +75,18 @@ class Stage:
 
 
 def play(
-    feed: Feed,
+    feed: Feed | None,
     act: Callable[[Stage], Awaitable[None]],
     size: tuple[int, int] = (120, 40),
+    bench: Workbench | None = None,
+    settings: Settings | None = None,
+    notices: Sequence[str] = (),
 ) -> IptTraceApp:
     """Run the screen on `feed` while `act` drives it; return the app when it has closed."""
 
     async def run() -> IptTraceApp:
-        app = IptTraceApp(feed, TITLE)
+        app = IptTraceApp(feed, TITLE, bench, settings, notices)
+        app.pace = NEVER
         messages: list[Message] = []
         async with app.run_test(
             size=size, message_hook=messages.append, notifications=True

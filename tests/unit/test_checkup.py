@@ -364,7 +364,6 @@ def test_a_closed_tun_device() -> None:
     ("tracefs", "advice"),
     [
         (Tracefs(supported=False), "CONFIG_FTRACE"),
-        (Tracefs(supported=True), "mount -t tracefs tracefs /sys/kernel/tracing"),
         (Tracefs(supported=True, path="/t", refusal="Permission denied"), "Run as root"),
     ],
 )
@@ -372,6 +371,18 @@ def test_tracefs_that_is_of_no_use(tracefs: Tracefs, advice: str) -> None:
     found = the_odd_one(facts(inside=False, tracefs=tracefs))
     assert (found.topic, found.state) == ("tracefs", State.NOTE)
     assert advice in (found.advice or "")
+
+
+def test_tracefs_that_nobody_mounted_is_no_loss_to_root() -> None:
+    """It is mounted nowhere then: fsmount(2) gives a descriptor (system/tracefs.py)."""
+    given = facts(inside=False, tracefs=Tracefs(supported=True))
+    assert odd(given) == []
+    [text] = texts(given, "tracefs")
+    assert "mounts it for itself" in text
+    guest = replace(MACHINE.privileges, first_user_namespace=False)
+    found = odd(facts(inside=False, tracefs=Tracefs(supported=True), privileges=guest))
+    advice = [finding.advice or "" for finding in found if finding.topic == "tracefs"]
+    assert advice == ["as the host's root: mount -t tracefs tracefs /sys/kernel/tracing"]
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from ipttrace.errors import IptTraceError
 from ipttrace.path import PacketPath, TraceResult, TraceTotals
+from ipttrace.ruleset import Ruleset
 
 
 class RunState(StrEnum):
     """How far a run has come."""
 
+    IDLE = "idle"
+    """Nothing was asked for yet."""
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
@@ -24,7 +27,7 @@ class RunState(StrEnum):
 class Snapshot:
     """All that the screen shows, at one moment of one run."""
 
-    paths: tuple[PacketPath, ...] = ()
+    paths: Sequence[PacketPath] = ()
     totals: TraceTotals = field(default_factory=TraceTotals)
     trigger: str = "raw"
     backends: tuple[str, ...] = ()
@@ -32,6 +35,12 @@ class Snapshot:
     state: RunState = RunState.RUNNING
     message: str = ""
     """What is being done, or the error that ended the run."""
+    rulesets: Mapping[str | None, Ruleset] = field(default_factory=dict, compare=False)
+    """The rules that the packets met, by namespace, as far as they were read."""
+    limit: int | None = None
+    """Packets a second that are traced at most, where the run has a limit."""
+    missing: str = ""
+    """What the run cannot see: evidence that is not gathered."""
 
     @classmethod
     def of(cls, result: TraceResult) -> Snapshot:
@@ -44,6 +53,7 @@ class Snapshot:
             result.warnings,
             RunState.FINISHED,
             _client_words(result),
+            result.rulesets,
         )
 
 
@@ -66,10 +76,12 @@ class Feed(Protocol):
 class FeedRunner:
     """Runs a feed, one run at a time, and knows when it has cleaned up."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, feed: Feed | None) -> None:
+        self.feed = feed
+        """What the next run is of; None for nothing."""
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
+        self._cancel = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
 
@@ -83,13 +95,22 @@ class FeedRunner:
         with self._one_at_a_time:
             self._idle.clear()
             try:
-                if not self._stop.is_set():
-                    self._feed.run(publish, self._stop.is_set)
+                if self.feed is not None and not self._stop.is_set():
+                    self.feed.run(publish, self._cancelled)
             except IptTraceError as error:
                 return error
             finally:
+                self._cancel.clear()
                 self._idle.set()
         return None
+
+    def _cancelled(self) -> bool:
+        return self._stop.is_set() or self._cancel.is_set()
+
+    def cancel(self) -> None:
+        """Cancel the run that is under way, if one is, and no later one."""
+        if not self.idle:
+            self._cancel.set()
 
     def stop(self) -> None:
         """Cancel the run that is under way, and all later ones."""

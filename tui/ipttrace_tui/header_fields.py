@@ -43,6 +43,26 @@ def fields_at(path: PacketPath, index: int | None) -> tuple[Field, ...]:
     return (*fields, *_constant(packet))
 
 
+def packet_lines(path: PacketPath, index: int | None) -> tuple[tuple[Field, ...], ...]:
+    """Return the headers in few lines: what the hop changed first, one a line, then the rest."""
+    fields = {field.name: field for field in fields_at(path, index)}
+    changed = [field for field in fields.values() if field.before]
+    ends = [_endpoint(fields, *names) for names in (("src", "sport"), ("dst", "dport"))]
+    rest = [field for name, field in fields.items() if name not in ENDS and not field.before]
+    return (*((field,) for field in changed), *((each,) for each in ends), tuple(rest))
+
+
+ENDS = ("src", "sport", "dst", "dport")
+
+
+def _endpoint(fields: dict[str, Field], address: str, port: str) -> Field:
+    number = fields[port].value if port in fields else None
+    host = fields[address].value
+    if number is None:
+        return Field(address, host)
+    return Field(address, f"[{host}]:{number}" if ":" in host else f"{host}:{number}")
+
+
 def _changes(hop: Hop) -> tuple[Change, ...]:
     if isinstance(hop, ChainHop):
         return hop.changes

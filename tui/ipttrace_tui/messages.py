@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.message import Message
 
 from ipttrace.errors import IptTraceError
+from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import Snapshot
 
 
@@ -26,3 +27,15 @@ class FeedEnded(Message):
     def __init__(self, error: IptTraceError | None) -> None:
         super().__init__()
         self.error = error
+
+
+class RulesRead(Message):
+    """The rules of a namespace were read again."""
+
+    def __init__(self, netns: str | None, rules: Ruleset | None, reason: str) -> None:
+        super().__init__()
+        self.netns = netns
+        self.rules = rules
+        """None where they cannot be read."""
+        self.reason = reason
+        """Why they cannot."""

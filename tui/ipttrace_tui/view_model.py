@@ -32,6 +32,7 @@ from ipttrace.render.words import (
     socket_words,
     table_name,
 )
+from ipttrace_tui.packet_log import Entry, entry_of
 
 
 class Tone(StrEnum):
@@ -97,13 +98,18 @@ class HopRow:
 
 def packet_row(path: PacketPath) -> PacketRow:
     """Return a path's line in the packet list."""
-    glyph, tone = OUTCOMES[path.outcome]
-    protocol = clean_text(path.packet.protocol)
-    ways = tuple(clean_text(way) for way in _ways(path.packet))
-    return PacketRow(str(path.id), protocol, ways, path.outcome.value, glyph, tone)
+    return entry_row(entry_of(path, ()))
 
 
-def _ways(packet: PacketSummary) -> tuple[str, ...]:
+def entry_row(entry: Entry) -> PacketRow:
+    """Return a packet's line in the packet list."""
+    glyph, tone = OUTCOMES[entry.outcome]
+    protocol = clean_text(entry.protocol)
+    ways = tuple(clean_text(way) for way in _ways(entry))
+    return PacketRow(str(entry.id), protocol, ways, entry.outcome.value, glyph, tone)
+
+
+def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:
     src, dst = (packet.src, packet.sport), (packet.dst, packet.dport)
     tails = (_tail(packet.src), packet.sport), (_tail(packet.dst), packet.dport)
     full, short = (f"{_endpoint(*a)} > {_endpoint(*b)}" for a, b in ((src, dst), tails))

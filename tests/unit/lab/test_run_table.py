@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inline_snapshot import snapshot
 
+from ipttrace.checks import Difference
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.run_table import lab_lines, probe_lines
 from ipttrace.lab.runner import LabRun, ProbeRun, RefusalRun
@@ -25,7 +26,8 @@ def runs() -> list[LabRun]:
     first, second = scenario.probes
     refusal = Refusal("server", "iptables -A X -j DROP")
     good = ProbeRun(first, result(), ())
-    bad = ProbeRun(second, result(), ("outcome: expected delivered\ngot \x1b[1mlost", "and more"))
+    said = ("outcome: expected delivered\ngot \x1b[1mlost", "and more")
+    bad = ProbeRun(second, result(), tuple(Difference("refused", "", words) for words in said))
     return [
         LabRun(scenario, LabBackend.LEGACY, (good,), seconds=1.25),
         LabRun(

@@ -1,4 +1,4 @@
-"""The keys and the signs of the screen."""
+"""The keys of all screens, made from their bindings, and the signs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import ModalScreen
 
+from ipttrace_tui.key_words import KeyWords, bindings_of, key_words
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
-KEYS = (
-    ("↑ ↓  j k", "select a packet or a hop; scroll a text"),
-    ("← →  p n", "step through the hops, in every pane"),
-    ("tab", "next pane; shift+tab: the one before"),
-    ("r", "repeat the run"),
-    ("?", "this help"),
-    ("q", "leave; the trace rules are taken back first"),
-)
 SIGNS = (
     ("━ ┏┓", "the packet went here: it met a rule or a policy of this table"),
     ("┄ ┌┐", "it did not, or the table is not there"),
@@ -30,32 +24,87 @@ SIGNS = (
     ("?", "the last that is known of it"),
     ("0 → 1", "changed here"),
     ("+1", "the rule's counter rose by so much, by all traffic"),
+    ("◆ hop 3", "the selected packet met this rule at its hop 3"),
     ("reported", "the kernel said so of this packet"),
     ("inferred", "it follows from the rule and the next hop"),
 )
+
+
+def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
+    """Return the parts of the help: where keys work, and the classes that declare them."""
+    from ipttrace_tui.actions import Actions
+    from ipttrace_tui.app import IptTraceApp
+    from ipttrace_tui.screens.compare import CompareScreen
+    from ipttrace_tui.screens.full import FullScreen
+    from ipttrace_tui.screens.inject import InjectScreen
+    from ipttrace_tui.screens.main import MainScreen
+    from ipttrace_tui.screens.places import PlacesScreen
+    from ipttrace_tui.screens.rules import RulesScreen
+    from ipttrace_tui.screens.save import SaveScreen
+    from ipttrace_tui.widgets.chain_pane import ChainPane
+    from ipttrace_tui.widgets.choice import Choice
+    from ipttrace_tui.widgets.filter_line import FilterInput
+    from ipttrace_tui.widgets.hop_list import HopList
+    from ipttrace_tui.widgets.journey_pane import LegList
+    from ipttrace_tui.widgets.place_lists import LabList, PlaceList
+    from ipttrace_tui.widgets.row_list import RowList
+    from ipttrace_tui.widgets.rule_tree import RuleTree
+
+    return (
+        ("everywhere", (Actions, IptTraceApp)),
+        ("trace", (MainScreen, FilterInput, HopList, ChainPane)),
+        ("compare", (CompareScreen,)),
+        ("lists and texts", (RowList, TextPane)),
+        ("the other screens", (FullScreen,)),
+        ("rules", (RuleTree, RulesScreen)),
+        ("places", (PlaceList, LabList, PlacesScreen)),
+        ("journey", (LegList,)),
+        ("inject", (InjectScreen, Choice)),
+        ("save", (SaveScreen,)),
+        ("help", (HelpScreen,)),
+    )
+
+
+def key_rows(kinds: tuple[type[DOMNode], ...]) -> list[KeyWords]:
+    """Return what the keys of some classes do; keys that do the same share a line."""
+    rows: dict[str, KeyWords] = {}
+    for kind in kinds:
+        for binding in bindings_of(kind):
+            words = key_words(binding)
+            before = rows.get(words.title)
+            same = before is not None and words.keys not in before.keys
+            keys = f"{before.keys} {words.keys}" if before is not None and same else words.keys
+            rows[words.title] = KeyWords(keys, words.title)
+    return list(rows.values())
 
 
 class HelpText(TextPane):
     """Keys, then signs."""
 
     BORDER_TITLE = "help"
-    BORDER_SUBTITLE = "esc closes"
+    BORDER_SUBTITLE = "↑↓ scroll   esc closes"
 
     def draw(self) -> Text:
-        """Return two tables."""
+        """Return a table a screen, and one of the signs."""
         text = plain_text()
-        for title, rows in (("keys", KEYS), ("signs", SIGNS)):
+        for title, kinds in sections():
             text.append(f"{title}\n", tone(self, Tone.TITLE))
-            for sign, meaning in rows:
-                text.append(f"  {sign:<11}", tone(self, Tone.STRONG)).append(f"{meaning}\n")
+            for row in key_rows(kinds):
+                self._append(text, row.keys, row.title)
+        text.append("signs\n", tone(self, Tone.TITLE))
+        for sign, meaning in SIGNS:
+            self._append(text, sign, meaning)
         return text
+
+    def _append(self, text: Text, sign: str, meaning: str) -> None:
+        text.append(f"  {sign:<15} ", tone(self, Tone.STRONG)).append(f"{meaning}\n")
 
 
 class HelpScreen(ModalScreen[None]):
-    """Lies over the main screen until a key closes it."""
+    """Lies over the other screens until a key closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark", "dismiss", "close"),
+        Binding("escape,q,question_mark", "dismiss", "close the help"),
     ]
 
     def compose(self) -> ComposeResult:

@@ -22,6 +22,7 @@ class Banner(Static):
 
     def __init__(self) -> None:
         super().__init__(markup=False)
+        self._lines: list[tuple[str, Tone]] = []
         self.display = False
 
     def show(self, snapshot: Snapshot) -> None:
@@ -33,8 +34,10 @@ class Banner(Static):
         lines += [(f"⚠ {clean_text(each)}", Tone.WARN) for each in warnings[:MOST_WARNINGS]]
         if len(warnings) > MOST_WARNINGS:
             lines.append((f"  and {len(warnings) - MOST_WARNINGS} more warnings", Tone.MUTED))
-        self.display = bool(lines)
-        self.update(self._text(lines))
+        if lines != self._lines:
+            self._lines = lines
+            self.display = bool(lines)
+            self.update(self._text(lines))
 
     def _text(self, lines: list[tuple[str, Tone]]) -> Text:
         text = plain_text()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.text import Text
-from textual.content import Content
 
 from ipttrace.path import PacketPath
 from ipttrace.render.diagram import flow_picture
+from ipttrace.ruleset import Ruleset
 from ipttrace_tui.view_model import packet_title
 from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import look, plain_text
@@ -21,18 +21,18 @@ class FlowPane(TextPane):
         super().__init__()
         self._path: PacketPath | None = None
         self._hop: int | None = None
+        self._rules: Ruleset | None = None
 
-    def show(self, path: PacketPath | None, hop: int | None) -> None:
-        """Show the way of `path`, with `hop` marked."""
-        self._path, self._hop = path, hop
-        title = f"way of packet {path.id}   {packet_title(path)}" if path else "way"
-        self.border_title = Content(title)
+    def show(self, path: PacketPath | None, hop: int | None, rules: Ruleset | None) -> None:
+        """Show the way of `path`, with `hop` marked; tables that hold no rules stand back."""
+        self._path, self._hop, self._rules = path, hop, rules
+        self.entitle(f"way of packet {path.id}   {packet_title(path)}" if path else "way")
         self.redraw()
 
     def draw(self) -> Text:
         """Return the picture in the theme's colours."""
-        room = self.scrollable_content_region
-        picture = flow_picture(self._path, room.width, self._hop, room.height)
+        room = self.room
+        picture = flow_picture(self._path, room.width, self._hop, room.height, self._rules)
         text = plain_text()
         for number, line in enumerate(picture.lines):
             text.append("\n" if number else "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 
 from ipttrace_tui.view_model import HopRow, Tone, cut_rule
 from ipttrace_tui.widgets.row_list import RowList
@@ -32,6 +34,9 @@ class HopList(RowList):
     """One line a hop: table, chain, rule, verdict, what changed, and the counter."""
 
     BORDER_TITLE = "hops"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,g", "app.rule", "its rule", tooltip="show the hop's rule in its chain"),
+    ]
     empty = "no hop was reported"
 
     def __init__(self) -> None:

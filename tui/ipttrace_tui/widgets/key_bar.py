@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.style import Style
 from rich.text import Text
+from textual.binding import ActiveBinding
+from textual.events import Click
 from textual.screen import Screen
 
+from ipttrace_tui.key_words import key_name
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
+
+GAP = "   "
+ALWAYS = 2
+"""How many of the last bindings are never left out."""
 
 
 class KeyBar(Bar):
@@ -22,11 +32,45 @@ class KeyBar(Bar):
 
     def parts(self) -> tuple[Text, Text]:
         """Return the keys and their words."""
-        text, said = plain_text(), set[str]()
+        text = plain_text()
+        for place, number in enumerate(self._fitting()):
+            keys, word = _words(self._shown()[number])
+            text.append(GAP if place else "")
+            click = Style(meta={"binding": number})
+            text.append(keys, tone(self, Tone.TITLE) + click).append(f" {word}", click)
+        return text, plain_text()
+
+    def _fitting(self) -> list[int]:
+        """Return the bindings that there is room for; the last ones, help and quit, always."""
+        sizes = [sum(map(len, _words(shown))) + 1 + len(GAP) for shown in self._shown()]
+        fitting = list(range(len(sizes)))
+        while sum(sizes[each] for each in fitting) - len(GAP) > self.content_size.width - 2:
+            if len(fitting) <= ALWAYS:
+                break
+            del fitting[-ALWAYS - 1]
+        return fitting
+
+    def _shown(self) -> list[list[ActiveBinding]]:
+        """Return the bindings to show, those of one group or one action together."""
+        shown: dict[str, list[ActiveBinding]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if binding.show and binding.action not in said:
-                said.add(binding.action)
-                key = binding.key_display or binding.key
-                text.append(key, tone(self, Tone.TITLE)).append(f" {binding.description}   ")
-        return text, plain_text()
+            if binding.show:
+                name = binding.group.description if binding.group else binding.action
+                shown.setdefault(name, []).append(active)
+        return list(shown.values())
+
+    async def on_click(self, event: Click) -> None:
+        """Do what the key does that the mouse points at."""
+        number = event.style.meta.get("binding")
+        shown = self._shown()
+        if isinstance(number, int) and number < len(shown):
+            active = shown[number][0]
+            await self.app.run_action(active.binding.action, active.node)
+
+
+def _words(shown: Sequence[ActiveBinding]) -> tuple[str, str]:
+    first, last = shown[0].binding, shown[-1].binding
+    if first.group is not None:
+        return f"{key_name(first.key)}-{key_name(last.key)}", first.group.description
+    return first.key_display or key_name(first.key.split(",")[0]), first.description

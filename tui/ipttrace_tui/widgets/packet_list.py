@@ -2,51 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from rich.text import Text
 
-from ipttrace.path import PacketPath
-from ipttrace_tui.view_model import PacketRow, Tone, packet_row
+from ipttrace_tui.packet_table import PacketTable
+from ipttrace_tui.view_model import PacketRow, Tone, entry_row
 from ipttrace_tui.widgets.row_list import RowList
 from ipttrace_tui.widgets.toned import fitted, plain_text, tone
+
+WIDE = 96
+"""Columns from which on the time and the cause are shown, too."""
+TIME, CAUSE = 15, 22
 
 
 class PacketList(RowList):
     """One line a packet: who to whom, and its fate."""
 
     BORDER_TITLE = "packets"
-    empty = "waiting for the first packet …"
+    waiting = "waiting for the first packet …"
 
     def __init__(self) -> None:
         super().__init__()
-        self._paths: Sequence[PacketPath] = ()
+        self._table = PacketTable()
+        self._marks: Mapping[int, str] = {}
         self._digits, self._protocol, self._fate = 1, 3, 11
+        self._length = 0
 
-    def show(self, paths: Sequence[PacketPath], cursor: int | None, *, over: bool) -> None:
-        """Show these packets; `over` tells an empty run from one that has just begun."""
-        self._paths = paths
-        self.empty = "no packet was traced" if over else PacketList.empty
-        self._digits = max((len(str(path.id)) for path in paths), default=1)
-        self._protocol = min(5, max((len(path.packet.protocol) for path in paths), default=3))
-        self._fate = 2 + max((len(path.outcome) for path in paths), default=9)
-        self.border_subtitle = str(len(paths)) if paths else ""
-        self.changed(cursor)
+    def show(self, table: PacketTable, *, over: bool, anew: bool) -> None:
+        """Show the table's packets; `over` tells an empty run from one that has just begun.
+
+        Unless `anew` the rows shown before are as they were.
+        """
+        self._table = table
+        before, self._length = self._length, len(table)
+        self.empty = self._why_empty(over=over)
+        widths = self._widths()
+        same = widths == (self._digits, self._protocol, self._fate)
+        self._digits, self._protocol, self._fate = widths
+        self.entitle(*self._titles())
+        if anew or not same:
+            self.changed(table.cursor)
+        else:
+            self.grown(before, table.cursor)
+
+    def mark(self, marks: Mapping[int, str]) -> None:
+        """Show letters before some packets, by their ids."""
+        self._marks = marks
+        self.refresh()
+
+    def _why_empty(self, *, over: bool) -> str:
+        if self._table.filter and self._table.total:
+            return "no packet passes the filter"
+        return "no packet was traced" if over else self.waiting
+
+    def _titles(self) -> tuple[str, str]:
+        table = self._table
+        if not table.total:
+            return "packets", ""
+        shown = f"{len(table):,}"
+        said = f"{shown} of {table.total:,}" if table.filter else shown
+        if table.frozen:
+            said = f"frozen, {table.waiting:,} more came   {said}"
+        return "packets", said
+
+    def _widths(self) -> tuple[int, int, int]:
+        table = self._table
+        digits = len(str(table.total + table.forgotten))
+        protocol = min(5, max(map(len, table.protocols), default=3))
+        return digits, protocol, 2 + max(map(len, table.outcomes), default=9)
 
     def count(self) -> int:
         """Return the number of packets."""
-        return len(self._paths)
+        return len(self._table)
 
     def line(self, index: int, width: int) -> Text:
         """Return a packet's line."""
-        row = packet_row(self._paths[index])
-        fate = fitted(f"{row.glyph} {row.outcome}", self._fate)
+        entry = self._table.entry(index)
+        row = entry_row(entry)
+        mark = self._marks.get(entry.id, "")
         head = f"{row.id:>{self._digits}} {row.protocol:<{self._protocol}} "
         room = width - len(head) - self._fate - 1
-        text = plain_text(head, tone(self, Tone.MUTED))
+        tail = ""
+        if width >= WIDE:
+            room -= CAUSE + 1
+            tail = f" {entry.cause if entry.cause != row.outcome else '':<{CAUSE}}"
+            clock = datetime.fromtimestamp(entry.time, tz=UTC).astimezone()
+            head = f"{clock.strftime('%H:%M:%S.%f')} {head}"
+            room -= TIME + 1
+        if self._marks:
+            head = f"{mark or ' '} {head}"
+            room -= 2
+        text = plain_text(head, tone(self, Tone.TITLE if mark else Tone.MUTED))
         text.append(fitted(_way(row, room), room) + " ")
-        text.append(fate, tone(self, row.tone))
-        return text
+        text.append(fitted(f"{row.glyph} {row.outcome}", self._fate), tone(self, row.tone))
+        return text.append(tail, tone(self, Tone.MUTED))
 
 
 def _way(row: PacketRow, room: int) -> str:

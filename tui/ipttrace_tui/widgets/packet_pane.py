@@ -1,4 +1,4 @@
-"""The packet at the selected hop."""
+"""The packet's headers at the selected hop."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from rich.text import Text
 
 from ipttrace.path import PacketPath
 from ipttrace_tui.explanation import hop_sentences
-from ipttrace_tui.header_fields import Field, fields_at
+from ipttrace_tui.header_fields import Field, packet_lines
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
+NAME = 7
+
 
 class PacketPane(TextPane):
-    """What the hop says in full, and the headers behind it."""
+    """What the hop changed, then the headers as they are behind it, then the hop in full."""
 
-    BORDER_TITLE = "packet at this hop"
+    BORDER_TITLE = "packet"
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,26 +26,32 @@ class PacketPane(TextPane):
 
     def show(self, path: PacketPath | None, hop: int | None) -> None:
         """Show `path` as it is behind `hop`."""
+        if path is not self._path:
+            self.scroll_body(0)
         self._path, self._hop = path, hop
-        self.scroll_home(animate=False)
+        at = f" at hop {hop + 1} of {len(path.hops)}" if path and hop is not None else ""
+        self.entitle(f"packet{at}")
         self.redraw()
 
     def draw(self) -> Text:
-        """Return the hop's sentences, then one line a header field."""
+        """Return a line a change, then the headers, then the hop's sentences."""
         text = plain_text()
         if self._path is None:
             return text
+        for line in packet_lines(self._path, self._hop):
+            for field in line:
+                self._append(text, field, alone=len(line) == 1)
+            text.append("\n")
         for sentence in hop_sentences(self._path, self._hop):
             text.append(sentence.text + "\n", tone(self, sentence.tone))
-        fields = fields_at(self._path, self._hop)
-        for field in sorted(fields, key=lambda field: not field.before):
-            self._append(text, field)
         return text
 
-    def _append(self, text: Text, field: Field) -> None:
-        text.append(f"{field.name:<7}", tone(self, Tone.MUTED))
+    def _append(self, text: Text, field: Field, *, alone: bool) -> None:
         if field.before:
+            text.append(f"{field.name:<{NAME}}", tone(self, Tone.CHANGED))
             text.append(f"{field.before} → {field.value}", tone(self, Tone.CHANGED))
-        else:
-            text.append(field.value)
-        text.append("\n")
+            text.append("  changed here", tone(self, Tone.MUTED))
+            return
+        name = f"{field.name:<{NAME}}" if alone else f"{field.name} "
+        text.append(name, tone(self, Tone.MUTED))
+        text.append(field.value if alone else f"{field.value}   ")

@@ -11,6 +11,7 @@ from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 STATES = {
+    RunState.IDLE: ("○ idle", Tone.MUTED),
     RunState.RUNNING: ("● tracing", Tone.STRONG),
     RunState.FINISHED: ("✓ finished", Tone.GOOD),
     RunState.FAILED: ("✗ failed", Tone.BAD),
@@ -26,10 +27,16 @@ class RunBar(Bar):
         self._snapshot = Snapshot()
         self._leaving = False
 
+    def rename(self, title: str) -> None:
+        """Show what is traced now."""
+        self._title = clean_text(title)
+        self.redraw()
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the state of the run."""
-        self._snapshot = snapshot
-        self.redraw()
+        before, self._snapshot = self._snapshot, snapshot
+        if (before.state, before.message) != (snapshot.state, snapshot.message):
+            self.redraw()
 
     def leave(self) -> None:
         """Say that the screen closes as soon as nothing is left behind."""

@@ -5,31 +5,28 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.geometry import Size
 from textual.theme import Theme
-from textual.widgets import Static
 
-from ipttrace_tui.widgets.toned import LOOK_CLASSES, TONE_CLASSES
+from ipttrace_tui.widgets.pane import Pane
 
 
-class TextPane(VerticalScroll, can_focus=True, inherit_bindings=False):
-    """Scrolls what `draw` returns."""
+class TextPane(Pane, can_focus=True, inherit_bindings=False):
+    """Scrolls what `draw` returns; of a new text only the lines that differ are drawn."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, *LOOK_CLASSES}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_up", "scroll", key_display="↑↓"),
-        Binding("down,j", "scroll_down", show=False),
-        Binding("pageup", "page_up", show=False),
-        Binding("pagedown", "page_down", show=False),
-        Binding("home,g", "scroll_home", show=False),
-        Binding("end,G", "scroll_end", show=False),
+        Binding("up,k", "roll(-1)", "scroll", key_display="↑↓", tooltip="scroll the text up"),
+        Binding("down,j", "roll(1)", "scroll the text down", show=False),
+        Binding("pageup", "roll_page(-1)", "a page up", show=False),
+        Binding("pagedown", "roll_page(1)", "a page down", show=False),
+        Binding("home,g", "roll(-1000000)", "the first line", show=False),
+        Binding("end,G", "roll(1000000)", "the last line", show=False),
     ]
 
-    def compose(self) -> ComposeResult:
-        """Hold one text."""
-        yield Static(markup=False)
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  # as Textual names it
+        super().__init__(id=id)
+        self._lines: list[Text] = []
 
     def on_mount(self) -> None:
         """Follow the theme."""
@@ -38,15 +35,56 @@ class TextPane(VerticalScroll, can_focus=True, inherit_bindings=False):
     def _follow_theme(self, _theme: Theme) -> None:
         self.call_after_refresh(self.redraw)
 
-    def on_resize(self) -> None:
+    def catch_up(self) -> None:
         """Fit the new width."""
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw anew."""
-        if self.scrollable_content_region.width > 0:
-            self.query_one(Static).update(self.draw())
+        """Draw anew what differs."""
+        if self.room.width <= 0:
+            return
+        before, self._lines = self._lines, self._wrapped(self.room.width)
+        longest = max(len(before), len(self._lines))
+        height = self.room.height
+        if self.scroll_body(self._top) or (len(before) > height) != (len(self._lines) > height):
+            self.refresh()
+            return
+        pairs = range(longest)
+        self.refresh_lines(*(n for n in pairs if self._at(before, n) != self._at(self._lines, n)))
+
+    @staticmethod
+    def _at(lines: list[Text], index: int) -> Text | None:
+        return lines[index] if index < len(lines) else None
+
+    def _wrapped(self, width: int) -> list[Text]:
+        text = self.draw()
+        text.rstrip()
+        if not text.plain:
+            return []
+        if text.no_wrap:
+            return list(text.split("\n", allow_blank=True))
+        return list(text.wrap(self.app.console, width))
 
     def draw(self) -> Text:
         """Return the text."""
         raise NotImplementedError
+
+    def count(self) -> int:
+        """Return the number of lines."""
+        return len(self._lines)
+
+    def body(self, index: int, _width: int) -> Text:
+        """Return one line."""
+        return self._lines[index].copy()
+
+    def get_content_height(self, _container: Size, _viewport: Size, width: int) -> int:
+        """Return the lines that the whole text takes in `width` columns."""
+        return 1 + len(self._wrapped(max(1, width - 1)))
+
+    def action_roll(self, lines: int) -> None:
+        """Scroll by so many lines."""
+        self.scroll_body(self._top + lines)
+
+    def action_roll_page(self, direction: int) -> None:
+        """Scroll by a page."""
+        self.scroll_body(self._top + direction * max(1, self.room.height - 1))

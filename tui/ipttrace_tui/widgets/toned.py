@@ -15,15 +15,35 @@ LOOK_CLASSES = {f"look--{look}" for look in Look}
 
 def tone(widget: Widget, name: Tone) -> Style:
     """Return the theme's style for a tone."""
-    return _front(widget.get_component_rich_style(f"tone--{name}"))
+    return _cached(widget, f"tone--{name}")
 
 
 def look(widget: Widget, name: Look) -> Style:
     """Return the theme's style for a part of the flow picture."""
-    return _front(widget.get_component_rich_style(f"look--{name}"))
+    return _cached(widget, f"look--{name}")
 
 
-def _front(style: Style) -> Style:
+class Toned(Widget):
+    """A widget that keeps its styles until the theme or its state changes: to ask is slow."""
+
+    kept: dict[str, Style]
+
+    def notify_style_update(self) -> None:
+        """Forget what was kept."""
+        super().notify_style_update()
+        self.kept = {}
+
+
+def _cached(widget: Widget, name: str) -> Style:
+    if not isinstance(widget, Toned):
+        return front(widget.get_component_rich_style(name))
+    kept = widget.kept
+    if name not in kept:
+        kept[name] = front(widget.get_component_rich_style(name))
+    return kept[name]
+
+
+def front(style: Style) -> Style:
     """Return a style without its background, so that a cursor shows through."""
     return Style(color=style.color, bold=style.bold)
 
