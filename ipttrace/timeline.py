@@ -36,6 +36,8 @@ REFUSALS = frozenset({"NO_SOCKET"})
 """Reasons for which the kernel tells the sender that nobody is there."""
 
 ROUTING_HOOKS = (Hook.INPUT, Hook.FORWARD)
+AFTER_ROUTING = (*ROUTING_HOOKS, Hook.POSTROUTING)
+"""Of a packet that came in: one that was made here may meet POSTROUTING, and then be for here."""
 REJECTED_BY_ROUTE = {
     "blackhole": Decision.BLACKHOLE,
     "unreachable": Decision.UNREACHABLE,
@@ -107,10 +109,11 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
         anew = _routed_anew_after(path)
         first = scene if anew is None else Scene()
         yield _route(path.time, refused or Decision.OUTPUT, path, first)
+    shown_by = ROUTING_HOOKS if path.in_interface is None else AFTER_ROUTING
     routed = False
     before: Hop | None = None
     for hop in path.hops:
-        if not routed and isinstance(hop, ChainHop) and hop.hook in ROUTING_HOOKS:
+        if not routed and isinstance(hop, ChainHop) and hop.hook in shown_by:
             routed = True
             then = Decision.LOCAL if hop.hook is Hook.INPUT else Decision.FORWARD
             yield _route(before.time if before else hop.time, then, path, scene)

@@ -302,6 +302,8 @@ class Walk:
             self.packet = complete(self.packet, seen)
             self.first = complete(self.first, seen)
             self.flows = [self.first.flow]
+        if len(seen.head) > len(self.first.head) and not differences(self.first, seen):
+            self.first = replace(self.first, head=seen.head)
         return seen
 
     def _blame(self, changes: list[Change], station: Station, time: float) -> tuple[Change, ...]:

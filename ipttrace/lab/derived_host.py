@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from ipttrace.lab.rule_facts import Network
@@ -13,6 +14,11 @@ Address = IPv4Address | IPv6Address
 STOPS = frozenset({"DROP", "REJECT", "LOG", "NFLOG", "ULOG", "RETURN", ""})
 """A network that is stopped, like that of a bogon list, need not be behind the interface."""
 BRIDGES = re.compile(r"(docker\d|br-|virbr|br\d|cni\d|lxcbr|lxdbr|vmbr|xenbr)")
+
+
+@lru_cache(10_000)
+def _network(text: str) -> Network:
+    return ip_network(text, strict=False)
 
 
 @dataclass(slots=True)
@@ -25,7 +31,7 @@ class Interface:
 
     def networks(self, version: int) -> list[Network]:
         """Return the networks of its addresses, of IP version 4 or 6."""
-        return [ip_network(text, strict=False) for text in self.addresses[version]]
+        return [_network(text) for text in self.addresses[version]]
 
 
 @dataclass(slots=True)

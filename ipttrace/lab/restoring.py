@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ipttrace.decode.iptables_save import split_words
 from ipttrace.lab.complaints import Complaint, Key, read_complaint
@@ -49,14 +50,27 @@ class Loadable:
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass
 class _Rule:
     """A rule in today's words."""
 
     line: Line
     written: str
-    keys: frozenset[Key]
-    form: str
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Its words, without quotes."""
+        return split_words(self.written)
+
+    @cached_property
+    def keys(self) -> frozenset[Key]:
+        """The matches, targets and sets that it names."""
+        return keys_of(self.words)
+
+    @cached_property
+    def form(self) -> str:
+        """Its options without their values."""
+        return form_of(self.words)
 
 
 class _Table:
@@ -83,17 +97,19 @@ class _Table:
             )
         today = body if body is not None else line.body
         counter = f"{line.counter} " if line.counter else ""
-        words = split_words(today)
-        rule = _Rule(
-            line, f"{counter}-A {line.chain} {today}".rstrip(), keys_of(words), form_of(words)
-        )
-        if any(map(names_program, words)):
-            self.refuse(line, "it names a program that iptables would run")
+        rule = _Rule(line, f"{counter}-A {line.chain} {today}".rstrip())
+        if "M" in today or "--mo" in today:
+            self._refuse_programs(rule)
+        return rule
+
+    def _refuse_programs(self, rule: _Rule) -> None:
+        """Refuse what would make iptables run a program, or what a lab would take for that."""
+        if any(map(names_program, rule.words)):
+            self.refuse(rule.line, "it names a program that iptables would run")
         try:
             check_restore_text(rule.written)
         except ValueError as error:
-            self.refuse(line, str(error))
-        return rule
+            self.refuse(rule.line, str(error))
 
     # -- what is kept
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ipttrace.cli.compose import trace_probe
@@ -27,6 +28,7 @@ from ipttrace.lab.snapshot_file import (
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import ChainHop, Role, TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.render.schema import SHIPPED
 from ipttrace.system.host_state import read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.namespaces import NAMED
@@ -52,6 +54,10 @@ CASES = [
     for make in GENERATORS
     for backend in Backend
 ]
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))
+SLOW_MACHINE = pytest.mark.timeout(240)
+"""5,000 rules are read before and after each probe, while others work."""
 
 Build = Callable[[Path, str], tuple[Twin, Lab]]
 
@@ -90,6 +96,7 @@ def nothing_more(before: set[str]) -> bool:
 # ---------------------------------------------------------------- 5,000 rules
 
 
+@SLOW_MACHINE
 @pytest.mark.parametrize(("make", "backend"), CASES)
 def test_the_kernels_own_trace_names_the_same_rules(
     build: Build, tmp_path: Path, make: Callable[[int], SaveSample], backend: Backend
@@ -151,6 +158,7 @@ def check_counters(netns: str, words: str) -> TraceResult:
     return result
 
 
+@SLOW_MACHINE
 @pytest.mark.parametrize(("make", "backend"), CASES)
 def test_a_twin_of_5000_rules_is_up_in_two_seconds(
     tmp_path: Path, make: Callable[[int], SaveSample], backend: Backend
@@ -263,9 +271,10 @@ def test_rules_with_the_same_fault_are_found_quickly(build: Build, tmp_path: Pat
         begun = time.monotonic()
         twin = read_twin(str(path), str(backend))
         assert len(twin.missing) == 1000
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 30, "one or two seconds where nobody else works"
 
 
+@SLOW_MACHINE
 @pytest.mark.full
 def test_50000_rules(build: Build, tmp_path: Path, backend: Backend) -> None:
     path = tmp_path / "rules.v4"
@@ -273,7 +282,7 @@ def test_50000_rules(build: Build, tmp_path: Path, backend: Backend) -> None:
     begun = time.monotonic()
     twin, _ = build(path, str(backend))
     assert twin.missing == ()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120, "a few seconds where nobody else works"
 
 
 # ---------------------------------------------------------------- snapshots
@@ -459,6 +468,9 @@ def test_the_line_of_shell_makes_a_twin(host: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "not reproduced" not in done.stderr
     records = [json.loads(text) for text in done.stdout.splitlines()]
+    for record in records:
+        SCHEMA.validate(record)
+    assert [each["record"] for each in records] == ["twin", "path", "summary"]
     path = next(each for each in records if each["record"] == "path")
     assert path["outcome"] == "dropped"
     assert path["diagnosis"]["rules"][0]["number"] == 1

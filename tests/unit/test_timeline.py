@@ -51,6 +51,15 @@ def test_a_decision_stands_before_the_chain_that_shows_it() -> None:
     assert routes(local, Scene(route=LOCAL)) == [(Decision.LOCAL, "local", None)]
 
 
+def test_a_forwarded_packet_was_routed_before_postrouting() -> None:
+    post = b.policy_hop("nat", "POSTROUTING")
+    path = b.path(PREROUTING, post, outcome=Outcome.FORWARDED, out_interface="eth1")
+    hops = with_evidence(path, Scene(route=MAIN)).hops
+    (route,) = [hop for hop in hops if isinstance(hop, RouteHop)]
+    assert (route.decision, route.out_interface) == (Decision.FORWARD, "eth1")
+    assert hops.index(route) == hops.index(post) - 1
+
+
 def test_a_packet_made_here_is_routed_anew_after_its_destination_changed() -> None:
     to_other = b.rule_hop(
         "nat", "OUTPUT", 1, "-j DNAT --to-destination 203.0.113.2", Change("dst", "a", "b")
