@@ -106,6 +106,18 @@ def test_names_are_real_outside_and_the_labs_own_inside() -> None:
     assert [p.netns for p in run.probes[0].result.paths] == ["server", "elsewhere"]
 
 
+def test_what_only_events_prove_is_left_out_where_there_are_none() -> None:
+    text = REFUSING.replace("    backends: [both]\n", "    needs-events: true\n")
+    builder = FakeBuilder()
+    lab = parse_scenario(text, "x")
+    run = run_lab(lab, "legacy", builder, answering(path()), events=False)
+    assert [each.probe.name for each in run.probes] == ["before"]
+    assert any("after was left out: only root" in warning for warning in run.warnings)
+    assert ("server", ("probes", 1, "change", 0)) in builder.lab.done
+    whole = run_lab(lab, "legacy", FakeBuilder(), answering(path()))
+    assert [each.probe.name for each in whole.probes] == ["before", "after"]
+
+
 NOT_SEEN = "no packet of the probe was seen in server"
 
 
