@@ -1,16 +1,16 @@
 """Labs in pytest: the fixture `ipttrace_lab` brings one up, probes it, and takes it down.
 
-    def test_the_new_port_leads_to_the_service(ipttrace_lab):
-        lab = ipttrace_lab("article-complete", backend="nft")
-        answer = lab.probe("tcp 198.51.100.1:8445", in_="eth0", src="198.51.100.2", netns="server")
-        assert answer.outcome == "delivered"
-        assert "nat/PREROUTING 1" in answer.hops
+    import pytest
 
 
-    def test_the_old_port_is_closed(ipttrace_lab):
-        lab = ipttrace_lab("article-complete", backend="legacy")
-        answer = lab.probe("tcp 198.51.100.1:8443", in_="eth0", src="198.51.100.2", netns="server")
-        answer.expect(outcome="dropped", cause="mark-drop", crosses=["mangle/PREROUTING 1"])
+    @pytest.mark.parametrize("backend", ["legacy", "nft"])
+    def test_only_the_new_port_leads_to_the_service(ipttrace_lab, backend):
+        lab = ipttrace_lab("article-complete", backend=backend)
+        new = lab.probe("tcp 198.51.100.1:8445", in_="eth0", src="198.51.100.2", netns="server")
+        assert new.outcome == "delivered"
+        assert "nat/PREROUTING 1" in new.hops
+        old = lab.probe("tcp 198.51.100.1:8443", in_="eth0", src="198.51.100.2", netns="server")
+        old.expect(outcome="dropped", cause="mark-drop", crosses=["mangle/PREROUTING 1"])
 
 A test that fails shows the hops of its probes.  Where the fixture cannot work (no root, a kernel
 that lacks something) the test is skipped, with the reason; IPTTRACE_REQUIRE_ROOT=1 lets it fail.
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from pluggy import Result
+
     from ipttrace.errors import IptTraceError
     from ipttrace.testing import Answer, LabFactory
 
@@ -59,13 +61,14 @@ def _skip(error: IptTraceError) -> NoReturn:
     pytest.skip(f"ipttrace_lab: {error}")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # also known to the pluggy of pytest 7
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+) -> Generator[None, Result[pytest.TestReport], None]:
     """Add the hops of the test's probes to the report of a failure."""
-    report = yield
+    made = yield
     answers = item.stash.get(ANSWERS, None)
-    if answers and report.when == "call" and report.failed:
-        report.sections += [(f"ipttrace: {answer.sent}", answer.report()) for answer in answers]
-    return report
+    if answers:
+        report = made.get_result()
+        if report.when == "call" and report.failed:
+            report.sections += [(f"ipttrace: {each.sent}", each.report()) for each in answers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,18 +16,21 @@ from ipttrace.cli.compose import trace_probe
 from ipttrace.diagnose.walk import name
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab
-from ipttrace.lab.comparing import compare, probe_paths, steps
+from ipttrace.lab.comparing import compare, probe_paths
 from ipttrace.lab.expectation import Expectation
-from ipttrace.lab.lab_probe import LabProbe
+from ipttrace.lab.lab_probe import Change, LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import run_probe
 from ipttrace.lab.scenario import Scenario, load_scenario, parse_scenario
+from ipttrace.lab.stepping import steps
 from ipttrace.path import Outcome, PacketPath, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.side_by_side import step_lines
 from ipttrace.render.text import fate_words, result_lines
 from ipttrace.system.capabilities import require_privilege
 from ipttrace.system.lab_builder import LabBuilder
+
+PACKET_WORDS = ("src", "tcp_flags", "size", "ttl", "count", "let_out", "wait")
 
 Guard = Callable[[Callable[[], Any]], Any]
 """Calls something, and turns what is no fault of the test's into what its framework does then."""
@@ -69,7 +72,7 @@ class LabFactory:
 
         def up() -> RunningLab:
             require_privilege(aim="bring up a lab")
-            return LabBuilder().up(scenario.topology, chosen)
+            return LabBuilder(title=scenario.title).up(scenario.topology, chosen)
 
         running: RunningLab = self._guard(up)
         self._labs.callback(lambda: _tell_leftovers(running.down()))
@@ -119,11 +122,11 @@ class ProbedLab:
         """
         __tracebackhide__ = True
         traced = self._traced(netns)
-        fields = {key.replace("_", "-"): value for key, value in words.items()}
-        fields |= {"name": send, "send": send, "netns": traced, "in": in_, "from": from_}
+        fields: dict[str, Any] = {"name": send, "send": send, "netns": traced}
+        fields |= {"in": in_, "from": from_}
         fields["expect"] = {"outcome": "delivered"}  # nothing is compared here
         try:
-            probe = msgspec.convert(fields, LabProbe)
+            probe = msgspec.convert(fields | _of_packet(words), LabProbe)
             self.scenario.check_probes([probe])
         except ValueError as error:
             raise UsageError(f"cannot send {send}: {error}") from None
@@ -131,6 +134,21 @@ class ProbedLab:
         answer = Answer(send, traced[-1], self.backend, run.result)
         self._tell(answer)
         return answer
+
+    def change(self, namespace: str, **what: Any) -> None:
+        """Make something different in a namespace, for the probes after it.
+
+        The words are those of a lab file's `change`: iptables, ip6tables, nftables, sysctls, link.
+        """
+        __tracebackhide__ = True
+        fields = {key.replace("_", "-"): value for key, value in what.items()}
+        try:
+            change = msgspec.convert({**fields, "namespace": namespace}, Change)
+        except ValueError as error:
+            raise UsageError(f"cannot change {namespace}: {error}") from None
+        if namespace not in self.scenario.namespaces:
+            raise UsageError(f"cannot change {namespace}: lab {self.scenario.name} has none such")
+        self._running.change(change)
 
     def _traced(self, netns: str | Sequence[str] | None) -> tuple[str, ...]:
         if netns is not None:
@@ -144,6 +162,14 @@ class ProbedLab:
                 f"Give netns, one or more of {', '.join(names)}.",
             )
         return names
+
+
+def _of_packet(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a lab file's probe that describe the packet; raises ValueError."""
+    for word in words:
+        if word not in PACKET_WORDS:
+            raise ValueError(f"there is no word {word!r}; known are {', '.join(PACKET_WORDS)}")
+    return {key.replace("_", "-"): value for key, value in words.items()}
 
 
 def _tell_leftovers(warned: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 
 from ipttrace.cli import output
-from ipttrace.errors import UsageError
+
+PRIVATE = 0o600
+"""It says what a firewall lets through."""
 
 DESCRIPTION = """\
 Read the rules of both backends with their counters, ipsets, interfaces, addresses, routes, routing
@@ -42,8 +44,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from ipttrace.system.capabilities import require_privilege
     from ipttrace.system.clock import SystemClock
-    from ipttrace.system.host_state import read_host, write_private
+    from ipttrace.system.host_state import read_host
     from ipttrace.system.namespaces import find_namespace
+    from ipttrace.system.whole_files import check_writable, write_whole
+
+    if args.output is not None:
+        check_writable(args.output)
 
     namespace = find_namespace(args.netns)
     require_privilege()
@@ -54,10 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         output.record(content.rstrip(b"\n"))
         return 0
-    try:
-        write_private(content, args.output)
-    except OSError as error:
-        raise UsageError(f"cannot write {args.output}: {error.strerror}") from error
+    write_whole(args.output, content, PRIVATE)
     rules = sum(
         line.lstrip("[0123456789:] ").startswith("-A ")
         for each in snapshot.rules

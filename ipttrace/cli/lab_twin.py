@@ -19,6 +19,7 @@ from ipttrace.probe import ProbeSpec
 if TYPE_CHECKING:
     from ipttrace.lab.topology import Topology
     from ipttrace.system.lab_builder import Lab
+    from ipttrace.system.twins import Twin
 
 EVENTS_LOST = 4
 TWIN = "twin"
@@ -68,38 +69,55 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show all evidence, not only the strongest"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="JSON Lines, schema ipttrace/1, of the probes"
-    )
+    parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
     parser.set_defaults(run=run, changes_host=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the twin, and probe it or leave it up; return the exit status."""
     specs = [probe_of(words) for words in args.probe]
-    if args.json and not specs:
-        raise UsageError("cannot write --json without a --probe", "Add --probe 'tcp ...'.")
     name = _name(args.name, args.file)
     from ipttrace.system import user_namespace
-    from ipttrace.system.twins import read_twin, tell
+    from ipttrace.system.twins import read_twin
 
     if user_namespace.enter_if_needed():
         output.note(user_namespace.NOTE)
     twin = read_twin(args.file, args.backend)
     if not specs:
-        lab = leave_up(twin.topology, twin.backend, name, title=f"twin of {clean_text(args.file)}")
-        tell(twin, output.note)
-        output.lines(twin_lines(lab))
-        return 0
+        return _leave_up(twin, name, args)
     from ipttrace.system.lab_builder import LabBuilder
 
     lab = LabBuilder().up(twin.topology, twin.backend)
     try:
-        tell(twin, output.note)
+        _tell(twin, args)
         return _probe(specs, lab.namespaces[TWIN], name, args)
     finally:
         for warning in lab.down():
             output.note(warning)
+
+
+def _leave_up(twin: Twin, name: str, args: argparse.Namespace) -> int:
+    title = f"twin of {clean_text(args.file)}"
+    lab = leave_up(twin.topology, twin.backend, name, title=title)
+    _tell(twin, args)
+    if not args.json:
+        output.lines(twin_lines(lab))
+        return 0
+    from ipttrace.lab.records import up_record
+
+    output.record(up_record(lab.name, args.backend, lab.topology, lab.namespaces))
+    return 0
+
+
+def _tell(twin: Twin, args: argparse.Namespace) -> None:
+    """Say how the twin differs from its host: for people, and for programs."""
+    from ipttrace.system.twins import tell
+
+    tell(twin, output.note)
+    if args.json:
+        from ipttrace.lab.records import twin_record
+
+        output.record(twin_record(args.file, twin.notes, twin.missing))
 
 
 def probe_of(words: str) -> ProbeSpec:

@@ -126,7 +126,7 @@ def run_down(args: argparse.Namespace) -> int:
     if args.all == bool(args.names):
         raise UsageError("cannot tell which labs to take down", "Give their names, or --all.")
     for line in lab_records.sweep():
-        output.note(f"removed {line}, which was killed")
+        output.note(f"removed {line}")
     staying = [record for record in lab_records.records() if record.stays]
     chosen = staying if args.all else [lab_records.find(name) for name in dict.fromkeys(args.names)]
     for record in chosen:

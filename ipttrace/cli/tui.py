@@ -95,12 +95,9 @@ def _first_run(
     """Return what is run as the screen opens, and its title."""
     from ipttrace.cli.feeds import ProbeFeed, WatchFeed
     from ipttrace.cli.watch_request import Watch
-    from ipttrace.lab.parts import LabBackend
-    from ipttrace.lab.scenario import load_scenario
 
     if args.lab is not None:
-        backend = LabBackend(args.backend) if args.backend else load_scenario(args.lab).backends[0]
-        return bench.lab(args.lab, backend), f"lab {args.lab}, {backend}"
+        return _lab(args, bench)
     if args.trigger is None and settings.trigger != "auto":
         args.trigger = settings.trigger
     if args.watch is not None:
@@ -112,3 +109,13 @@ def _first_run(
         return None, "nothing traced yet"
     feed = ProbeFeed(spec_of(args))
     return feed, feed.title
+
+
+def _lab(args: argparse.Namespace, bench: HostWorkbench) -> tuple[Feed, str]:
+    """Return a lab's feed and its title; raises UsageError where its file cannot be used."""
+    from ipttrace.lab.parts import LabBackend
+    from ipttrace.lab.scenario import load_scenario
+
+    made_for = load_scenario(args.lab).backends
+    backend = LabBackend(args.backend) if args.backend else made_for[0]
+    return bench.lab(args.lab, backend), f"lab {args.lab}, {backend}"

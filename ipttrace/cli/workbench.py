@@ -53,9 +53,7 @@ class HostWorkbench:
 
     def lab(self, name: str, backend: LabBackend) -> Feed:
         """Return a feed that builds a lab, unless it is up, and sends its probes."""
-        from ipttrace.lab.scenario import load_scenario
-
-        return HeldLabFeed(self, load_scenario(name), backend)
+        return HeldLabFeed(self, name, backend)
 
     def up(self, scenario: Scenario, backend: LabBackend) -> RunningLab:
         """Return the lab, built if it is not up as its file has it; another one comes down first.
@@ -219,9 +217,9 @@ class _Holder:
 class HeldLabFeed:
     """All probes of a lab, one after another; the lab stays up, so that it can be looked at."""
 
-    def __init__(self, bench: HostWorkbench, scenario: Scenario, backend: LabBackend) -> None:
+    def __init__(self, bench: HostWorkbench, lab: str, backend: LabBackend) -> None:
         self._bench = bench
-        self._scenario = scenario
+        self._lab = lab
         self._backend = backend
 
     def read_rules(self, netns: str | None) -> Ruleset:
@@ -231,6 +229,7 @@ class HeldLabFeed:
     def run(self, publish: Publish, cancelled: Cancelled) -> None:
         """Build the lab, run its probes and publish after each of them."""
         from ipttrace.lab.runner import run_lab
+        from ipttrace.lab.scenario import load_scenario
         from ipttrace.system.capabilities import require_privilege
 
         require_privilege()
@@ -241,8 +240,9 @@ class HeldLabFeed:
             results.append(probe.result)
             publish(running(results, f"done: {probe.probe.name}"))
 
-        builder = _Holder(self._bench, self._scenario)
-        run_lab(self._scenario, self._backend, builder, _tracing(cancelled), tell)
+        scenario = load_scenario(self._lab)
+        builder = _Holder(self._bench, scenario)
+        run_lab(scenario, self._backend, builder, _tracing(cancelled), tell)
         publish(replace(Snapshot.of(join_results(results)), message="the lab is up"))
 
 

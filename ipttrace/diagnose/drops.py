@@ -86,15 +86,16 @@ def _seen(death: _Death) -> Iterator[Evidence]:
 
 
 def rewrites(path: PacketPath, until: ChainHop | None = None) -> Iterator[Evidence]:
-    """Yield what earlier hops changed of the addresses and ports, up to `until`."""
+    """Yield what each earlier hop changed of the addresses and ports, up to `until`."""
     for hop in path.chain_hops:
         if hop is until:
             return
-        for change in hop.changes:
-            if change.field in ("src", "dst", "sport", "dport"):
-                text = f"{name(hop)} changed {change.field} {change.old} -> {change.new}"
-                reported = hop.basis is Basis.REPORTED
-                yield Evidence(text, Strength.REPORTED if reported else Strength.INFERRED)
+        changes = [each for each in hop.changes if each.field in ("src", "dst", "sport", "dport")]
+        if changes:
+            words = ", ".join(f"{each.field} {each.old} -> {each.new}" for each in changes)
+            reported = hop.basis is Basis.REPORTED
+            strength = Strength.REPORTED if reported else Strength.INFERRED
+            yield Evidence(f"{name(hop)} changed {words}", strength)
 
 
 def what_it_wants(hop: ChainHop) -> str:

@@ -18,7 +18,7 @@ from ipttrace.lab.lab_probe import Change, LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import ProbeRun, RefusalRun, Tracer, run_lab, run_probe
 
-NOT_MADE = "the lab is not made for this backend"
+NOT_MADE = "it is not made for this backend"
 ONE_BACKEND = "a twin is built on legacy or nft"
 AFTERWARDS = "after the probes"
 
@@ -92,9 +92,8 @@ class _Run:
         """Run a lab, if it is made for the backend."""
         scenario = self._check.scenario
         assert scenario is not None
-        if backend not in scenario.backends:
-            for probe in self._check.probes:
-                self._add(self._case(probe.name, backend, State.SKIPPED, NOT_MADE))
+        if backend not in self._check.backends:
+            self._skip_all(backend, NOT_MADE)
             return
         builder, met = self._stage.labs, self._met(backend)
         if met is not None:
@@ -116,8 +115,10 @@ class _Run:
         file = self._check.twin
         assert file is not None
         if backend == LabBackend.BOTH:
-            for probe in self._check.probes:
-                self._add(self._case(probe.name, backend, State.SKIPPED, ONE_BACKEND))
+            self._skip_all(backend, ONE_BACKEND)
+            return
+        if backend and self._check.backends and backend not in self._check.backends:
+            self._skip_all(backend, NOT_MADE)
             return
 
         def build_and_probe() -> None:
@@ -145,6 +146,10 @@ class _Run:
             self._probe_all(LiveHost(), backend, met)
 
         self._guarded("", probe_all)
+
+    def _skip_all(self, backend: str, reason: str) -> None:
+        for probe in self._check.probes:
+            self._add(self._case(probe.name, backend, State.SKIPPED, reason))
 
     def _met(self, backend: str) -> RulesMet | None:
         return self._stage.met(self._check, backend) if self._stage.coverage else None

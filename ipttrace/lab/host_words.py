@@ -91,10 +91,11 @@ def _length(address: Mapping[str, Any]) -> int:
 def read_routes(text: str, family: str) -> tuple[RouteState, ...]:
     """Return what `ip -j route show table all` says, without what the kernel adds by itself."""
     routes = (_route(each, family) for each in _objects(text) if "dst" in each)
-    return tuple(route for route in routes if route.table != "local" and _is_ours(route))
+    return tuple(route for route in routes if route.table != "local" and is_ours(route))
 
 
-def _is_ours(route: RouteState) -> bool:
+def is_ours(route: RouteState) -> bool:
+    """Tell whether a route is not one that every address brings with it."""
     return route.type in ("unicast", "blackhole", "unreachable", "prohibit", "throw")
 
 

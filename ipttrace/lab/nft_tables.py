@@ -16,7 +16,12 @@ from ipttrace.ruleset import OWN_TABLE
 BEGIN = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
 CHAIN = re.compile(r"\tchain (\S+) \{")
 PLACE = re.compile(r"/dev/stdin:(\d+):[\d-]+: Error: (.*)")
-INCLUDE = re.compile(r"\s*include\b")
+INCLUDE = re.compile(r"(^|[;{])\s*include\b")
+OWNER = re.compile(r"\s*flags .*\bowner\b")
+LEFT_OUT = (
+    (INCLUDE, "it reads another file"),
+    (OWNER, "its owner is not here: the table would be gone at once"),
+)
 DEVICES = re.compile(r"\bdevices? (?:= )?(\{[^}]*\}|\S+)")
 QUOTED = re.compile(r'"([^"]+)"|([\w.-]+)')
 ROUNDS = 50
@@ -89,12 +94,13 @@ def loadable_nft(tables: list[NftTable], attempt: Attempt, source: str = "nft") 
 
 
 def _loadable_table(table: NftTable, attempt: Attempt, source: str) -> tuple[str, list[Missing]]:
-    lines = [line if not INCLUDE.match(line) else "" for line in table.lines]
-    missing = [
-        Missing(line, "it reads another file", source, table.number + at)
-        for at, line in enumerate(table.lines)
-        if INCLUDE.match(line)
-    ]
+    lines = list(table.lines)
+    missing: list[Missing] = []
+    for at, line in enumerate(table.lines):
+        for form, reason in LEFT_OUT:
+            if form.search(line):
+                missing.append(Missing(line.strip(), reason, source, table.number + at))
+                lines[at] = ""
     if lines[-1] != "}":
         missing.append(Missing(table.lines[0], "the table is cut off", source, table.number))
         lines = _closed(lines)

@@ -15,23 +15,18 @@ others stay what they are on the real host.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
 
 from ipttrace.decode.iptables_save import split_words
 from ipttrace.lab.complaints import Complaint, Key, read_complaint
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.old_syntax import translate
+from ipttrace.lab.rule_forms import OUTGOING, form_of, gap_for, keys_of, reason_of
+from ipttrace.lab.rules import check_restore_text
 from ipttrace.lab.save_file import Line, SaveFile, SaveTable, names_program
-
-GAP_INTERFACE = "not-reproduced"
-"""No packet comes from there."""
-GAP_COMMENT = 100
-NO_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=-]")
-OUTGOING = ("OUTPUT", "POSTROUTING")
 
 ALIKE = 100
 """Refused lines of one form, after which the others of that form are not tried."""
@@ -41,18 +36,6 @@ IN_A_ROW = 3
 """The same where a trial costs a run of its own."""
 ROUNDS = 100
 
-KEY_OPTIONS = {
-    "-m": "match",
-    "--match": "match",
-    "-j": "target",
-    "--jump": "target",
-    "-g": "target",
-    "--goto": "target",
-    "--match-set": "set",
-    "--add-set": "set",
-    "--del-set": "set",
-    "--map-set": "set",
-}
 
 Attempt = Callable[[str, bool], str | None]
 """Gives a text to iptables-restore, with `--test` if True; returns its stderr if it refused."""
@@ -67,14 +50,27 @@ class Loadable:
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass
 class _Rule:
     """A rule in today's words."""
 
     line: Line
     written: str
-    keys: frozenset[Key]
-    form: str
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Its words, without quotes."""
+        return split_words(self.written)
+
+    @cached_property
+    def keys(self) -> frozenset[Key]:
+        """The matches, targets and sets that it names."""
+        return keys_of(self.words)
+
+    @cached_property
+    def form(self) -> str:
+        """Its options without their values."""
+        return form_of(self.words)
 
 
 class _Table:
@@ -101,11 +97,19 @@ class _Table:
             )
         today = body if body is not None else line.body
         counter = f"{line.counter} " if line.counter else ""
-        words = split_words(today)
-        rule = _Rule(line, f"{counter}-A {line.chain} {today}".rstrip(), _keys(words), _form(words))
-        if any(map(names_program, words)):
-            self.refuse(line, "it names a program that iptables would run")
+        rule = _Rule(line, f"{counter}-A {line.chain} {today}".rstrip())
+        if "M" in today or "--mo" in today:
+            self._refuse_programs(rule)
         return rule
+
+    def _refuse_programs(self, rule: _Rule) -> None:
+        """Refuse what would make iptables run a program, or what a lab would take for that."""
+        if any(map(names_program, rule.words)):
+            self.refuse(rule.line, "it names a program that iptables would run")
+        try:
+            check_restore_text(rule.written)
+        except ValueError as error:
+            self.refuse(rule.line, str(error))
 
     # -- what is kept
 
@@ -138,7 +142,7 @@ class _Table:
             if rule.line.chain in dead:
                 continue
             refusal = self.refused.get(rule.line.number)
-            lines.append(_gap(rule.line, refusal[1]) if refusal else rule.written)
+            lines.append(gap_for(rule.line, refusal[1]) if refusal else rule.written)
         return "\n".join([*lines, "COMMIT", ""])
 
     # -- trials
@@ -229,7 +233,7 @@ class _Table:
             for rule in self.kept():
                 if rule.form == form:
                     self.refuse(
-                        rule.line, f"not tried: {ALIKE} of its form were: {_reason(complaint)}"
+                        rule.line, f"not tried: {ALIKE} of its form were: {reason_of(complaint)}"
                     )
 
     # -- ip_tables does not say which
@@ -256,7 +260,7 @@ class _Table:
                 reason = f"not tried: line {first.line.number}, which is of its form, was refused"
                 self.refuse(rule.line, reason)
             elif (complaint := self._try([rule])[0]) is not None:
-                self.refuse(rule.line, _reason(complaint))
+                self.refuse(rule.line, reason_of(complaint))
                 in_a_row += 1
             else:
                 in_a_row = 0
@@ -273,7 +277,7 @@ class _Table:
         if complaint is None:
             good += chunk
         elif len(chunk) == 1:
-            self.refuse(chunk[0].line, _reason(complaint))
+            self.refuse(chunk[0].line, reason_of(complaint))
         else:
             middle = len(chunk) // 2
             self._add(chunk[:middle], good)
@@ -304,31 +308,3 @@ def loadable(
         ]
     missing = tuple(sorted(result.missing, key=lambda each: each.line or 0))
     return Loadable("".join(result.texts), missing, tuple(result.notes))
-
-
-def _keys(words: Sequence[str]) -> frozenset[Key]:
-    pairs = pairwise(words)
-    return frozenset(
-        (KEY_OPTIONS[option], value) for option, value in pairs if option in KEY_OPTIONS
-    )
-
-
-def _form(words: Sequence[str]) -> str:
-    """Return a rule's options, and the names of its matches and its target."""
-    named = {
-        at + 1 for at, word in enumerate(words) if KEY_OPTIONS.get(word) in ("match", "target")
-    }
-    return " ".join(
-        word for at, word in enumerate(words) if at in named or word.startswith("-") or word == "!"
-    )
-
-
-def _reason(complaint: Complaint) -> str:
-    named = [reason for number, reason in complaint.lines.items() if number > 1]
-    return next(iter(complaint.keys.values()), named[0] if named else complaint.text)
-
-
-def _gap(line: Line, reason: str) -> str:
-    way = "-o" if line.chain in OUTGOING else "-i"
-    words = NO_COMMENT.sub(" ", f"line {line.number}: {reason}")[:GAP_COMMENT].strip()
-    return f'-A {line.chain} {way} {GAP_INTERFACE} -m comment --comment "{words}"'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from ipttrace.decode.iptables_save import VALUE_OPTIONS, split_words
@@ -73,6 +74,8 @@ class Facts:
     line: int
     source: str
     """The file."""
+    version: int
+    """Of IP: 4 or 6."""
     table: str
     chain: str
     hooks: frozenset[str]
@@ -102,31 +105,46 @@ class Facts:
 def facts_of(file: SaveFile) -> Iterator[Facts]:
     """Yield what each rule says."""
     for table in file.tables:
-        reached = _reached(table)
+        said = [_options(split_words(translate(rule.body) or rule.body)) for rule in table.rules]
+        targets = [options.get("target", "") for options, _ in said]
+        reached = _reached(table, targets)
         chains = {line.chain for line in table.chains}
-        for rule in table.rules:
-            yield _facts(file, table, rule, reached.get(rule.chain, frozenset()), chains)
+        for rule, (options, negated) in zip(table.rules, said, strict=True):
+            hooks = reached.get(rule.chain, frozenset())
+            yield _facts(_Place(file, table.name, rule, hooks), options, negated, chains)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: SaveFile
+    table: str
+    rule: Line
+    hooks: frozenset[str]
 
 
 def _facts(
-    file: SaveFile, table: SaveTable, rule: Line, hooks: frozenset[str], chains: Iterable[str]
+    place: _Place,
+    said: Mapping[str, str],
+    negated: Mapping[str, str],
+    chains: Collection[str],
 ) -> Facts:
-    said, negated = _options(split_words(translate(rule.body) or rule.body))
     ports, odd = _ports(said.get("ports", ""))
+    version = 6 if place.file.family is TableFamily.IP6 else 4
     target = said.get("target", "")
     return Facts(
-        line=rule.number,
-        source=file.source,
-        table=table.name,
-        chain=rule.chain,
-        hooks=hooks,
+        line=place.rule.number,
+        source=place.file.source,
+        version=version,
+        table=place.table,
+        chain=place.rule.chain,
+        hooks=place.hooks,
         target=target,
         to_chain=target in chains,
         in_interface=said.get("in"),
         out_interface=said.get("out"),
         not_out=negated.get("out"),
-        from_network=_network(said.get("source"), file.family),
-        to_network=_network(said.get("destination"), file.family),
+        from_network=_network(said.get("source"), version),
+        to_network=_network(said.get("destination"), version),
         protocol=PROTOCOLS.get(said.get("protocol", ""), said.get("protocol")),
         ports=ports,
         odd_ports=odd,
@@ -151,7 +169,8 @@ def _options(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     return said, negated
 
 
-def _network(text: str | None, family: TableFamily) -> Network | None:
+@lru_cache(100_000)
+def _network(text: str | None, version: int) -> Network | None:
     """Return a network, None for any and for what is none."""
     if text is None:
         return None
@@ -159,7 +178,6 @@ def _network(text: str | None, family: TableFamily) -> Network | None:
         network = ip_network(text, strict=False)
     except ValueError:
         return None
-    version = 6 if family is TableFamily.IP6 else 4
     return network if network.version == version and network.prefixlen > 0 else None
 
 
@@ -180,12 +198,11 @@ def _port(text: str) -> int | None:
     return number if number is not None and 1 <= number <= 65535 else None
 
 
-def _reached(table: SaveTable) -> dict[str, frozenset[str]]:
+def _reached(table: SaveTable, targets: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return for each chain the built-in chains from which it is reached."""
     names = {line.chain for line in table.chains}
     jumps: dict[str, set[str]] = {}
-    for rule in table.rules:
-        target = _options(split_words(rule.body))[0].get("target")
+    for rule, target in zip(table.rules, targets, strict=True):
         if target in names:
             jumps.setdefault(rule.chain, set()).add(target)
     reached: dict[str, set[str]] = {}

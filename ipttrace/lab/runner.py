@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from ipttrace.checks import Difference, Step
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab, TopologyBuilder
-from ipttrace.lab.comparing import compare, parting_ways
+from ipttrace.lab.comparing import compare
 from ipttrace.lab.lab_probe import LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Refusal, Scenario
+from ipttrace.lab.stepping import parting_ways
 from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 

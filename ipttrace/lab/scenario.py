@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -183,13 +184,16 @@ class Scenario(Part, frozen=True, kw_only=True):
 
 def library() -> dict[str, Path]:
     """Return the labs that ship with the tool, name to file."""
-    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_scenario(name: str) -> Scenario:
     """Read a lab of the library by its name, or any file; raises UsageError."""
-    file = str(library().get(name) or name)
-    hint = f"Give a file, or one of {', '.join(library())}."
+    labs = library()
+    alike = get_close_matches(name, labs, 3)
+    hint = "Give a file, or a name of 'ipttrace lab list'"
+    hint += f": do you mean {' or '.join(alike)}?" if alike else "."
+    file = str(labs.get(name) or name)
     return parse_scenario(read_bytes(file, what="lab", hint=hint), file)
 
 

@@ -17,8 +17,8 @@ import msgspec
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
-from ipttrace.lab import host_words
-from ipttrace.lab.host_state import FORMAT, SavedText, Snapshot
+from ipttrace.lab import host_plain, host_words
+from ipttrace.lab.host_state import FORMAT, PolicyState, RouteState, SavedText, Snapshot
 
 T = TypeVar("T")
 
@@ -42,8 +42,14 @@ COMMANDS = (
     "ip -6 -j route show table all",
     "ip -4 -j rule",
     "ip -6 -j rule",
+    "ip -d addr",
+    "ip -4 route show table all",
+    "ip -6 route show table all",
+    "ip -4 rule",
+    "ip -6 rule",
     "sysctl -a",
     "ss -lntup",
+    "netstat -lntup",
 )
 END = "end"
 ATTEMPTS = 8
@@ -85,32 +91,53 @@ def snapshot_of_sections(sections: Mapping[str, str]) -> Snapshot:
     """Return the snapshot in what the commands wrote; what cannot be read is named in `unread`."""
     unread = [] if END in sections else ["the text is cut off: it does not come to its end"]
 
-    def read(command: str, reader: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
+    def read(
+        command: str,
+        reader: Callable[[str], tuple[T, ...]],
+        in_words: Callable[[str], tuple[T, ...]],
+    ) -> tuple[T, ...]:
+        """Read JSON, or where `ip` knows none, its words."""
+        plain = command.replace(" -j", "")
+        if not sections.get(command, "").strip():
+            command, reader = plain, in_words
         try:
-            return reader(sections.get(command, ""))
+            return tuple(_checked(each) for each in reader(sections.get(command, "")))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             unread.append(f"{command}: {error}")
             return ()
 
-    routes = [
-        *read("ip -4 -j route show table all", partial(host_words.read_routes, family="ipv4")),
-        *read("ip -6 -j route show table all", partial(host_words.read_routes, family="ipv6")),
-    ]
-    policy = [
-        *read("ip -4 -j rule", partial(host_words.read_policy, family="ipv4")),
-        *read("ip -6 -j rule", partial(host_words.read_policy, family="ipv6")),
-    ]
-    links = read("ip -d -j addr", host_words.read_links)
+    routes: list[RouteState] = []
+    policy: list[PolicyState] = []
+    for option, family in (("-4", "ipv4"), ("-6", "ipv6")):
+        routes += read(
+            f"ip {option} -j route show table all",
+            partial(host_words.read_routes, family=family),
+            partial(host_plain.plain_routes, family=family),
+        )
+        policy += read(
+            f"ip {option} -j rule",
+            partial(host_words.read_policy, family=family),
+            partial(host_plain.plain_policy, family=family),
+        )
     return Snapshot(
         kernel=sections.get("uname -a", "").strip(),
-        links=links,
+        links=read("ip -d -j addr", host_words.read_links, host_plain.plain_links),
         routes=tuple(routes),
         policy=tuple(policy),
         sysctls=host_words.read_sysctls(sections.get("sysctl -a", "")),
-        listeners=host_words.read_listeners(sections.get("ss -lntup", "")),
+        listeners=host_words.read_listeners(sections.get("ss -lntup", ""))
+        or host_plain.plain_listeners(sections.get("netstat -lntup", "")),
         rules=_saved(sections),
         unread=tuple(unread),
     )
+
+
+def _checked(value: T) -> T:
+    """Return a value whose fields are of their types, or raise ValueError."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), type(value))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
 def _saved(sections: Mapping[str, str]) -> tuple[SavedText, ...]:

@@ -87,6 +87,12 @@ def matters(name: str) -> bool:
     return match is not None and match[3] in OF_INTERFACES[match[1]]
 
 
+def interface_of(name: str) -> str | None:
+    """Return the interface that a setting is of, `all` and `default` among them."""
+    match = CONF.match(path_of(name))
+    return match[2] if match else None
+
+
 def paths_of_interfaces(interfaces: Iterable[str]) -> list[str]:
     """Return the paths of the settings that each interface has, `all` and `default` first."""
     names = dict.fromkeys(("all", "default", *interfaces))

@@ -7,33 +7,30 @@ as they do on the real host.  Bridges are bridges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_interface
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_interface
 
-from ipttrace.lab.host import Bridge, Host, Service
-from ipttrace.lab.host_state import LinkState, ListenerState, Snapshot
+from ipttrace.lab.host import Bridge, Host, check_settings
+from ipttrace.lab.host_state import LinkState, Snapshot
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.parts import (
     LARGEST_MTU,
     SMALLEST_MTU,
     BadFieldError,
+    check_interface_address,
     check_interface_name,
     check_mac,
 )
 from ipttrace.lab.routing import Neighbour
-from ipttrace.lab.sysctls import in_order
+from ipttrace.lab.sysctls import in_order, interface_of, matters
 from ipttrace.lab.topology import End, Link
 from ipttrace.lab.twin_routes import Routing, routing_of
-
-T = TypeVar("T")
+from ipttrace.lab.twin_services import Lacks, services_of
 
 TWIN, WIRE = "twin", "wire"
 GATEWAY_MAC = "02:00:00:00:00:fe"
 PLAIN_KINDS = frozenset({"", "veth", "bridge", "loopback"})
-MOST_LISTENERS = 500
-"""The keeper of a lab holds them, and a process may open 1,024 files by default."""
 WIRE_HOST = Host(sysctls={"net.ipv6.conf.all.disable_ipv6": 1})
 """Nobody there speaks."""
 
@@ -65,34 +62,17 @@ class TwinParts:
         return links
 
 
-@dataclass(slots=True)
-class _Builder:
-    snapshot: Snapshot
-    missing: list[Missing] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def lacks(self, text: str, reason: str, source: str) -> None:
-        self.missing.append(Missing(text, reason, source))
-
-    def attempt(self, make: Callable[[], T], text: str, source: str) -> T | None:
-        """Return what `make` makes, or note why it cannot."""
-        try:
-            return make()
-        except (BadFieldError, ValueError) as error:
-            self.lacks(text, str(error), source)
-            return None
-
-
 def twin_parts(snapshot: Snapshot) -> TwinParts:
     """Return the parts of a lab that stand for the host, and what it has that they lack."""
-    builder = _Builder(snapshot)
+    builder = Lacks(snapshot)
     links = list(_usable_links(builder))
     bridges = {link.name for link in links if link.kind == "bridge"}
     _say_stand_ins(builder, links)
     ends = tuple(end for link in links if (end := _end(builder, link, bridges)))
-    made = _bridges(builder, links)
-    names = {end.interface for end in ends} | made.keys()
-    loopback = _loopback(snapshot)
+    ended = {end.interface for end in ends}
+    made = _bridges(builder, links, ended)
+    names = ended | made.keys()
+    loopback = _loopback(builder)
     up = {link.name for link in links if link.up and link.name in names} | {"lo"}
     routing = routing_of(snapshot, links, up)
     builder.missing += routing.missing
@@ -106,7 +86,7 @@ def twin_parts(snapshot: Snapshot) -> TwinParts:
         neighbours=_neighbours(routing, links),
         bridges=made,
         sysctls=_sysctls(builder, names),
-        services=tuple(_services(builder, local, names)),
+        services=tuple(services_of(builder, local, names)),
     )
     if snapshot.unread:
         builder.missing += [Missing(text, "it could not be read") for text in snapshot.unread]
@@ -134,7 +114,7 @@ def _in(end: End, namespace: str) -> End:
 # ---------------------------------------------------------------- interfaces
 
 
-def _usable_links(builder: _Builder) -> Iterator[LinkState]:
+def _usable_links(builder: Lacks) -> Iterator[LinkState]:
     seen: set[str] = set()
     for link in builder.snapshot.links:
         if link.name == "lo" or link.kind == "loopback":
@@ -154,7 +134,7 @@ def _checked(link: LinkState) -> LinkState:
     return link
 
 
-def _say_stand_ins(builder: _Builder, links: Iterable[LinkState]) -> None:
+def _say_stand_ins(builder: Lacks, links: Iterable[LinkState]) -> None:
     for link in links:
         if link.kind in PLAIN_KINDS:
             continue
@@ -170,10 +150,11 @@ def _say_stand_ins(builder: _Builder, links: Iterable[LinkState]) -> None:
             builder.notes.append(f"{link.name}, {what}, stands by itself")
 
 
-def _end(builder: _Builder, link: LinkState, bridges: set[str]) -> End | None:
+def _end(builder: Lacks, link: LinkState, bridges: set[str]) -> End | None:
     if link.name in bridges:
         return None
     addresses = tuple(_addresses(builder, link))
+    _say_odd(builder, link)
     return builder.attempt(
         lambda: End(
             namespace=TWIN,
@@ -188,13 +169,15 @@ def _end(builder: _Builder, link: LinkState, bridges: set[str]) -> End | None:
     )
 
 
-def _bridges(builder: _Builder, links: list[LinkState]) -> dict[str, Bridge]:
+def _bridges(builder: Lacks, links: list[LinkState], ends: set[str]) -> dict[str, Bridge]:
     made: dict[str, Bridge] = {}
     for link in links:
         if link.kind != "bridge":
             continue
-        ports = tuple(each.name for each in links if each.master == link.name)
+        held = (each.name for each in links if each.master == link.name)
+        ports = tuple(name for name in held if name in ends)
         addresses = tuple(_addresses(builder, link))
+        _say_odd(builder, link)
         bridge = builder.attempt(
             lambda: Bridge(ports, addresses, _mac(link), _mtu(link), link.up),  # noqa: B023
             link.name,
@@ -205,10 +188,11 @@ def _bridges(builder: _Builder, links: list[LinkState]) -> dict[str, Bridge]:
     return made
 
 
-def _addresses(builder: _Builder, link: LinkState) -> Iterator[str]:
+def _addresses(builder: Lacks, link: LinkState) -> Iterator[str]:
     """Yield the addresses that can be given, each once on the whole host."""
     for text in dict.fromkeys(link.addresses):
         try:
+            check_interface_address(text)
             address = ip_interface(text)
         except ValueError as error:
             builder.lacks(f"{link.name} {text}", str(error), "ip addr")
@@ -228,6 +212,14 @@ def _holder(snapshot: Snapshot, name: str, address: str) -> str | None:
         if any(text.split("/")[0] == address for text in link.addresses):
             return link.name
     return None
+
+
+def _say_odd(builder: Lacks, link: LinkState) -> None:
+    """Say what of a device a veth end or a bridge cannot have."""
+    if link.mtu is not None and not SMALLEST_MTU <= link.mtu <= LARGEST_MTU:
+        builder.lacks(f"{link.name} mtu {link.mtu}", "no veth end can have it", "ip addr")
+    if link.mac is not None and _mac(link) is None:
+        builder.lacks(f"{link.name} {link.mac}", "no veth end can have this address", "ip addr")
 
 
 def _mtu(link: LinkState) -> int | None:
@@ -253,11 +245,12 @@ def _joined(links: list[LinkState], ends: set[str]) -> tuple[tuple[str, str], ..
     )
 
 
-def _loopback(snapshot: Snapshot) -> list[str]:
+def _loopback(builder: Lacks) -> list[str]:
     """Return what `lo` has beside what every namespace has."""
     usual = {"127.0.0.1/8", "::1/128"}
-    loopbacks = [link for link in snapshot.links if link.name == "lo"]
-    return [text for link in loopbacks for text in link.addresses if text not in usual]
+    loopbacks = [link for link in builder.snapshot.links if link.name == "lo"]
+    found = [text for link in loopbacks[:1] for text in _addresses(builder, link)]
+    return [text for text in found if text not in usual]
 
 
 # ---------------------------------------------------------------- the rest
@@ -273,75 +266,20 @@ def _neighbours(routing: Routing, links: list[LinkState]) -> tuple[Neighbour, ..
     return tuple(found.values())
 
 
-def _sysctls(builder: _Builder, names: set[str]) -> dict[str, str | int]:
-    """Return the settings, those of interfaces only where the interface is there."""
+def _sysctls(builder: Lacks, names: set[str]) -> dict[str, str | int]:
+    """Return the settings that decide on packets, those of interfaces only if they are there."""
     there = {"all", "default", "lo", *names}
-    return {
-        name: value
-        for name, value in in_order(builder.snapshot.sysctls).items()
-        if ".conf." not in name
-        or name.split(".conf.")[1].rpartition(".")[0].replace("/", ".") in there
-    }
+    usable: dict[str, str | int] = {}
+    for name, value in in_order(builder.snapshot.sysctls).items():
+        text = f"{name} = {value}"
+        if not matters(name):
+            builder.lacks(text, "it decides on no packet of a namespace", "sysctl")
+        elif (interface_of(name) or "all") in there:
+            setting: dict[str, str | int] = {name: value}
+            usable |= builder.attempt(lambda: _settable(setting), text, "sysctl") or {}  # noqa: B023
+    return usable
 
 
-def _services(builder: _Builder, local: set[str], names: set[str]) -> Iterator[Service]:
-    seen: set[tuple[object, ...]] = set()
-    for listener in builder.snapshot.listeners:
-        text = _words(listener)
-        if listener.interface is not None and listener.interface not in {*names, "lo"}:
-            builder.lacks(text, f"there is no interface {listener.interface}", "ss")
-            continue
-        for address in _heard(listener.address):
-            key = (listener.protocol, address, listener.port, listener.interface)
-            if key in seen:
-                continue
-            seen.add(key)
-            if len(seen) > MOST_LISTENERS:
-                builder.lacks(text, f"more than {MOST_LISTENERS} listeners", "ss")
-            elif problem := _cannot_listen(address, local):
-                builder.lacks(text, problem, "ss")
-            elif service := _service(builder, listener, address, text):
-                yield service
-
-
-def _service(builder: _Builder, listener: ListenerState, address: str, text: str) -> Service | None:
-    if listener.protocol not in ("tcp", "udp"):
-        builder.lacks(text, "neither TCP nor UDP", "ss")
-        return None
-    protocol = "tcp" if listener.protocol == "tcp" else "udp"
-    interface = listener.interface
-    return builder.attempt(
-        lambda: Service(
-            listener.port,
-            protocol,  # type: ignore[arg-type]
-            address,
-            interface=interface,
-        ),
-        text,
-        "ss",
-    )
-
-
-def _words(listener: ListenerState) -> str:
-    process = f" ({listener.process})" if listener.process else ""
-    where = f"%{listener.interface}" if listener.interface else ""
-    return f"{listener.protocol} {listener.address}{where} port {listener.port}{process}"
-
-
-def _heard(address: str) -> tuple[str, ...]:
-    """Return the addresses of the sockets that hear what one on `address` hears."""
-    if address == "*":
-        return ("0.0.0.0", "::")  # noqa: S104
-    return (address.removeprefix("::ffff:"),) if "." in address else (address,)
-
-
-def _cannot_listen(text: str, local: set[str]) -> str | None:
-    try:
-        address = ip_address(text)
-    except ValueError as error:
-        return str(error)
-    if address.is_link_local and address.version == 6:
-        return "a link-local address"
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
-        return "a multicast address" if address.is_multicast else None
-    return None if str(address) in local else f"the twin has no address {text}"
+def _settable(setting: dict[str, str | int]) -> dict[str, str | int]:
+    check_settings(setting)
+    return setting

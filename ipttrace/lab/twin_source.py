@@ -72,6 +72,8 @@ def _of_snapshot(snapshot: Snapshot) -> TwinSource:
             source.files.append((known or parsed.backend, parsed))
         elif saved.program == "ipset":
             _lack_sets(source, saved)
+        elif saved.program != "nft":
+            source.missing.append(Missing(saved.program, "rules of a program that is not known"))
     text = snapshot.saved("nft")
     source.tables = native_tables(text, _of_iptables_nft(source))
     return source if snapshot.links else _with_host(source)

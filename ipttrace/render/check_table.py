@@ -47,9 +47,12 @@ def check_lines(
     if len(seconds) > 1:
         of = {file: [case for case in cases if case.file == file] for file in seconds}
         lines += [f"{clean_text(file)}: {_counts(of[file], seconds[file])}" for file in seconds]
-    noun = "file" if len(seconds) == 1 else "files"
     total = _counts(cases, sum(seconds.values()))
-    return [*lines, f"{len(seconds)} {noun}, {len(cases)} cases: {total}"]
+    return [*lines, f"{_number(len(seconds), 'file')}, {_number(len(cases), 'case')}: {total}"]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _cells(case: Case) -> tuple[str, ...]:

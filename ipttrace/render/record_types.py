@@ -15,6 +15,7 @@ from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, 
 from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
 from ipttrace.render.check_record_types import CHECK_RECORDS
 from ipttrace.render.lab_record_types import LAB_RECORDS
+from ipttrace.render.twin_record_types import TWIN_RECORDS
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -294,4 +295,5 @@ RECORDS: tuple[type[Struct], ...] = (
     FindingRecord,
     *LAB_RECORDS,
     *CHECK_RECORDS,
+    *TWIN_RECORDS,
 )

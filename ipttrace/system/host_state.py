@@ -165,22 +165,3 @@ def _listener(protocol: str, endpoint: str) -> ListenerState:
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     address = socket.inet_ntop(family, packed)
     return ListenerState(protocol, "*" if address == "::" else address, int(port, 16))
-
-
-def write_private(content: bytes, file: str) -> None:
-    """Write a file that only its owner can read, whole or not at all; raises OSError."""
-    path = Path(file).resolve()
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from errno import ENOENT
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from ipttrace.lab.reading import read_bytes
 from ipttrace.lab.restoring import loadable
 from ipttrace.lab.rules import RULE_FIELDS, Rules
 from ipttrace.lab.save_file import SaveFile
-from ipttrace.lab.sysctls import path_of
+from ipttrace.lab.sysctls import interface_of, path_of
 from ipttrace.lab.topology import End, Link, Topology
 from ipttrace.lab.twin import TWIN, WIRE, WIRE_HOST, TwinParts, twin_parts
 from ipttrace.lab.twin_source import TwinSource, read_twin_source
@@ -130,7 +131,10 @@ def _read(
     with trial_namespace() as namespace:
         rules = _tried_rules(source, backend, namespace)
         sysctls, unset = namespace.run(lambda: _settable(parts.host.sysctls))
-    host = msgspec.structs.replace(parts.host, sysctls=sysctls, **rules.fields)
+    try:
+        host = msgspec.structs.replace(parts.host, sysctls=sysctls, **rules.fields)
+    except ValueError as error:
+        raise UsageError(f"cannot make a twin of {clean_text(file)}: {error}") from error
     missing = [*source.missing, *parts.missing, *rules.missing, *unset]
     return host, parts, missing, [*source.notes, *parts.notes, *rules.notes]
 
@@ -227,19 +231,22 @@ def _add_devices(names: Iterable[str]) -> None:
 
 
 def _settable(sysctls: dict[str, str | int]) -> tuple[dict[str, str | int], list[Missing]]:
-    """Return the settings that a namespace here has, and those it lacks."""
+    """Return the settings that can be set in the calling thread's namespace, and the others.
+
+    Those of interfaces are tried on `lo`.
+    """
     usable: dict[str, str | int] = {}
     missing: list[Missing] = []
     for name, value in sysctls.items():
         path = Path("/proc/sys", path_of(name))
-        if ".conf." in name:
+        if interface_of(name) not in (None, "all", "default"):
             path = path.parent.parent / "lo" / path.name
-        if not path.exists():
-            missing.append(
-                Missing(f"{name} = {value}", "this kernel has no such setting", "sysctl")
-            )
-        elif not path.stat().st_mode & 0o200:
-            missing.append(Missing(f"{name} = {value}", "it cannot be set here", "sysctl"))
+        try:
+            if not path.exists():
+                raise FileNotFoundError(ENOENT, "this kernel has no such setting")
+            path.write_text(str(value))
+        except OSError as error:
+            missing.append(Missing(f"{name} = {value}", str(error.strerror), "sysctl"))
         else:
             usable[name] = value
     return usable, missing

@@ -28,31 +28,34 @@ def check_writable(file: str) -> None:
         raise UsageError(f"cannot write {clean_text(file)}: Permission denied")
 
 
-def write_whole(file: str, content: bytes) -> None:
+def write_whole(file: str, content: bytes, mode: int = READABLE) -> None:
     """Put `content` in place of the file; raises UsageError, and then the old one is as it was.
 
-    A symbolic link stays one.  A pipe or a device is written to, for it cannot be replaced.
+    `mode` is less the umask.  A symbolic link stays one.  A pipe or a device is written
+    to, for it cannot be replaced.
     """
     path = _target(file)
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:
-            _replace(path, content)
+            _replace(path, content, mode)
     except OSError as error:
         raise UsageError(f"cannot write {clean_text(file)}: {error.strerror}") from error
 
 
 def _target(file: str) -> Path:
+    """Return what is to be replaced; a pipe or a device by the name that leads there."""
     try:
-        return Path(os.path.realpath(file))
+        path = Path(file)
+        return path if path.exists() and not path.is_file() else Path(os.path.realpath(file))
     except ValueError as error:
         raise UsageError(f"cannot write {clean_text(file)}: {error}") from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, mode: int) -> None:
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, READABLE)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(content)

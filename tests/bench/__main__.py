@@ -12,6 +12,7 @@ from statistics import median
 from typing import TypeVar
 
 from ipttrace.netfilter import Backend
+from tests.bench import screen
 from tests.bench.evidence import RATE as FOREIGN_RATE
 from tests.bench.evidence import (
     SILENT,
@@ -187,6 +188,32 @@ def _more(peer: list[float], allowed: float) -> float:
     return round(median(peer) + allowed, 3)
 
 
+def screen_figures(runs: int) -> list[Figure]:
+    """Measure the screen: from a key to its paint, to the first paint, and its memory."""
+    keys: list[float] = []
+    memory: list[float] = []
+    for run in range(runs):
+        progress(f"screen, run {run + 1} of {runs}: {screen.PACKETS:,} packets")
+        with screen.busy_screen() as busy:
+            busy.until("way of packet 1 ")
+            memory.append(busy.memory())
+            keys.append(1000 * screen.percentile(screen.key_seconds(busy), 0.95))
+    lab = [IPTTRACE, "tui", "--lab", "article-complete"]
+    turns = {
+        OURS: lambda: screen.first_paint(lab, "packets"),
+        "python -c 'import textual.app'": lambda: seconds_to_end(
+            sys.executable, "-c", "import textual.app"
+        ),
+    }
+    first = interleaved(turns, runs, "first paint")
+    what = f"{screen.PRESSES} keys over {screen.PACKETS:,} packets, {screen.RATE:,}/s coming"
+    return [
+        Figure(f"{what}: the 95th percentile to the paint", "ms", {OURS: keys}, target=50),
+        Figure("the screen's first paint", "s", first, target=0.6),
+        Figure(f"the screen with {screen.PACKETS:,} packets", "MiB", {OURS: memory}, target=200),
+    ]
+
+
 def help_seconds(runs: int) -> list[Figure]:
     """Measure how long `ipttrace --help` takes."""
     turns = {
@@ -203,7 +230,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="runs of each program (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of the stream (4)")
     parser.add_argument(
-        "--only", choices=["cpu", "watch", "probe", "evidence", "help"], help="measure only this"
+        "--only",
+        choices=["cpu", "watch", "probe", "evidence", "screen", "help"],
+        help="measure only this",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     return parser.parse_args(words)
@@ -217,6 +246,7 @@ def main() -> None:
         "watch": lambda: watch_cost(words.runs, words.seconds),
         "probe": lambda: probe_seconds(words.runs),
         "evidence": lambda: evidence_cost(words.runs),
+        "screen": lambda: screen_figures(words.runs),
         "help": lambda: help_seconds(words.runs),
     }
     chosen = [words.only] if words.only else list(measures)

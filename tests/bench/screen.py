@@ -15,7 +15,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -90,19 +90,19 @@ def busy_screen(packets: int = PACKETS, rate: int = RATE) -> Terminal:
     return Terminal(sys.executable, *words)
 
 
-def key_seconds(screen: Terminal, presses: int = PRESSES) -> list[float]:
-    """Press keys that go to the next packet and to the hop before; return the time of each."""
-    screen.until("way of packet 1 ")
-    return [_one(screen, number) for number in range(presses)]
+def key_seconds(screen: Terminal, presses: int = PRESSES, *, first: int = 0) -> list[float]:
+    """Press keys that go to the next packet and to the hop before; return the time of each.
+
+    The first packet is shown, or that which `first` presses led to.
+    """
+    return [_one(screen, number) for number in range(first, first + presses)]
 
 
 def _one(screen: Terminal, number: int) -> float:
     packet = number // 2 + 2
-    key, text = (DOWN, f"way of packet {packet} ") if number % 2 == 0 else (LEFT, " at hop 2 of 6")
-    if number % 2 and packet % 2:
-        text = " at hop 5 of 6"
-    if number % 2 and not packet % 2:
-        text = " at hop 2 of 6"
+    hop = 5 if packet % 2 else 2  # before that at which the packet died, or was changed
+    down = (DOWN, f"way of packet {packet} ")
+    key, text = down if number % 2 == 0 else (LEFT, f" at hop {hop} of 6")
     begin = time.monotonic()
     screen.write(key)
     return screen.until(text) - begin
@@ -118,9 +118,3 @@ def first_paint(command: Sequence[str], text: str) -> float:
     """Return the seconds from the start of a program to its first paint."""
     with Terminal(*command) as screen:
         return screen.until(text) - screen.begun
-
-
-def measured(measure: Callable[[Terminal], float]) -> float:
-    """Return what `measure` finds on a busy screen."""
-    with busy_screen() as screen:
-        return measure(screen)

@@ -56,6 +56,15 @@ class Terminal:
         """Type a text."""
         self._tmux("send-keys", "-l", text)
 
+    def clear(self, words: str) -> None:
+        """Empty the field in which these words stand, as soon as it takes keys."""
+
+        def empty() -> bool:
+            self.press("C-u")
+            return words not in self.text()
+
+        wait_until(empty, DEADLINE, f"no {words}")
+
     def text(self) -> str:
         """Return the characters on the screen."""
         return self._tmux("capture-pane", "-p")

@@ -15,17 +15,21 @@ from ipttrace.path import (
     NatHop,
     Outcome,
     PacketPath,
+    Role,
     Strength,
     TraceTotals,
     Unmatched,
     WireHop,
 )
 from ipttrace_tui.feed import RunState, Snapshot
+from ipttrace_tui.packet_log import PacketLog
 from tests.builders import (
     CLIENT,
     DROP_MARKED,
     MARK_RULE,
     TIME,
+    article_rules,
+    chain,
     chain_ref,
     local_path,
     mark_drop_path,
@@ -36,6 +40,7 @@ from tests.builders import (
     result,
     rule,
     rule_hop,
+    ruleset,
     tcp,
     udp,
 )
@@ -71,6 +76,40 @@ def article(backend: Backend = Backend.LEGACY) -> Snapshot:
     reply = replace(reply_path(), id=4)
     first = redirect_path(backend)
     return Snapshot.of(result(first, dropped(), loopback(), reply, client=["CONNECTED"]))
+
+
+def ruled_article() -> Snapshot:
+    """Return the article's packets with the rules that they met, and some that they did not."""
+    rules = article_rules()
+    others = ["-p tcp -m tcp --dport 22 -j ACCEPT", "-i lo -j ACCEPT"]
+    filtering = chain("filter", "INPUT", [DROP_MARKED, *others])
+    return replace(article(), rulesets={"server": rules | ruleset(filtering)})
+
+
+def watched(count: int, log: PacketLog | None = None) -> PacketLog:
+    """Return a log with so many packets more, of two kinds."""
+    log = log if log is not None else PacketLog()
+    start = len(log.view())
+    for number in range(start + 1, start + count + 1):
+        kind = redirect_path() if number % 3 else mark_drop_path(diagnosis=MARK_DROP)
+        packet = replace(kind.packet, sport=40000 + number)
+        role, now = Role.OBSERVED, TIME + number / 20
+        log.append(replace(kind, id=number, packet=packet, role=role, time=now))
+    return log
+
+
+def watch_snapshot(log: PacketLog) -> Snapshot:
+    """Return what a watch shows that is under way."""
+    count = len(log.view())
+    totals = TraceTotals(0, count, count)
+    return Snapshot(
+        log.view(),
+        totals,
+        backends=("legacy",),
+        rulesets=ruled_article().rulesets,
+        limit=20,
+        missing="no kernel evidence",
+    )
 
 
 def forwarded() -> Snapshot:

@@ -73,7 +73,7 @@ def test_words_choose_packets(text: str, ids: list[int]) -> None:
     [
         (
             "dropt",
-            "'dropt' means nothing here. Did you mean dropped? For text of rules: rule:dropt",
+            "'dropt' means nothing here. Did you mean dropped?",
         ),
         ("foo:bar", "'foo:bar' has an unknown key"),
         ("outcom:dropped", "'outcom:dropped' has an unknown key. Did you mean outcome?"),

@@ -221,3 +221,32 @@ def test_mouse_opens_a_line() -> None:
         assert "▹ legacy" in stage.text()
 
     play(ListFeed([in_server(article())]), act, bench=FakeBench())
+
+
+def test_escape_ends_the_search_and_then_the_screen() -> None:
+    async def act(stage: Stage) -> None:
+        await open_rules(stage)
+        await stage.press("slash", *"MARK", "escape")
+        assert isinstance(stage.app.screen, RulesScreen)
+        assert "»" not in stage.text()
+        await stage.press("escape")
+        assert isinstance(stage.app.screen, MainScreen)
+
+    play(ListFeed([in_server(article())]), act, bench=FakeBench())
+
+
+def test_number_key_follows_the_selected_packet_again() -> None:
+    bench = FakeBench()
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        await stage.press("3")
+        await stage.shows("172.17.0.2")
+        await stage.press("G", "enter")
+        await stage.shows("namespace 5c6f1d2e9a0b")
+        await stage.press("4", "2")
+        await stage.shows("what packet 1 met is marked")
+
+    play(ListFeed([in_server(article())]), act, bench=bench)
+    assert [each for each in bench.asked if each][0] == "5c6f1d2e9a0b"
+    assert bench.asked[-1] == "server"

@@ -182,11 +182,15 @@ class Actions(App[IptTraceError | None]):
         if name == "trace":
             while not isinstance(self.screen, MainScreen):
                 self.pop_screen()
-        elif isinstance(self.screen, MainScreen):
+        elif self.screen is not self.get_screen(name):
             if name == "rules":
                 self._visit_rules(self.selected_netns, None)
+            self._show(name)
+
+    def _show(self, name: str) -> None:
+        if isinstance(self.screen, MainScreen):
             self.push_screen(name)
-        elif self.screen is not self.get_screen(name):
+        else:
             self.switch_screen(name)
 
     def _visit_rules(self, netns: str | None, hop: ChainHop | None) -> None:
@@ -199,7 +203,7 @@ class Actions(App[IptTraceError | None]):
     def show_rules(self, netns: str | None) -> None:
         """Show the rules of a namespace."""
         self._visit_rules(netns, None)
-        self.action_go("rules")
+        self._show("rules")
 
     def action_rule(self) -> None:
         """Show the rule of the selected hop in its chain."""
@@ -209,7 +213,7 @@ class Actions(App[IptTraceError | None]):
             self.notify("this hop is of no chain")
             return
         self._visit_rules(path.netns, hop)
-        self.push_screen("rules")
+        self._show("rules")
 
     def show_hop(self, hop: int) -> None:
         """Show a hop of the selected packet."""

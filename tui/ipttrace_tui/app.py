@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from ipttrace.errors import CancelledError, IptTraceError
-from ipttrace_tui.actions import Actions
-from ipttrace_tui.feed import Feed, FeedRunner, RunState, Snapshot
-from ipttrace_tui.messages import FeedEnded, SnapshotArrived
-from ipttrace_tui.past_runs import PastRuns, past_of
+from ipttrace.errors import IptTraceError
+from ipttrace_tui.feed import Feed, RunState, Snapshot
+from ipttrace_tui.runs import Runs
 from ipttrace_tui.screens.main import MainScreen
 from ipttrace_tui.settings import Settings
 from ipttrace_tui.stale_rules import ReadRules
@@ -31,7 +26,7 @@ if TYPE_CHECKING:
 LEAVING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class IptTraceApp(Actions):
+class IptTraceApp(Runs):
     """Leaves only when the feed has cleaned up; its result is the error of the last run."""
 
     CSS_PATH: ClassVar[list[str | PurePath]] = [
@@ -51,19 +46,9 @@ class IptTraceApp(Actions):
         settings: Settings | None = None,
         notices: Sequence[str] = (),
     ) -> None:
-        super().__init__(bench, settings or Settings())
+        super().__init__(feed, bench, settings or Settings())
         self.title = title
-        self.runner = FeedRunner(feed)
         self._notices = notices
-        self._past = PastRuns()
-        self._next: tuple[Feed, str] | None = None
-        self._snapshot = Snapshot()
-        """Of the run that is under way, or of the last one."""
-        self._shown = self._snapshot
-        self._error: IptTraceError | None = None
-        self._tracing = False
-        self._newest_chosen = False
-        self._leaving = False
         wear(self)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -115,97 +100,14 @@ class IptTraceApp(Actions):
         """Cancel the feed also where the screen itself failed."""
         self.runner.stop()
 
-    def start(self, feed: Feed, title: str) -> None:
-        """Run another feed, after the run that is under way has been ended."""
-        if self._tracing:
-            self._next = feed, title
-            self.runner.cancel()
-        elif not self._leaving:
-            self.runner.feed, self.title = feed, title
-            self._main.rename(title)
-            self._start()
-
-    def _start(self) -> None:
-        self._tracing = True
-        self._past, self._newest_chosen = past_of(self._shown), False
-        self._take(Snapshot(state=RunState.RUNNING))
-        self.run_worker(self._trace, thread=True, name="feed")
-
-    def _trace(self) -> None:
-        """Run the feed; this is the feed's thread: it posts messages and touches no widget."""
-        error = self.runner.run(lambda snapshot: self._tell(SnapshotArrived(snapshot)))
-        self._tell(FeedEnded(error))
-
-    def _tell(self, message: SnapshotArrived | FeedEnded) -> None:
-        # The loop is closed where the screen is gone before the feed: nobody is left to tell.
-        with contextlib.suppress(RuntimeError):
-            self.post_message(message)
-
-    def _take(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._shown = self._past.join(snapshot)
-        self._main.show(self._shown)
-        joined = len(self._shown.paths) > len(snapshot.paths) > 0
-        if joined and not self._newest_chosen:
-            self._newest_chosen = True
-            self._main.select(self._shown.paths[len(self._past.paths)].id)
-
-    @property
-    def shown(self) -> Snapshot:
-        """All that the trace screen shows."""
-        return self._shown
-
-    @property
-    def busy(self) -> bool:
-        """Whether a run is under way."""
-        return self._tracing
-
-    @on(SnapshotArrived)
-    def _show_snapshot(self, event: SnapshotArrived) -> None:
-        self._take(event.snapshot)
-
-    @on(FeedEnded)
-    def _end_run(self, event: FeedEnded) -> None:
-        self._tracing, self._error = False, event.error
-        if isinstance(event.error, CancelledError) and not self._leaving:
-            self._error = None
-            self._take(replace(self._snapshot, state=RunState.FINISHED, message="ended early"))
-        elif event.error is not None:
-            self._take(replace(self._snapshot, state=RunState.FAILED, message=str(event.error)))
-        elif self._snapshot.state is RunState.RUNNING:
-            self._take(replace(self._snapshot, state=RunState.FINISHED))
-        if self._leaving:
-            self.exit(self._error)
-        elif self._next is not None:
-            (feed, title), self._next = self._next, None
-            self.start(feed, title)
-
-    def action_repeat(self) -> None:
-        """Run the feed again, if it is not running; without one open the form."""
-        if self._tracing or self._leaving:
-            self.notify("the run is not over yet")
-        elif self.runner.feed is None:
-            self.action_inject()
-        else:
-            self.action_go("trace")
-            self._start()
-
-    def action_stop(self) -> None:
-        """End the run that is under way."""
-        if self._tracing:
-            self.runner.cancel()
-            self._take(replace(self._snapshot, message="ending the run …"))
-
-    def action_forget(self) -> None:
-        """Forget the packets of earlier runs."""
-        self._past = PastRuns()
-        self._take(self._snapshot)
-
     def action_leave(self) -> None:
         """Cancel the feed and leave once it has cleaned up; asking twice changes nothing."""
         self._leaving = True
         self.runner.stop()
         if self._tracing:
+            # The trace screen says what is waited for; dialogues have nothing more to ask.
+            while not isinstance(self.screen, MainScreen):
+                self.pop_screen()
             self._main.leave()
         else:
             self.exit(self._error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from textual.message import Message
 from textual.screen import Screen
 
 from ipttrace.errors import IptTraceError, KernelError
+
+REST = 3.0
+"""Times that a question took, before it is asked again by itself."""
 
 
 class Answered(Message):
@@ -28,6 +32,14 @@ class Asking:
     def __init__(self, screen: Screen[Any]) -> None:
         self._screen = screen
         self._open: set[str] = set()
+        self._rest_until = 0.0
+
+    def rested(self) -> bool:
+        """Tell whether to ask by itself again: what takes long is asked for seldom.
+
+        Reading thousands of rules takes the processor from the keyboard.
+        """
+        return time.monotonic() >= self._rest_until
 
     def ask(self, question: str, function: Callable[[], object]) -> bool:
         """Call `function` in a thread, `Answered` follows; False if such a question is open."""
@@ -37,13 +49,15 @@ class Asking:
 
         def work() -> None:
             """Run in the thread: it posts and touches no widget."""
-            value, error = None, None
+            value, error, began = None, None, time.monotonic()
             try:
                 value = function()
             except IptTraceError as raised:
                 error = raised
             except OSError as raised:
                 error = KernelError(f"cannot read {question}: {raised}")
+            now = time.monotonic()
+            self._rest_until = now + REST * (now - began)
             self._open.discard(question)
             # The loop is closed where the screen is gone before the answer: nobody is there.
             with contextlib.suppress(RuntimeError):

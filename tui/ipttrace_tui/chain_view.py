@@ -38,11 +38,11 @@ class ChainView:
     here: ChainHop | None
     hops: tuple[ChainHop, ...]
     """All hops of the packet in this chain."""
-    words: str = ""
-    """Of a hop that is none of a chain."""
+    words: tuple[str, ...] = ()
+    """Of a hop that is none of a chain: a line each."""
 
     def __len__(self) -> int:
-        return len(self.rules) + bool(self.end) + bool(self.words)
+        return len(self.rules) + bool(self.end) + len(self.words)
 
     @property
     def cursor(self) -> int | None:
@@ -57,7 +57,8 @@ class ChainView:
     def line(self, index: int) -> ChainLine:
         """Return one line."""
         if self.words:
-            return ChainLine("", self.words, here=True, met=True, verdict="", tone=Tone.PLAIN)
+            here = index == 0
+            return ChainLine("", self.words[index], here, met=here, verdict="", tone=Tone.PLAIN)
         if index >= len(self.rules):
             met = [hop for hop in self.hops if hop.event is not TraceKind.RULE]
             return self._line("", self.end, met, index)
@@ -86,7 +87,7 @@ def chain_view(path: PacketPath | None, index: int | None, rules: Ruleset | None
     hop = path.hops[index]
     if not isinstance(hop, ChainHop):
         row = hop_rows(path)[index]
-        words = "   ".join(word for word in (row.text, row.changes) if word)
+        words = tuple(word for word in (row.text, *row.changes.split(", ")) if word)
         return ChainView(f"{row.table} {row.chain}".strip(), "", (), "", None, (), words)
     title = f"chain {table_name(hop.chain)} {rule_words(hop.chain.chain, '')}"
     hops = tuple(each for each in path.chain_hops if each.chain == hop.chain)

@@ -152,6 +152,14 @@ def _did(row: HopRow | None) -> str:
     return f"meets rule {row.place} ({effect})" if row.place else f"is {row.text or row.changes}"
 
 
+def in_full(row: HopRow | None) -> str:
+    """Return a hop in one line."""
+    if row is None:
+        return "meets nothing here"
+    words = (row.table, row.chain, row.place, row.text, row.verdict, row.changes)
+    return "  ".join(word for word in words if word)
+
+
 def end_of(path: PacketPath) -> str:
     """Return what became of a packet, in a sentence."""
     return why(path)[0].text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,21 @@ class LegRow:
     """`in on eth0`, or that it was made there."""
     fate: str
     tone: Tone
+
+
+NEAR = 300
+"""Packets before and after one in which its other legs are looked for."""
+
+
+def around(paths: Sequence[PacketPath], selected: PacketPath | None) -> Sequence[PacketPath]:
+    """Return the packets among which the legs of `selected` are: all, of a long log its part.
+
+    Ids rise, so that its place is found without unpacking the log.
+    """
+    if selected is None or len(paths) <= 2 * NEAR:
+        return paths
+    place = bisect_left(range(len(paths)), selected.id, key=lambda index: paths[index].id)
+    return paths[max(0, place - NEAR) : place + NEAR]
 
 
 def legs(paths: Sequence[PacketPath], selected: PacketPath | None) -> list[LegRow]:

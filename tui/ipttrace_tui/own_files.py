@@ -25,20 +25,26 @@ def read_own(path: Path) -> str | None:
         return None
     except OSError as error:
         raise Unusable(f"cannot read {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise Unusable(f"{path} is ignored: it is no regular file")
-        if about.st_uid not in (0, os.geteuid()):
-            raise Unusable(f"{path} is ignored: it belongs to user {about.st_uid}")
-        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise Unusable(f"{path} is ignored: others may write to it")
-        if about.st_size > MOST_BYTES:
-            raise Unusable(f"{path} is ignored: it is larger than {MOST_BYTES:,} bytes")
-        try:
+    try:
+        _check(path, os.fstat(descriptor))
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(MOST_BYTES).decode("utf-8", "replace")
-        except OSError as error:
-            raise Unusable(f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise Unusable(f"cannot read {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, about: os.stat_result) -> None:
+    """Raise Unusable unless a file can be trusted."""
+    if not stat.S_ISREG(about.st_mode):
+        raise Unusable(f"{path} is ignored: it is no regular file")
+    if about.st_uid not in (0, os.geteuid()):
+        raise Unusable(f"{path} is ignored: it belongs to user {about.st_uid}")
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unusable(f"{path} is ignored: others may write to it")
+    if about.st_size > MOST_BYTES:
+        raise Unusable(f"{path} is ignored: it is larger than {MOST_BYTES:,} bytes")
 
 
 def write_own(path: Path, text: str) -> None:

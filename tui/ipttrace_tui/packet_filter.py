@@ -196,7 +196,7 @@ def _rule_test(text: str) -> Test:
 def _bad(word: str, reason: str, near: str, choices: Collection[str], hint: str = "") -> UsageError:
     close = difflib.get_close_matches(near.lower(), [str(each) for each in choices], 1)
     meant = f"Did you mean {close[0]}?" if close else ""
-    return UsageError(f"{_shown(word)} {reason}", " ".join(w for w in (meant, hint) if w))
+    return UsageError(f"{_shown(word)} {reason}", meant or hint)
 
 
 def _shown(word: str) -> str:

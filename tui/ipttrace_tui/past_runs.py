@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from ipttrace.path import PacketPath, TraceTotals
 from ipttrace_tui.feed import Snapshot
 
-MOST = 10_000
+MOST = 2_000
 """Packets of earlier runs; the oldest ones go."""
 
 

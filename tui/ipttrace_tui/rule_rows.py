@@ -223,7 +223,7 @@ def count_text(number: int) -> str:
     value = float(number)
     for unit in "MGTPE":
         value /= 1000 if unit != "M" else 1_000_000
-        if value < 1000:
+        if value < 999.5:
             break
     return f"{value:.3g}{unit}"
 

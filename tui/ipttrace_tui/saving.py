@@ -22,6 +22,9 @@ KINDS: Mapping[str, str] = {
 }
 """What is saved under a name with that ending, in the order in which it is offered."""
 
+MOST = 20_000
+"""Packets of a trace that are saved, the newest ones; `ipttrace watch --write` has no bound."""
+
 OF_ONE_PACKET = frozenset({".svg", ".txt", ".pcapng"})
 
 
@@ -38,7 +41,7 @@ class Shown:
         """Return the trace, or of it the selected packet alone; raises UsageError."""
         known = self.snapshot
         if whole:
-            paths = tuple(known.paths)
+            paths = tuple(known.paths[-MOST:])
         elif self.path is not None:
             paths = (self.path,)
         else:

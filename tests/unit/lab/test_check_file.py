@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,10 @@ def test_mistakes(text: str, words: str) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(UsageError, match=r"cannot read check nowhere\.yaml: No such file"):
         load_check("nowhere.yaml")
+
+
+def test_checks_in_readme_can_be_read() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if "expect:" in block:
+            assert parse_check(block, "README.md").probes

@@ -167,8 +167,24 @@ def test_a_backend_that_the_lab_is_not_made_for_is_a_visible_skip() -> None:
     there = kernel()
     cases = run(lab(), there, "both")
     assert [case.state for case in cases] == [State.SKIPPED] * 2
-    assert cases[0].message == "the lab is not made for this backend"
+    assert cases[0].message == "it is not made for this backend"
     assert there.built == []
+
+
+@pytest.mark.parametrize("target", ["lab: article-complete", "twin: host.json"])
+def test_a_check_may_name_fewer_backends(target: str) -> None:
+    check = parse_check(
+        f"{target}\nbackends: [nft]{PROBES}".replace(
+            "{name: first,", "{name: first, netns: [server],"
+        )
+        .replace("[web]", "[server]")
+        .replace("    backends: [legacy]\n", ""),
+        "x",
+    )
+    cases = run(replace(check, probes=check.probes[:1]), kernel(), "legacy")
+    assert [(case.state, case.message) for case in cases] == [
+        (State.SKIPPED, "it is not made for this backend")
+    ]
 
 
 def test_a_refusal_that_was_accepted() -> None:

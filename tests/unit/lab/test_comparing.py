@@ -9,9 +9,10 @@ import pytest
 
 from ipttrace.checks import Agreement, Difference, Step
 from ipttrace.diagnose.walk import name
-from ipttrace.lab.comparing import compare, meetings, parting_ways, same_endpoint, steps
+from ipttrace.lab.comparing import compare, meetings, same_endpoint
 from ipttrace.lab.expectation import Expectation, NatExpectation
 from ipttrace.lab.hop_names import HopName
+from ipttrace.lab.stepping import parting_ways, steps
 from ipttrace.netfilter import Backend, RuleRef, TableFamily, Verdict
 from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, TraceResult, WireHop
 from tests import builders as b
@@ -146,6 +147,18 @@ def test_without_a_killer_the_diagnosis_names_the_rule() -> None:
     assert differing(Expectation(rule="raw/PREROUTING 3"), hot) == []
     assert differing(Expectation(rule="raw/PREROUTING 1"), hot) == [
         "rule: expected raw/PREROUTING 1, got raw/PREROUTING 3"
+    ]
+
+
+def test_a_rule_that_dropped_the_answer_decides_too() -> None:
+    ref = RuleRef(b.chain_ref("filter", "OUTPUT"), 2)
+    path = diagnosed(REDIRECTED, "asymmetric-reply", ref)
+    assert differing(Expectation(rule="filter/OUTPUT 2"), path) == []
+    assert shown(Expectation(rule="filter/OUTPUT 2"), path) == [
+        "= filter/OUTPUT 2 decides | rule named as the cause"
+    ]
+    assert differing(Expectation(rule="filter/OUTPUT 1"), path) == [
+        "rule: expected filter/OUTPUT 1, got filter/OUTPUT 2"
     ]
 
 

@@ -157,15 +157,11 @@ def test_addresses_are_those_of_documentation(lab: Scenario) -> None:
 
 
 def test_nobody_listens_where_a_lab_expects_nobody() -> None:
-    """Labs run side by side, and a listener of another namespace is a cause of its own."""
-    open_ports = {
-        (service.protocol, service.port)
-        for lab in LABS.values()
-        for host in lab.namespaces.values()
-        for service in host.services
-    }
+    """Labs and tests run side by side: a listener of another namespace is a cause of its own."""
+    taken = {8443, 8445}  # listened on all over tests/root
+    for lab in LABS.values():
+        taken |= {service.port for host in lab.namespaces.values() for service in host.services}
     for lab in LABS.values():
         for probe in lab.probes:
             if any(each.cause == Cause.NO_LISTENER for each in expectations(probe)):
-                spec = probe.spec()
-                assert (spec.protocol, spec.dport) not in open_ports, f"{lab.name}: {probe.name}"
+                assert probe.spec().dport not in taken, f"{lab.name}: {probe.name}"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from ipttrace.lab.complaints import read_complaint
 from ipttrace.lab.old_syntax import translate
-from ipttrace.lab.restoring import GAP_INTERFACE, loadable
+from ipttrace.lab.restoring import loadable
+from ipttrace.lab.rule_forms import GAP_INTERFACE
 from ipttrace.lab.save_file import (
     SaveFile,
     looks_like_save_file,

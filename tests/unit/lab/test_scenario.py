@@ -151,7 +151,7 @@ def test_any_text_is_a_usage_error(text: str) -> None:
 
 
 def test_absent_file_names_the_library(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"No such file.*one of .*article-complete"):
+    with pytest.raises(UsageError, match=r"No such file.*'ipttrace lab list'"):
         load_scenario(str(tmp_path / "absent.yaml"))
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipttrace.errors import UsageError
+from ipttrace.lab.host_plain import plain_links, plain_listeners, plain_policy, plain_routes
 from ipttrace.lab.host_state import Snapshot
 from ipttrace.lab.host_words import read_links, read_listeners, read_policy, read_routes
 from ipttrace.lab.nft_tables import devices, loadable_nft, native_tables, split_tables
@@ -121,6 +122,71 @@ def test_the_line_of_shell_asks_for_all(recorded: Snapshot) -> None:
     line = one_liner()
     assert all(f"'{command}'" in line for command in COMMANDS)
     assert read_sections(RECORDED.read_text()).keys() == {*COMMANDS, "end"}
+
+
+def test_words_say_what_json_says(recorded: Snapshot) -> None:
+    sections = read_sections(RECORDED.read_text())
+    plain = {command: text for command, text in sections.items() if " -j " not in command}
+    spoken = snapshot_of_sections(plain)
+    assert spoken.links == recorded.links
+    assert spoken.routes == recorded.routes
+    assert spoken.policy == recorded.policy
+    assert spoken.unread == ()
+
+
+def test_words_of_an_old_ip() -> None:
+    """Of iproute2 4.11 (CentOS 7) and busybox 1.36: no kind is said."""
+    links = plain_links("""\
+1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN qlen 1000
+    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00
+    inet 127.0.0.1/8 scope host lo
+2: eth0.2@eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue master br-lan state UP
+    link/ether 02:00:00:00:00:01 brd ff:ff:ff:ff:ff:ff
+3: br-lan: <NO-CARRIER,BROADCAST,MULTICAST,UP> mtu 1500 qdisc noqueue state DOWN qlen 1000
+    link/ether 02:00:00:00:00:01 brd ff:ff:ff:ff:ff:ff
+    inet 192.168.1.1/24 brd 192.168.1.255 scope global br-lan
+       valid_lft forever preferred_lft forever
+""")
+    assert [(link.name, link.kind, link.master) for link in links] == [
+        ("lo", "loopback", None),
+        ("eth0.2", "", "br-lan"),
+        ("br-lan", "bridge", None),
+    ]
+    assert links[2].addresses == ("192.168.1.1/24",)
+    assert not links[2].carrier
+    [route] = plain_routes("default via inet6 fe80::1 dev eth0 proto 16 mtu lock 1400\n", "ipv4")
+    assert (route.via, route.mtu, route.protocol, route.family) == ("fe80::1", 1400, "16", "ipv6")
+    [rule] = plain_policy(
+        "7:\tnot from 10.0.0.0/8 fwmark 0x1 lookup 9 suppress_prefixlength 0", "ipv4"
+    )
+    assert (rule.source, rule.mark, rule.table) == ("10.0.0.0/8", "0x1", "9")
+    assert rule.other == "not suppress_prefixlength 0"
+
+
+@given(st.text(alphabet="1: eth0<UP>mtuviadev\n\t/.", max_size=80))
+def test_any_words_of_ip_are_read(text: str) -> None:
+    plain_links(text)
+    plain_routes(text, "ipv4")
+    plain_policy(text, "ipv4")
+    plain_listeners(text)
+
+
+def test_listeners_of_netstat() -> None:
+    text = """\
+Active Internet connections (only servers)
+Proto Recv-Q Send-Q Local Address           Foreign Address         State       PID/Program name
+tcp        0      0 0.0.0.0:22              0.0.0.0:*               LISTEN      812/dropbear
+tcp        0      0 :::80                   :::*                    LISTEN      900/uhttpd
+udp        0      0 192.168.1.1:53          0.0.0.0:*                           700/dnsmasq
+"""
+    found = [
+        (each.protocol, each.address, each.port, each.process) for each in plain_listeners(text)
+    ]
+    assert found == [
+        ("tcp", "0.0.0.0", 22, "dropbear"),
+        ("tcp", "*", 80, "uhttpd"),
+        ("udp", "192.168.1.1", 53, "dnsmasq"),
+    ]
 
 
 def test_what_plain_iptables_says_again_is_left_out() -> None:

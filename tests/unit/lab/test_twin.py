@@ -8,7 +8,8 @@ from ipttrace.lab.host_state import (
     Snapshot,
 )
 from ipttrace.lab.topology import Topology
-from ipttrace.lab.twin import MOST_LISTENERS, TWIN, WIRE, WIRE_HOST, TwinParts, twin_parts
+from ipttrace.lab.twin import TWIN, WIRE, WIRE_HOST, TwinParts, twin_parts
+from ipttrace.lab.twin_services import MOST_LISTENERS
 
 ETH0 = LinkState("eth0", addresses=("192.0.2.1/24", "2001:db8::1/64"))
 

@@ -57,6 +57,7 @@ def test_it_is_a_valid_schema_that_tells_records_apart() -> None:
             "lab-run",
             "check",
             "coverage",
+            "twin",
         )
     ]
 

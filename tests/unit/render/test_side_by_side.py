@@ -5,8 +5,9 @@ from __future__ import annotations
 from inline_snapshot import snapshot
 
 from ipttrace.checks import Case, State
-from ipttrace.lab.comparing import compare, parting_ways
+from ipttrace.lab.comparing import compare
 from ipttrace.lab.expectation import Expectation, NatExpectation
+from ipttrace.lab.stepping import parting_ways
 from ipttrace.path import Outcome, PacketPath
 from ipttrace.render.side_by_side import case_lines
 from tests import builders as b

@@ -52,6 +52,20 @@ def test_a_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_pipe_behind_a_link(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    try:
+        file = tmp_path / "stdout"
+        file.symlink_to(f"/proc/self/fd/{writing}")
+        check_writable(str(file))
+        write_whole(str(file), b"x")
+        assert os.read(reading, 10) == b"x"
+        assert file.is_symlink()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_what_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.xml"
     write_whole(str(file), b"old")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.screen import Screen
 
 from ipttrace.path import PacketPath
-from ipttrace_tui.comparison import Comparison, compare, end_of
+from ipttrace_tui.comparison import Comparison, Pair, compare, end_of, in_full
 from ipttrace_tui.view_model import OUTCOMES, Tone, packet_title
 from ipttrace_tui.widgets.comparing_pane import ComparingPane
 from ipttrace_tui.widgets.key_bar import KeyBar
-from ipttrace_tui.widgets.said import Said
+from ipttrace_tui.widgets.said_line import SaidLine
 from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
@@ -41,21 +42,29 @@ class EndPane(TextPane):
 
 
 class DifferencePane(TextPane):
-    """The headers in which the packets differ."""
+    """The selected line in full, and the headers in which the packets differ."""
 
     def __init__(self, comparison: Comparison) -> None:
         super().__init__()
         self._comparison = comparison
+        self._pair: Pair | None = None
 
     def on_mount(self) -> None:
         """Give it its title."""
         super().on_mount()
-        count = len(self._comparison.differences)
-        self.entitle("headers that differ", str(count) if count else "")
+        self.entitle("this line, and the headers that differ")
+
+    def show(self, pair: Pair | None) -> None:
+        """Say a line in full."""
+        self._pair = pair
+        self.redraw()
 
     def draw(self) -> Text:
-        """Return a line a field."""
+        """Return the line of both, then a line a field."""
         text = plain_text()
+        if self._pair is not None:
+            for letter, row in (("A", self._pair.left), ("B", self._pair.right)):
+                text.append(f"{letter} ", tone(self, Tone.TITLE)).append(f"{in_full(row)}\n")
         for each in self._comparison.differences:
             text.append(f"{each.name:<{NAME}}", tone(self, Tone.MUTED))
             text.append(f"A {each.left}", tone(self, Tone.PLAIN))
@@ -84,7 +93,7 @@ class CompareScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Lay the panes out."""
         comparison = self._comparison
-        yield Said()
+        yield SaidLine()
         with Container(id="ends"):
             yield EndPane("A", comparison.left)
             yield EndPane("B", comparison.right)
@@ -95,8 +104,19 @@ class CompareScreen(Screen[None]):
     def on_mount(self) -> None:
         """Say where they part, and start there."""
         name = Tone.GOOD if self._comparison.parting is None else Tone.WARN
-        self.query_one(Said).say(self._comparison.verdict, name)
-        self.query_one(ComparingPane).focus()
+        self.query_one(SaidLine).say(self._comparison.verdict, name)
+        pane = self.query_one(ComparingPane)
+        pane.focus()
+        self._say_line(pane.cursor)
+
+    @on(ComparingPane.Moved)
+    def _line_chosen(self, event: ComparingPane.Moved) -> None:
+        event.stop()
+        self._say_line(event.index)
+
+    def _say_line(self, index: int | None) -> None:
+        pair = self._comparison.pairs[index] if index is not None else None
+        self.query_one(DifferencePane).show(pair)
 
     def action_parting(self) -> None:
         """Go to the line on which the ways part."""

@@ -7,6 +7,7 @@ from functools import partial
 from textual import on
 from textual.app import ComposeResult
 
+from ipttrace.decode.text import clean_text
 from ipttrace_tui.asking import Answered
 from ipttrace_tui.screens.full import FullScreen
 from ipttrace_tui.widgets.finding_list import FindingList, FindingPane
@@ -36,10 +37,11 @@ class DoctorScreen(FullScreen):
 
     @on(Answered)
     def _take(self, event: Answered) -> None:
-        if event.error is not None:
-            self.notify(str(event.error), severity="error", markup=False)
-            return
         shown = self.query_one(FindingList)
+        if event.error is not None:
+            shown.empty = f"✗ {clean_text(str(event.error))}"
+            shown.show((), None)
+            return
         findings = tuple(event.value)
         cursor = min(shown.cursor or 0, len(findings) - 1) if findings else None
         shown.show(findings, cursor)

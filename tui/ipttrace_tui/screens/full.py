@@ -22,6 +22,8 @@ class FullScreen(Screen[None]):
 
     NAME = ""
     """In `tab_bar.SCREENS`."""
+    SLOWER = 1
+    """How many times slower than others it looks again: what it reads costs more."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "next pane", show=False),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False),
@@ -50,14 +52,14 @@ class FullScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Look again every moment while the screen is shown."""
-        self.set_interval(self.work.pace, self._look)
+        self.set_interval(self.work.pace * self.SLOWER, self._look)
 
     def on_screen_resume(self) -> None:
         """Look at once."""
         self.action_update()
 
     def _look(self) -> None:
-        if self.is_current:
+        if self.is_current and self._asking.rested():
             self.look_again()
 
     def look_again(self) -> None:

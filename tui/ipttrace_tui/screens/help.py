@@ -40,10 +40,11 @@ def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
     from ipttrace_tui.screens.main import MainScreen
     from ipttrace_tui.screens.places import PlacesScreen
     from ipttrace_tui.screens.rules import RulesScreen
-    from ipttrace_tui.screens.save import SaveScreen
+    from ipttrace_tui.screens.save import NameField, SaveScreen
     from ipttrace_tui.widgets.chain_pane import ChainPane
     from ipttrace_tui.widgets.choice import Choice
     from ipttrace_tui.widgets.filter_line import FilterInput
+    from ipttrace_tui.widgets.form_field import SendField
     from ipttrace_tui.widgets.hop_list import HopList
     from ipttrace_tui.widgets.journey_pane import LegList
     from ipttrace_tui.widgets.place_lists import LabList, PlaceList
@@ -59,8 +60,8 @@ def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
         ("rules", (RuleTree, RulesScreen)),
         ("places", (PlaceList, LabList, PlacesScreen)),
         ("journey", (LegList,)),
-        ("inject", (InjectScreen, Choice)),
-        ("save", (SaveScreen,)),
+        ("inject", (InjectScreen, SendField, Choice)),
+        ("save", (NameField, SaveScreen)),
         ("help", (HelpScreen,)),
     )
 

@@ -78,7 +78,7 @@ class InjectScreen(ModalScreen[Filled | None]):
     """Lies over the others; its result is the probe, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "send", tooltip="send the probe", priority=True),
+        Binding("enter", "send", "send", tooltip="send the probe"),
         Binding("tab,down", "app.focus_next", "next field", key_display="tab"),
         Binding("shift+tab,up", "app.focus_previous", "field before", show=False),
         Binding("ctrl+n", "complete", "complete", tooltip="put the next of what exists in"),
@@ -224,6 +224,7 @@ class InjectScreen(ModalScreen[Filled | None]):
         event.stop()
         self.fill(self._history.entries[event.index])
 
+    @on(Input.Submitted)
     def action_send(self) -> None:
         """Send the probe, or say at each field what is wrong."""
         self._leave_field()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual import on
 from textual.app import ComposeResult
 
-from ipttrace_tui.journey_rows import legs, subject
+from ipttrace_tui.journey_rows import around, legs, subject
 from ipttrace_tui.screens.full import FullScreen
 from ipttrace_tui.widgets.journey_pane import JourneyPane, LegList
 from ipttrace_tui.widgets.row_list import RowList
@@ -15,6 +15,11 @@ class JourneyScreen(FullScreen):
     """Follows the selected packet of the trace screen."""
 
     NAME = "journey"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+        """Packets at the last look."""
 
     def body(self) -> ComposeResult:
         """Lay the list of legs out above the picture."""
@@ -29,7 +34,7 @@ class JourneyScreen(FullScreen):
     def action_update(self) -> None:
         """Show the journey of the packet that is selected now."""
         selected = self.work.selected_path
-        rows = legs(self.work.paths, selected)
+        rows = legs(around(self.work.paths, selected), selected)
         shown = self.query_one(LegList)
         ids = [row.path.id for row in rows]
         cursor = ids.index(selected.id) if selected and selected.id in ids else None
@@ -40,7 +45,11 @@ class JourneyScreen(FullScreen):
     def look_again(self) -> None:
         """Take packets in that came meanwhile; the selected leg stays."""
         shown = self.query_one(LegList)
-        rows = legs(self.work.paths, self.work.selected_path)
+        if self._count == len(self.work.paths):
+            return
+        self._count = len(self.work.paths)
+        selected = self.work.selected_path
+        rows = legs(around(self.work.paths, selected), selected)
         if [row.path for row in rows] != [row.path for row in shown.rows]:
             cursor = min(shown.cursor or 0, len(rows) - 1) if rows else None
             shown.show(rows, cursor)

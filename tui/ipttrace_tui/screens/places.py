@@ -24,6 +24,7 @@ class PlacesScreen(FullScreen):
     """Two lists, and the selected line in full."""
 
     NAME = "places"
+    SLOWER = 5
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
         Binding("b", "backend", "backend", tooltip="start the lab with the other backend's rules"),

@@ -30,6 +30,7 @@ class RulesScreen(FullScreen):
         Binding("n", "found(1)", "next", tooltip="the next line that was found", show=False),
         Binding("N", "found(-1)", "the line before that was found", show=False),
         Binding("m", "met(1)", "met", tooltip="the next rule that the packet met"),
+        Binding("escape", "back", "end the search, else back to the trace screen", show=False),
         Binding("M", "met(-1)", "the rule before that the packet met", show=False),
     ]
 
@@ -151,6 +152,15 @@ class RulesScreen(FullScreen):
             self.notify("nothing found; lines below a folded one are not searched")
         else:
             self.action_found(1)
+
+    def action_back(self) -> None:
+        """End the search; without one go back to the trace screen."""
+        line = self.query_one("#search", Input)
+        if line.display:
+            line.value, line.display = "", False
+            self.query_one(RuleTree).focus()
+        else:
+            self.work.action_go("trace")
 
     def action_found(self, step: int) -> None:
         """Go to the next or the previous line that was found."""

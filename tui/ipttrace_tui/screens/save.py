@@ -21,11 +21,18 @@ from ipttrace_tui.saving import KINDS, Shown, save
 from ipttrace_tui.widgets.key_bar import KeyBar
 
 
+class NameField(Input):
+    """The file's name."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "save", tooltip="save, unless the file exists"),
+    ]
+
+
 class SaveScreen(ModalScreen[None]):
     """Lies over the others until something was saved, or escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "save", "save", tooltip="save", priority=True),
         Binding("ctrl+o", "overwrite", "overwrite", tooltip="replace the file that exists"),
         Binding("tab", "kind", "kind", tooltip="the next kind of file", priority=True),
         Binding("escape", "dismiss", "close"),
@@ -39,7 +46,7 @@ class SaveScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Hold the name, what is wrong with it, and the kinds."""
         with Vertical(id="save"):
-            yield Input(compact=True, select_on_focus=False)
+            yield NameField(compact=True, select_on_focus=False)
             yield Static(markup=False, classes="error")
             yield Static(markup=False, id="kinds")
         yield KeyBar()
@@ -64,7 +71,8 @@ class SaveScreen(ModalScreen[None]):
         name.value = stem + suffixes[at % len(suffixes)]
         name.cursor_position = len(name.value)
 
-    def action_save(self) -> None:
+    @on(Input.Submitted)
+    def _save_new(self) -> None:
         """Save, unless the file exists."""
         self._save(overwrite=False)
 

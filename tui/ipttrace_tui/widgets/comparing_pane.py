@@ -30,7 +30,8 @@ class ComparingPane(RowList):
     def on_mount(self) -> None:
         """Start where the ways part."""
         same = sum(pair.same for pair in self._pairs)
-        self.entitle("A", f"{same} of {len(self._pairs)} lines are the same   B")
+        said = f"{same} of {len(self._pairs)} lines are the same"
+        self.entitle("hops   A on the left, B on the right", said)
         self.changed(self._parting if self._parting is not None else 0 if self._pairs else None)
 
     def count(self) -> int:

@@ -8,7 +8,7 @@ from ipttrace.path import PacketPath
 from ipttrace.render.diagram import flow_picture
 from ipttrace.ruleset import Ruleset
 from ipttrace_tui.view_model import packet_title
-from ipttrace_tui.widgets.text_pane import TextPane
+from ipttrace_tui.widgets.text_pane import INDENT, TextPane
 from ipttrace_tui.widgets.toned import look, plain_text
 
 
@@ -16,6 +16,8 @@ class FlowPane(TextPane):
     """Netfilter's hooks, with the packet's way lit."""
 
     BORDER_TITLE = "way"
+    scrolls = False
+    """The picture is drawn to fit, and every column may decide whether boxes do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +34,8 @@ class FlowPane(TextPane):
     def draw(self) -> Text:
         """Return the picture in the theme's colours."""
         room = self.room
-        picture = flow_picture(self._path, room.width, self._hop, room.height, self._rules)
+        width = room.width - len(INDENT)
+        picture = flow_picture(self._path, width, self._hop, room.height, self._rules)
         text = plain_text()
         for number, line in enumerate(picture.lines):
             text.append("\n" if number else "")

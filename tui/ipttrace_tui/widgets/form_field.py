@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
@@ -13,6 +15,14 @@ from ipttrace.decode.text import clean_text
 from ipttrace_tui.widgets.choice import Choice
 
 Complete = Callable[[str], str | None]
+
+
+class SendField(Input):
+    """A line of text; enter sends the whole form, after all that was typed before it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "send", tooltip="send the probe"),
+    ]
 
 
 class _Completer(Suggester):
@@ -39,7 +49,7 @@ class FormField(Vertical):
     @classmethod
     def text(cls, name: str, label: str, placeholder: str, complete: Complete) -> FormField:
         """Return a field for text, completed as it is typed."""
-        control = Input(
+        control = SendField(
             placeholder=placeholder,
             compact=True,
             select_on_focus=False,

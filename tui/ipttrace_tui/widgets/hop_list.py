@@ -93,6 +93,9 @@ def columns_for(rows: Sequence[HopRow], width: int) -> Columns:
     counter = _widest([row.counter for row in rows], 7)
     room = width - table - chain - place - verdict - changes - counter - 6
     if room >= LEAST_TEXT:
+        text = max(LEAST_TEXT, _widest([row.text for row in rows], room))
+        changes = _widest([row.changes for row in rows], changes + room - text)
+        room = text
         return Columns(table, chain, place, room, verdict, changes, counter)
     return Columns(table, chain, place, 0, verdict, max(0, room + changes + 1), counter)
 

@@ -64,7 +64,9 @@ class PacketList(RowList):
         shown = f"{len(table):,}"
         said = f"{shown} of {table.total:,}" if table.filter else shown
         if table.frozen:
-            said = f"frozen, {table.waiting:,} more came   {said}"
+            came = f"frozen, {table.waiting:,} more came   {said}"
+            fits = self.content_size.width >= len(came) + len("packets") + 8
+            said = came if fits else f"frozen +{table.waiting:,}   {said}"
         return "packets", said
 
     def _widths(self) -> tuple[int, int, int]:

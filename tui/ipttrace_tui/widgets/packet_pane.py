@@ -8,10 +8,11 @@ from ipttrace.path import PacketPath
 from ipttrace_tui.explanation import hop_sentences
 from ipttrace_tui.header_fields import Field, packet_lines
 from ipttrace_tui.view_model import Tone
-from ipttrace_tui.widgets.text_pane import TextPane
+from ipttrace_tui.widgets.text_pane import INDENT, TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 NAME = 7
+GAP = "   "
 
 
 class PacketPane(TextPane):
@@ -38,20 +39,34 @@ class PacketPane(TextPane):
         text = plain_text()
         if self._path is None:
             return text
-        for line in packet_lines(self._path, self._hop):
+        *alone, rest = packet_lines(self._path, self._hop)
+        for line in alone:
             for field in line:
-                self._append(text, field, alone=len(line) == 1)
+                self._append(text, field)
             text.append("\n")
+        self._append_rest(text, rest)
         for sentence in hop_sentences(self._path, self._hop):
             text.append(sentence.text + "\n", tone(self, sentence.tone))
         return text
 
-    def _append(self, text: Text, field: Field, *, alone: bool) -> None:
+    def _append(self, text: Text, field: Field) -> None:
         if field.before:
             text.append(f"{field.name:<{NAME}}", tone(self, Tone.CHANGED))
             text.append(f"{field.before} → {field.value}", tone(self, Tone.CHANGED))
             text.append("  changed here", tone(self, Tone.MUTED))
             return
-        name = f"{field.name:<{NAME}}" if alone else f"{field.name} "
-        text.append(name, tone(self, Tone.MUTED))
-        text.append(field.value if alone else f"{field.value}   ")
+        text.append(f"{field.name:<{NAME}}", tone(self, Tone.MUTED))
+        text.append(field.value)
+
+    def _append_rest(self, text: Text, fields: tuple[Field, ...]) -> None:
+        """Write several fields a line; no line ends between a name and its value."""
+        column, room = 0, self.room.width - len(INDENT)
+        for field in fields:
+            length = len(field.name) + 1 + len(field.value)
+            if column and column + len(GAP) + length > room:
+                text.append("\n")
+                column = 0
+            text.append(GAP if column else "")
+            text.append(f"{field.name} ", tone(self, Tone.MUTED)).append(field.value)
+            column += length + (len(GAP) if column else 0)
+        text.append("\n")

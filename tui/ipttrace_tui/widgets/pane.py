@@ -46,11 +46,14 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         """Return line `index`, at most `width` columns."""
         raise NotImplementedError
 
+    scrolls: ClassVar[bool] = True
+    """Whether a column is kept for the scroll bar."""
+
     @property
     def room(self) -> Size:
         """Columns and lines for the body."""
         size = self.content_size
-        return Size(max(0, size.width - 1), max(0, size.height - 1))
+        return Size(max(0, size.width - self.scrolls), max(0, size.height - 1))
 
     @property
     def top(self) -> int:
@@ -119,7 +122,7 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
             return self.as_strip(self._head(size.width), size.width)
         width, index = self.room.width, self._top + y - 1
         strip = self.line_strip(index, width)
-        return Strip([*strip, *self._bar(y - 1)], size.width)
+        return Strip([*strip, *self._bar(y - 1)], size.width) if self.scrolls else strip
 
     def line_strip(self, index: int, width: int) -> Strip:
         """Return one line, blank below the last one."""
@@ -140,9 +143,11 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         line = "━" if self.has_focus else "─"
         frame = tone(self, Tone.TITLE) if self.has_focus else self._frame
         title, subtitle = self._titles()
-        room = width - 4 - (cell_len(subtitle) + 3 if subtitle else 0)
+        if subtitle and cell_len(title) + cell_len(subtitle) + 8 > width:
+            subtitle = ""
+        title = whole_words(title, max(0, width - 4))
         shown = plain_text(title, tone(self, Tone.TITLE if self.has_focus else Tone.STRONG))
-        shown.truncate(max(0, room), overflow="ellipsis")
+        shown.truncate(max(0, width - 4), overflow="ellipsis")
         text = plain_text(f"{line} ", frame).append_text(shown)
         if subtitle:
             rest = width - text.cell_len - cell_len(subtitle) - 4
@@ -177,6 +182,13 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         text.truncate(width, overflow="ellipsis", pad=True)
         strip = Strip(text.render(self.app.console)).adjust_cell_length(width)
         return strip.apply_style(self.ground)
+
+
+def whole_words(text: str, width: int) -> str:
+    """Return as many of the parts of `text`, two spaces apart, as fit; the first one always."""
+    while cell_len(text) > width and "  " in text:
+        text = text.rpartition("  ")[0].rstrip()
+    return text
 
 
 def _plain(markup: str | None) -> str:

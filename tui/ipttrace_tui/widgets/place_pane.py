@@ -10,8 +10,8 @@ from textual.content import Content
 from ipttrace.inventory import Place
 from ipttrace.lab.parts import LabBackend
 from ipttrace_tui.explanation import Sentence
-from ipttrace_tui.inventory_pictures import topology_picture
 from ipttrace_tui.place_text import lab_probes, lab_sentences, place_sentences
+from ipttrace_tui.topology_picture import topology_picture
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import look, plain_text, tone

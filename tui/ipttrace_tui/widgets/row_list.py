@@ -61,6 +61,7 @@ class RowList(Pane, can_focus=True, inherit_bindings=False):
 
     @cursor.setter
     def cursor(self, index: int | None) -> None:
+        """Select a line, and draw what that changes."""
         before, self._cursor = self._cursor, index
         if before != index and not self._follow():
             self.refresh_lines(*(each for each in (before, index) if each is not None))

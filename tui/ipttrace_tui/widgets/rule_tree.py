@@ -48,6 +48,8 @@ class RuleTree(RowList):
         self._rows: Sequence[RuleRow] = ()
         self._found: frozenset[int] = frozenset()
         self._folded: frozenset[tuple[str, ...]] = frozenset()
+        self.met_width = 0
+        """Columns of the packet's marks."""
 
     def show(
         self,
@@ -58,6 +60,7 @@ class RuleTree(RowList):
     ) -> None:
         """Show these lines, those of `found` marked."""
         self._rows, self._folded, self._found = rows, folded, frozenset(found)
+        self.met_width = max((len(each.met.words) for each in rows if each.met), default=0)
         self.changed(cursor)
 
     @property
@@ -84,11 +87,6 @@ class RuleTree(RowList):
         """A second click does what enter does."""
         if event.chain == 2:
             self.action_hop()
-
-    @property
-    def met_width(self) -> int:
-        """Columns of the packet's marks."""
-        return max((len(each.met.words) for each in self._rows if each.met), default=0)
 
     def _head(self, width: int) -> Text:
         """Return the title, and the names of the columns where they stand."""

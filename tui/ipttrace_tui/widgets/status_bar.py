@@ -13,6 +13,8 @@ from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
 
+GAP = "   "
+
 
 class StatusBar(Bar):
     """What limits the truth on the left, the gravest first; trigger and backends on the right."""
@@ -32,10 +34,13 @@ class StatusBar(Bar):
 
     def parts(self) -> tuple[Text, Text]:
         """Return loss and means."""
-        left = plain_text()
+        left, right = plain_text(), plain_text(self._means, tone(self, Tone.MUTED))
+        room = self.content_size.width - right.cell_len - 2
         for text, name in self._parts:
-            left.append("   " if left.plain else "").append(text, tone(self, name))
-        return left, plain_text(self._means, tone(self, Tone.MUTED))
+            if left.plain and left.cell_len + len(GAP) + len(text) > room:
+                continue
+            left.append(GAP if left.plain else "").append(text, tone(self, name))
+        return left, right
 
 
 def status_parts(snapshot: Snapshot, table: PacketTable, doubt: str) -> Iterator[tuple[str, Tone]]:

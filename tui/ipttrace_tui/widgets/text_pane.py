@@ -10,6 +10,10 @@ from textual.geometry import Size
 from textual.theme import Theme
 
 from ipttrace_tui.widgets.pane import Pane
+from ipttrace_tui.widgets.toned import plain_text
+
+INDENT = " "
+"""Before each line: text stands free of a border, and below the pane's title."""
 
 
 class TextPane(Pane, can_focus=True, inherit_bindings=False):
@@ -43,7 +47,7 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
         """Draw anew what differs."""
         if self.room.width <= 0:
             return
-        before, self._lines = self._lines, self._wrapped(self.room.width)
+        before, self._lines = self._lines, self._wrapped(self.room.width - len(INDENT))
         longest = max(len(before), len(self._lines))
         height = self.room.height
         if self.scroll_body(self._top) or (len(before) > height) != (len(self._lines) > height):
@@ -75,11 +79,11 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
 
     def body(self, index: int, _width: int) -> Text:
         """Return one line."""
-        return self._lines[index].copy()
+        return plain_text(INDENT).append_text(self._lines[index])
 
     def get_content_height(self, _container: Size, _viewport: Size, width: int) -> int:
         """Return the lines that the whole text takes in `width` columns."""
-        return 1 + len(self._wrapped(max(1, width - 1)))
+        return 1 + len(self._wrapped(max(1, width - 1 - len(INDENT))))
 
     def action_roll(self, lines: int) -> None:
         """Scroll by so many lines."""
