@@ -158,9 +158,9 @@ class MainScreen(Screen[None]):
 
     # ---------------------------------------------------------------- filter and freeze
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Write into the filter line."""
-        self.query_one(FilterLine).edit(self._table.known)
+        await self.query_one(FilterLine).edit(self._table.known)
 
     @on(FilterLine.Wanted)
     def _use_filter(self, event: FilterLine.Wanted) -> None:
