@@ -286,7 +286,7 @@ def join_results(results: Sequence[TraceResult]) -> TraceResult:
     for result in results:
         ids = max((path.id for path in paths), default=0)
         journeys = max((path.journey for path in paths), default=0)
-        paths += [_shifted(path, ids, journeys) for path in result.paths]
+        paths += [shifted(path, ids, journeys) for path in result.paths]
     totals = [result.totals for result in results]
     return replace(
         results[-1],
@@ -303,6 +303,7 @@ def join_results(results: Sequence[TraceResult]) -> TraceResult:
     )
 
 
-def _shifted(path: PacketPath, ids: int, journeys: int) -> PacketPath:
+def shifted(path: PacketPath, ids: int, journeys: int) -> PacketPath:
+    """Return a path whose numbers follow those of earlier runs."""
     request = path.request + ids if path.request is not None else None
     return replace(path, id=path.id + ids, journey=path.journey + journeys, request=request)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from ipttrace.netfilter import Basis
 from ipttrace.packet import PacketSummary
 from ipttrace.path import Change, NatHop
@@ -55,6 +58,16 @@ def nat_hop(packet: PacketSummary, changes: list[Change], time: float) -> NatHop
         source if source[0] != source[1] else None,
         destination if destination[0] != destination[1] else None,
     )
+
+
+def aimed_hops(seen: PacketSummary, aimed: PacketSummary, time: float) -> Iterator[NatHop]:
+    """Yield the nat hop for a destination that the last rule gave, and that no report shows.
+
+    The packet died before the next chain, so its new destination follows from the rule's text.
+    """
+    changes = [each for each in differences(seen, aimed) if each.field in ("dst", "dport")]
+    if changes:
+        yield replace(nat_hop(aimed, changes, time), source=None, basis=Basis.INFERRED)
 
 
 def _port(value: str | int | None) -> int | None:

@@ -213,17 +213,14 @@ def _note(
 def conntrack_active(ruleset: Ruleset, entry_count: int) -> bool:
     """Return whether connections are tracked: there are entries, or a rule needs them.
 
-    A `ct` expression of ours in a namespace without would switch tracking and defragmentation on.
+    A `ct` expression of ours in a namespace without would switch tracking and defragmentation on,
+    and with it the nat tables: a nat chain alone, empty or full of other rules, tracks nothing and
+    is not asked (net/netfilter/nft_chain_nat.c, ip_tables' nat likewise; measured on 6.18).
     """
     if entry_count > 0:
         return True
     rules = (rule for rule in ruleset.rules() if not rule.chain.table.startswith(OWN_TABLE))
-    return any(map(_tracks, rules)) or any(map(_is_nft_nat, ruleset.chains))
-
-
-def _is_nft_nat(ref: ChainRef) -> bool:
-    """Return whether a chain is iptables-nft's nat: nf_tables tracks for one, empty or not."""
-    return ref.backend is Backend.NFT and ref.table == "nat"
+    return any(map(_tracks, rules))
 
 
 def _tracks(rule: Rule) -> bool:

@@ -79,14 +79,25 @@ class Settling:
         seen = [path for path in concerned if path.role is not Role.OBSERVED]
         if all(path.role is not Role.PROBE for path in seen):
             return False
-        rejected = any(path.outcome is Outcome.REJECTED for path in seen)
-        if rejected and not self._injected and any(path.role is Role.REPLY for path in seen):
+        if not self._injected and self._is_told(seen):
             return False  # the client is about to hear of it: IPv6 may tell it by a second answer
         if any(path.outcome in _DEAD for path in seen):
             return True
         if self._injected:
             return self._contained or not self._is_awaited(seen)
         return self._is_unanswerable(seen, trails)
+
+    def _is_told(self, seen: Sequence[PacketPath]) -> bool:
+        """Tell whether an answer to the dead packet is on its way to the client.
+
+        An error that meets the socket while connect() holds it is lost, and the next one counts.
+        """
+        replies = [path for path in seen if path.role is Role.REPLY]
+        if any(path.outcome is Outcome.REJECTED for path in seen):
+            return bool(replies)
+        dead = any(path.outcome in _DEAD for path in seen if path.role is Role.PROBE)
+        errors = [path for path in replies if path.packet.icmp is not None]
+        return dead and any(path.outcome in LEFT for path in errors)
 
     def _is_awaited(self, seen: Sequence[PacketPath]) -> bool:
         """Tell whether a packet went out for another host whose answer may still come."""

@@ -24,6 +24,7 @@ from ipttrace.path import (
     WireHop,
 )
 from ipttrace.presumed import Sign, presumed
+from ipttrace.rewrites import aimed_hops
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 MAPPED = "::ffff:"
@@ -35,6 +36,8 @@ REFUSALS = frozenset({"NO_SOCKET"})
 """Reasons for which the kernel tells the sender that nobody is there."""
 
 ROUTING_HOOKS = (Hook.INPUT, Hook.FORWARD)
+AFTER_ROUTING = (*ROUTING_HOOKS, Hook.POSTROUTING)
+"""Of a packet that came in: one that was made here may meet POSTROUTING, and then be for here."""
 REJECTED_BY_ROUTE = {
     "blackhole": Decision.BLACKHOLE,
     "unreachable": Decision.UNREACHABLE,
@@ -100,21 +103,51 @@ def _with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
     if _is_bridged(path):
         yield from path.hops
         return
-    made_here = path.in_interface is None
-    if made_here and scene.route is not None:
+    anew = None
+    if path.in_interface is None and scene.route is not None:
         refused = None if path.hops else REJECTED_BY_ROUTE.get(scene.route.kind)
-        yield _route(path.time, refused or Decision.OUTPUT, path, scene)
+        anew = _routed_anew_after(path)
+        first = scene if anew is None else Scene()
+        yield _route(path.time, refused or Decision.OUTPUT, path, first)
+    shown_by = ROUTING_HOOKS if path.in_interface is None else AFTER_ROUTING
     routed = False
     before: Hop | None = None
     for hop in path.hops:
-        if not routed and isinstance(hop, ChainHop) and hop.hook in ROUTING_HOOKS:
+        if not routed and isinstance(hop, ChainHop) and hop.hook in shown_by:
             routed = True
             then = Decision.LOCAL if hop.hook is Hook.INPUT else Decision.FORWARD
             yield _route(before.time if before else hop.time, then, path, scene)
         yield hop
         before = hop
-    if not routed and (last := _last_decision(path, scene)) is not None:
-        yield _route(before.time if before else path.time, last, path, scene)
+        if hop is anew:
+            yield _route(hop.time, Decision.OUTPUT, path, scene)
+    if routed:
+        return
+    time = before.time if before else path.time
+    if path.outcome is Outcome.DROPPED and scene.last is not None:
+        yield from aimed_hops(path.last_packet or path.packet, scene.last, time)
+    if (last := _last_decision(path, scene)) is not None:
+        yield _route(time, last, path, scene)
+
+
+def _routed_anew_after(path: PacketPath) -> ChainHop | None:
+    """Return the hop of OUTPUT behind which a packet made here was routed a second time.
+
+    The kernel does so once a table has changed the destination, or mangle the mark
+    (ip_route_me_harder); the tables are asked for the route of the packet as it was then.
+    """
+    table, last = None, None
+    for hop in path.chain_hops:
+        here = (hop.chain.backend, hop.chain.table)
+        if hop.hook is Hook.OUTPUT and any(_reroutes(hop, each.field) for each in hop.changes):
+            table = here
+        if hop.hook is Hook.OUTPUT and table == here:
+            last = hop
+    return last
+
+
+def _reroutes(hop: ChainHop, field: str) -> bool:
+    return field == "dst" or (field == "mark" and hop.chain.table == "mangle")
 
 
 def _is_bridged(path: PacketPath) -> bool:

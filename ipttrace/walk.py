@@ -215,6 +215,8 @@ class Walk:
             and seen.src == known.src
         ):
             return True
+        if ADDRESS_FIELDS & station.immediate:
+            return True  # nft reports a rule after what it did
         return self._crosses_nat(event, station, here, there) or self._may_have_changed()
 
     def _crosses_nat(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
@@ -300,6 +302,8 @@ class Walk:
             self.packet = complete(self.packet, seen)
             self.first = complete(self.first, seen)
             self.flows = [self.first.flow]
+        if len(seen.head) > len(self.first.head) and not differences(self.first, seen):
+            self.first = replace(self.first, head=seen.head)
         return seen
 
     def _blame(self, changes: list[Change], station: Station, time: float) -> tuple[Change, ...]:

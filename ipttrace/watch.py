@@ -16,8 +16,9 @@ from itertools import count
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
-from ipttrace.path import Outcome, PacketPath, TraceResult, TraceTotals
+from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
+from ipttrace.refusals import refused_by
 from ipttrace.tracer import Side, Tracer
 
 GRACE = 0.5
@@ -122,10 +123,15 @@ class WatchSession:
         while self._waiting and self._waiting[0][0] < before:
             ready.append(heapq.heappop(self._waiting)[2])
         self._ready.extend(self._book.join(ready))
+        refusals = refused_by([*self._ready, *(path for _, _, path in self._waiting)])
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
             ruleset = self._tracers[path.netns].correlator.ruleset
-            found = diagnose(Case(path, ruleset=ruleset, scene=Scene()))
+            replies: tuple[PacketPath, ...] = ()
+            if path.id in refusals:
+                answer = replace(refusals[path.id], role=Role.REPLY, request=path.id)
+                path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
+            found = diagnose(Case(path, replies, ruleset=ruleset, scene=Scene()))
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
             give(replace(path, diagnosis=found))

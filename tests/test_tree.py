@@ -23,9 +23,9 @@ TREE = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())
 PACKAGES = (TREE / "ipttrace", TREE / "tui" / "ipttrace_tui")
 HEAVY = {"scapy", "pyroute2", "iptc", "textual", "msgspec", "yaml", "rich"}
-SUBCOMMANDS = ("probe", "watch", "rules", "lab", "tui", "doctor", "clean")
+SUBCOMMANDS = ("probe", "watch", "rules", "lab", "check", "tui", "doctor", "clean")
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
-LAB = ("list", "show", "run", "up", "down", "shell")
+LAB = ("list", "show", "run", "up", "down", "shell", "snapshot", "twin")
 HELP = ["", *SUBCOMMANDS, *(f"lab {command}" for command in LAB)]
 
 

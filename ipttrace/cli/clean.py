@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
+
+from ipttrace.cli import output
+from ipttrace.decode.text import clean_text
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for namespace in namespaces:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
-        sys.stdout.writelines(f"{namespace}: {line}\n" for line in lines)
+        output.lines(clean_text(f"{namespace}: {line}") for line in lines)
     left = [*put_back_left(), *sweep_labs()]
-    sys.stdout.writelines(f"this host: removed {line}\n" for line in left)
+    output.lines(clean_text(f"this host: removed {line}") for line in left)
     return 0

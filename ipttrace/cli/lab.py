@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ipttrace.cli import lab_list, lab_run, lab_up
+from ipttrace.cli import lab_list, lab_run, lab_snapshot, lab_twin, lab_up
 
-COMMANDS = (lab_list, lab_run, lab_up)
+COMMANDS = (lab_list, lab_run, lab_up, lab_snapshot, lab_twin)
 """Each adds its commands by `add_parser(subparsers)`."""
 
 

@@ -81,5 +81,5 @@ def _up() -> dict[str, str]:
             f"{record.name} ({record.backend}): {' '.join(record.namespaces.values())}"
         )
         for record in records
-        if record.stays
+        if record.stays and not record.is_left
     }

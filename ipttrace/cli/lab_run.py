@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipttrace.cli import output
@@ -14,8 +17,13 @@ if TYPE_CHECKING:
     from ipttrace.lab.runner import LabRun, ProbeRun
     from ipttrace.lab.scenario import Scenario
 
+    Chosen = Sequence[tuple[Scenario, str]]
+    Tell = Callable[[ProbeRun], None]
+
 EXPECTATION_FAILED = 1
 EVENTS_LOST = 4
+INTERRUPTED = 130
+MOST_JOBS = 32
 BACKENDS = ("legacy", "nft", "both")
 
 
@@ -33,6 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--all", action="store_true", help="all labs that come with ipttrace")
     add_backend_argument(parser, default="each in turn")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="run so many at the same time; default 1"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="leave them up, as 'lab up' does: NAME-BACKEND"
     )
@@ -63,13 +74,12 @@ def run(args: argparse.Namespace) -> int:
         output.note(user_namespace.NOTE)
     printer = Printer(json=args.json, verbose=args.verbose)
     one_lab = _is_one_lab(chosen)
+    job = _Job(args, printer, alone=one_lab)
     runs: list[LabRun] = []
-    for number, (scenario, backend) in enumerate(chosen, 1):
-        if not one_lab:
-            output.note(f"[{number}/{len(chosen)}] {scenario.name} on {backend}")
-        runs.append(_run_one(args, printer, scenario, backend, alone=one_lab))
+    for run in _in_turn(job, chosen) if args.jobs == 1 else _at_once(job, chosen, args.jobs):
+        runs.append(run)
         if args.json:
-            _print_record(runs[-1])
+            _print_record(run)
     _print_table(args, runs, one_lab=one_lab)
     if not all(each.as_expected for each in runs):
         return EXPECTATION_FAILED
@@ -80,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 def _chosen(args: argparse.Namespace) -> list[tuple[Scenario, str]]:
     from ipttrace.lab.scenario import library, load_scenario
 
+    if not 1 <= args.jobs <= MOST_JOBS:
+        raise UsageError(f"cannot run {args.jobs} labs at the same time: from 1 to {MOST_JOBS}")
     if args.all == bool(args.labs):
         raise UsageError("cannot tell which labs to run", "Give their names, or --all.")
     scenarios = [load_scenario(name) for name in (library() if args.all else args.labs)]
@@ -98,38 +110,84 @@ def _chosen(args: argparse.Namespace) -> list[tuple[Scenario, str]]:
     return chosen
 
 
-def _is_one_lab(chosen: Sequence[tuple[Scenario, str]]) -> bool:
+def _is_one_lab(chosen: Chosen) -> bool:
     return len({id(scenario) for scenario, _ in chosen}) == 1
 
 
-def _run_one(
-    args: argparse.Namespace, printer: Printer, scenario: Scenario, backend: str, *, alone: bool
-) -> LabRun:
-    from ipttrace.cli.lab_runs import run_scenario
-    from ipttrace.lab.parts import LabBackend
-    from ipttrace.lab.runner import LabRun
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """How each lab is run and shown."""
 
-    shown = alone or args.verbose or args.json
-    if shown:
-        printer.heading(f"{scenario.title} ({backend})", level=1)
+    args: argparse.Namespace
+    printer: Printer
+    alone: bool
+    """It is the only lab: its ways are shown, and an error ends the command."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the user wants to stop."""
 
-    def tell(probe: ProbeRun) -> None:
-        if shown:
-            printer.heading(f"{probe.probe.name}: {probe.probe.say}", level=2)
-            printer.answer(probe.result)
-            printer.summary(probe.result)
+    def run(self, scenario: Scenario, backend: str, tell: Tell) -> LabRun:
+        """Run one lab on one backend; what goes wrong is in the result, if there are others."""
+        from ipttrace.cli.lab_runs import run_scenario
+        from ipttrace.lab.parts import LabBackend
+        from ipttrace.lab.runner import LabRun
 
-    try:
-        return run_scenario(
-            scenario, backend, tell=tell, note=output.note, keep=_kept_name(args, scenario, backend)
-        )
-    except IptTraceError as error:
-        if alone or error.exit_code == INTERRUPTED:
+        try:
+            return run_scenario(
+                scenario,
+                backend,
+                tell=tell,
+                note=output.note,
+                cancelled=self.stop.is_set,
+                keep=_kept_name(self.args, scenario, backend),
+            )
+        except IptTraceError as error:
+            if self.alone or error.exit_code == INTERRUPTED:
+                raise
+            return LabRun(scenario, LabBackend(backend), (), error=str(error))
+
+    def head(self, scenario: Scenario, backend: str) -> None:
+        """Print what is before the ways of a lab's probes, if they are shown."""
+        if self._shows:
+            self.printer.heading(f"{scenario.title} ({backend})", level=1)
+
+    def show(self, probe: ProbeRun) -> None:
+        """Print the way of one probe, if it is shown."""
+        if self._shows:
+            self.printer.heading(f"{probe.probe.name}: {probe.probe.say}", level=2)
+            self.printer.answer(probe.result)
+            self.printer.summary(probe.result)
+
+    @property
+    def _shows(self) -> bool:
+        return bool(self.alone or self.args.verbose or self.args.json)
+
+
+def _in_turn(job: _Job, chosen: Chosen) -> Iterator[LabRun]:
+    for number, (scenario, backend) in enumerate(chosen, 1):
+        if not job.alone:
+            output.note(f"[{number}/{len(chosen)}] {scenario.name} on {backend}")
+        job.head(scenario, backend)
+        yield job.run(scenario, backend, job.show)
+
+
+def _at_once(job: _Job, chosen: Chosen, jobs: int) -> Iterator[LabRun]:
+    """Yield the runs in the order asked for; the ways are shown when a run is at its end."""
+    with ThreadPoolExecutor(jobs, thread_name_prefix="lab-run") as pool:
+        futures = [
+            pool.submit(job.run, scenario, backend, lambda _: None) for scenario, backend in chosen
+        ]
+        try:
+            for number, (future, each) in enumerate(zip(futures, chosen, strict=True), 1):
+                run = future.result()
+                output.note(f"[{number}/{len(chosen)}] {each[0].name} on {each[1]}: done")
+                job.head(*each)
+                for probe in run.probes:
+                    job.show(probe)
+                yield run
+        except BaseException:
+            job.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-        return LabRun(scenario, LabBackend(backend), (), error=str(error))
-
-
-INTERRUPTED = 130
 
 
 def _kept_name(args: argparse.Namespace, scenario: Scenario, backend: str) -> str | None:

@@ -38,8 +38,8 @@ def run_scenario(
         )
 
     began = time.monotonic()
-    builder = LabBuilder(title=scenario.title)
+    builder = LabBuilder(title=scenario.title, note=note)
     if keep is not None:
-        builder = LabBuilder("lab", name=keep, title=scenario.title)
+        builder = LabBuilder("lab", name=keep, title=scenario.title, note=note)
     run = run_lab(scenario, backend, builder, trace, tell, keep=keep is not None)
     return replace(run, seconds=time.monotonic() - began)

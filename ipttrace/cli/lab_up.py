@@ -86,7 +86,7 @@ def leave_up(topology: Topology, backend: str, name: str, *, title: str = "") ->
         )
     if user_namespace.enter_if_needed():
         output.note(user_namespace.NOTE)
-    lab = LabBuilder(UP_PREFIX, name=name, title=title).up(topology, backend)
+    lab = LabBuilder(UP_PREFIX, name=name, title=title, note=output.note).up(topology, backend)
     try:
         lab.keep()
     except BaseException:
@@ -126,7 +126,7 @@ def run_down(args: argparse.Namespace) -> int:
     if args.all == bool(args.names):
         raise UsageError("cannot tell which labs to take down", "Give their names, or --all.")
     for line in lab_records.sweep():
-        output.note(f"removed {line}, which was killed")
+        output.note(f"removed {line}")
     staying = [record for record in lab_records.records() if record.stays]
     chosen = staying if args.all else [lab_records.find(name) for name in dict.fromkeys(args.names)]
     for record in chosen:

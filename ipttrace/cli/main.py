@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import FrameType
 
 from ipttrace import __version__
-from ipttrace.cli import clean, doctor, lab, output, probe, rules, tui, watch
+from ipttrace.cli import check, clean, doctor, lab, output, probe, rules, tui, watch
 from ipttrace.errors import IptTraceError
 
-SUBCOMMANDS = (probe, watch, rules, lab, tui, doctor, clean)
+SUBCOMMANDS = (probe, watch, rules, lab, check, tui, doctor, clean)
 INTERRUPTED = 130
 GC_THRESHOLD = 50_000
 """Objects; our values hold no cycles, and the default of 700 costs a tenth of the reading."""
@@ -41,13 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     output.open_closed_streams()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
     gc.set_threshold(GC_THRESHOLD)
     words = sys.argv[1:] if argv is None else list(argv)
     args = build_parser().parse_args(words)
     args.words = words
     try:
+        _listen_to_signals()
         status = int(args.run(args))
         sys.stdout.flush()
         return status
@@ -61,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         output.hush()
         return 0
+
+
+def _listen_to_signals() -> None:
+    """Let signals end the command by an exception; SIGINT stays ignored where it was."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -60,9 +60,8 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
         f"refused: this host made the packet itself, so {rule.ref}, which would send it on "
         f"({rule.target}), was never asked"
     )
-    begin = f" at {name(path.chain_hops[0])}" if path.chain_hops else ", without any chain"
     evidence = (
-        Evidence(f"its way begins here{begin}", Strength.REPORTED),
+        Evidence(f"its way begins here{_beginning(path)}", Strength.REPORTED),
         Evidence("no rule of nat/OUTPUT matched it", Strength.REPORTED),
         Evidence(f"{rule.ref} matches its destination: {rule.text}", Strength.INFERRED),
     )
@@ -70,6 +69,13 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
     command = same_in_output(rule.chain, rule.text, local)
     remedy = (f"the same rule for packets made here: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
+
+
+def _beginning(path: PacketPath) -> str:
+    if not path.chain_hops:
+        return ", without any chain"
+    first = path.chain_hops[0]
+    return f" at {name(first)}" if first.hook is Hook.OUTPUT else f"; {name(first)} saw it on lo"
 
 
 def _is_nat_in_output(hop: ChainHop) -> bool:

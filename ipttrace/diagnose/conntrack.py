@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.remedy import can_know_answers, let_answers_pass
 from ipttrace.diagnose.stale import stale_conntrack
 from ipttrace.diagnose.walk import endpoint, name, packet_before
 from ipttrace.evidence import Connection
-from ipttrace.netfilter import CONNTRACK_PRIORITY, FATAL_VERDICTS, Hook, RuleRef
+from ipttrace.netfilter import CONNTRACK_PRIORITY, FATAL_VERDICTS, Hook
 from ipttrace.path import (
+    LEFT,
     ChainHop,
     Diagnosis,
     DropHop,
@@ -141,50 +143,74 @@ def _masquerade(case: Case, rewriter: ChainHop) -> str:
 
 
 def asymmetric_reply(case: Case) -> Diagnosis | None:
-    """Return the cause where the answer to a delivered packet did not go back the same way."""
+    """Return the cause where the answer did not go back: it went elsewhere, or died here."""
     path = case.path
-    if path.outcome is not Outcome.DELIVERED or path.in_interface is None:
-        return None
     if case.client in GOT_AN_ANSWER:
         return None
-    return next(filter(None, (_astray(case, reply) for reply in case.replies)), None)
+    if path.outcome is Outcome.DELIVERED and path.in_interface is not None:
+        return next(filter(None, (_astray(case, reply) for reply in case.replies)), None)
+    return _died_on_its_way_back(case) if path.outcome in LEFT else None
 
 
 def _astray(case: Case, reply: PacketPath) -> Diagnosis | None:
-    died = _where_it_died(reply)
     came, left = case.path.in_interface, reply.out_interface
-    if died is not None:
-        where, refs = died
-        said = Evidence(f"the answer (packet {reply.id}) {where}", Strength.REPORTED)
-        summary = f"the request was delivered, but its answer {where}"
-    elif reply.outcome is Outcome.SENT and left not in (None, came):
-        refs = ()
-        text = f"the request came in by {came}, its answer left by {left}"
-        said = Evidence(text, Strength.REPORTED)
-        summary = f"the request came in by {came} and was delivered, but its answer left by {left}"
-    else:
+    if (died := _where_it_died(reply)) is not None:
+        return _dead_answer(case, reply, died, "delivered")
+    if reply.outcome is not Outcome.SENT or left in (None, came):
         return None
+    text = f"the request came in by {came}, its answer left by {left}"
+    summary = f"the request came in by {came} and was delivered, but its answer left by {left}"
+    said = (Evidence(ARRIVED, Strength.REPORTED), Evidence(text, Strength.REPORTED))
+    return Diagnosis(Cause.ASYMMETRIC_REPLY, summary, (), said, remedy=(_way_back(case),))
+
+
+def _died_on_its_way_back(case: Case) -> Diagnosis | None:
+    """Return the cause where the answers to a packet that left came in, and all of them died."""
+    came_in = [reply for reply in case.replies if reply.in_interface is not None]
+    deaths = [_where_it_died(reply) for reply in came_in]
+    if not deaths or deaths[0] is None or None in deaths:
+        return None
+    word = "sent" if case.path.outcome is Outcome.SENT else "forwarded"
+    return _dead_answer(case, came_in[0], deaths[0], word)
+
+
+def _dead_answer(case: Case, reply: PacketPath, died: _Death, word: str) -> Diagnosis:
+    where, hop = died
+    said = [Evidence(f"the answer (packet {reply.id}) {where}", Strength.REPORTED)]
+    if word == "delivered":
+        said.insert(0, Evidence(ARRIVED, Strength.REPORTED))
+    remedy = _way_back(case)
+    if hop is not None and can_know_answers(hop):
+        remedy = f"to let answers pass: {let_answers_pass(hop)}"
     return Diagnosis(
         Cause.ASYMMETRIC_REPLY,
-        summary,
-        refs,
-        (Evidence("the request reached its socket", Strength.REPORTED), said),
-        remedy=(
-            f"to see the way back: ip route get {case.path.packet.src} from {case.packet.dst}",
-        ),
+        f"the request was {word}, but its answer {where}",
+        () if hop is None else (hop.ref,),
+        tuple(said),
+        remedy=(remedy,),
     )
 
 
-def _where_it_died(reply: PacketPath) -> tuple[str, tuple[RuleRef, ...]] | None:
+def _way_back(case: Case) -> str:
+    return f"to see the way back: ip route get {case.path.packet.src} from {case.packet.dst}"
+
+
+ARRIVED = "the request reached its socket"
+_Death = tuple[str, ChainHop | None]
+"""In words, and the rule or policy that did it."""
+
+
+def _where_it_died(reply: PacketPath) -> _Death | None:
     last = reply.chain_hops[-1] if reply.chain_hops else None
+    way = "out" if reply.in_interface is None else "back"
     if last is not None and last.verdict in FATAL_VERDICTS:
         word = "was rejected" if reply.outcome is Outcome.REJECTED else "was dropped"
-        return f"{word} on its way out, at {name(last)}", (last.ref,)
+        return f"{word} on its way {way}, at {name(last)}", last
     drop = next((hop for hop in reversed(reply.hops) if isinstance(hop, DropHop)), None)
     if drop is None or reply.outcome is not Outcome.DROPPED:
         return None
     where = f" in {drop.location}" if drop.location else ""
-    return f"died on its way out: {drop.reason}{where}", ()
+    return f"died on its way {way}: {drop.reason}{where}", None
 
 
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (

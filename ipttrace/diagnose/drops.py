@@ -14,12 +14,18 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import reject_answer
 from ipttrace.diagnose.invalid import how_to_learn_more, why_invalid
 from ipttrace.diagnose.killing import killed
-from ipttrace.diagnose.remedy import delete_rule, is_native, let_pass
+from ipttrace.diagnose.remedy import (
+    can_know_answers,
+    delete_rule,
+    is_native,
+    let_answers_pass,
+    let_pass,
+)
 from ipttrace.diagnose.stale import stale_conntrack
 from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, Hook, Verdict
-from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Strength
+from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Role, Strength
 
 MARK_MATCH = re.compile(r"-m (mark|connmark) (! )?--mark (\w+)(?:/(\w+))?")
 NATIVE_MARK = re.compile(r"\b(?:meta )?(ct )?mark (!= )?(0x[0-9a-f]+|\d+)\b(?! *[|&^<])")
@@ -80,15 +86,16 @@ def _seen(death: _Death) -> Iterator[Evidence]:
 
 
 def rewrites(path: PacketPath, until: ChainHop | None = None) -> Iterator[Evidence]:
-    """Yield what earlier hops changed of the addresses and ports, up to `until`."""
+    """Yield what each earlier hop changed of the addresses and ports, up to `until`."""
     for hop in path.chain_hops:
         if hop is until:
             return
-        for change in hop.changes:
-            if change.field in ("src", "dst", "sport", "dport"):
-                text = f"{name(hop)} changed {change.field} {change.old} -> {change.new}"
-                reported = hop.basis is Basis.REPORTED
-                yield Evidence(text, Strength.REPORTED if reported else Strength.INFERRED)
+        changes = [each for each in hop.changes if each.field in ("src", "dst", "sport", "dport")]
+        if changes:
+            words = ", ".join(f"{each.field} {each.old} -> {each.new}" for each in changes)
+            reported = hop.basis is Basis.REPORTED
+            strength = Strength.REPORTED if reported else Strength.INFERRED
+            yield Evidence(f"{name(hop)} changed {words}", strength)
 
 
 def what_it_wants(hop: ChainHop) -> str:
@@ -133,7 +140,7 @@ def _rule_reject(death: _Death, wanted: str) -> Diagnosis:
 def _policy_drop(death: _Death) -> Diagnosis:
     hop = death.hop
     summary = f"{_place(hop)}: no rule of the chain accepted it, and the policy is DROP"
-    remedy = f"{_purpose(hop)}: {let_pass(hop, packet_before(death.path, hop))}"
+    remedy = f"{_purpose(hop)}: {_exception(death)}"
     return Diagnosis(Cause.POLICY_DROP, summary, (hop.ref,), remedy=(remedy,))
 
 
@@ -145,8 +152,15 @@ def _purpose(hop: ChainHop) -> str:
 
 def _remedies(death: _Death) -> tuple[str, ...]:
     hop = death.hop
-    narrow = let_pass(hop, packet_before(death.path, hop))
-    return (f"{_purpose(hop)}: {narrow}", f"or delete the rule: {_delete(hop)}")
+    return (f"{_purpose(hop)}: {_exception(death)}", f"or delete the rule: {_delete(hop)}")
+
+
+def _exception(death: _Death) -> str:
+    """Return the command for packets like this one: an answer's port is another one each time."""
+    hop = death.hop
+    if death.path.role is Role.REPLY and can_know_answers(hop):
+        return let_answers_pass(hop)
+    return let_pass(hop, packet_before(death.path, hop))
 
 
 def _delete(hop: ChainHop) -> str:

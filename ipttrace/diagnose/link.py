@@ -10,7 +10,7 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
 from ipttrace.diagnose.walk import name
-from ipttrace.netfilter import PacketFamily
+from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
@@ -172,9 +172,20 @@ def kernel_drop(case: Case) -> Diagnosis | None:
     after = f" after {name(last)}" if last else ""
     summary = f"the kernel dropped it{after}: {drop.reason}{where}"
     summary += f" ({meaning})" if meaning else ""
-    place = (Evidence(f"{name(last)} is its last report", Strength.REPORTED),) if last else ()
+    place = [Evidence(f"{name(last)} is its last report", Strength.REPORTED)] if last else []
+    if drop.reason == "NETFILTER_DROP" and last is None:
+        place = list(_at_ingress(case))
     remedy = tuple(_look(case, drop))
     return Diagnosis(Cause.KERNEL_DROP, summary, evidence=(freed(drop), *place), remedy=remedy)
+
+
+def _at_ingress(case: Case) -> Iterator[Evidence]:
+    """Yield the chains at ingress: they are asked before the first hook that is traced."""
+    for chain in case.ruleset.chains.values():
+        if chain.hook is Hook.INGRESS:
+            where = f"{chain.ref.table_family} {chain.ref}"
+            text = f"no chain reported it; {where} stands at ingress, which is not traced"
+            yield Evidence(text, Strength.INFERRED)
 
 
 def _look(case: Case, drop: DropHop) -> Iterator[str]:
@@ -188,6 +199,8 @@ def _look(case: Case, drop: DropHop) -> Iterator[str]:
         yield "to see the programs: bpftool cgroup tree"
     elif drop.reason in ("QDISC_DROP", "FULL_RING"):
         yield "to see the queue: " + shlex.join(["tc", "-s", "qdisc", "show", "dev", interface])
+    elif drop.reason == "NETFILTER_DROP" and case.last is None:
+        yield "to see the chains at ingress: nft list ruleset"
 
 
 def _has(reason: str) -> Callable[[DropHop], bool]:

@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 import shlex
 
-from ipttrace.netfilter import Backend, ChainRef, Hook, RuleRef, TableFamily, builtin_priority
+from ipttrace.netfilter import (
+    CONNTRACK_PRIORITY,
+    Backend,
+    ChainRef,
+    Hook,
+    RuleRef,
+    TableFamily,
+    builtin_priority,
+)
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop
 
@@ -71,6 +79,24 @@ def let_pass(hop: ChainHop, packet: PacketSummary, *limits: str) -> str:
         wanted = [*limits, *_iptables_criteria(hop, packet)]
         words = [*_iptables(chain), *place, *wanted, "-j", "ACCEPT"]
     return shlex.join(words)
+
+
+def can_know_answers(hop: ChainHop) -> bool:
+    """Return whether conntrack has been asked before `hop`: whether a rule can match its state."""
+    return hop.priority is not None and hop.priority > CONNTRACK_PRIORITY
+
+
+def let_answers_pass(hop: ChainHop) -> str:
+    """Return the command that accepts packets of known connections just before `hop`."""
+    chain = hop.chain
+    if is_native(chain, hop.rule):
+        place = ["handle", str(hop.handle)] if hop.handle is not None else []
+        verb = "insert" if place else "add"
+        match = ["ct", "state", "established,related"]
+        return shlex.join([*_nft(verb, chain), *place, *match, "accept"])
+    place = ["-A", chain.chain] if hop.number is None else ["-I", chain.chain, str(hop.number)]
+    match = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"]
+    return shlex.join([*_iptables(chain), *place, *match, "-j", "ACCEPT"])
 
 
 def _iptables_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:

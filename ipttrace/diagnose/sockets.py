@@ -12,17 +12,20 @@ from ipttrace.diagnose.kernel_words import kernel_words
 from ipttrace.diagnose.nobody import NO_SOCKET, nobody_there
 from ipttrace.diagnose.remedy import what_listens
 from ipttrace.diagnose.remote import is_refusal, kind, left
-from ipttrace.diagnose.walk import packet_before
+from ipttrace.diagnose.walk import made_here, packet_before
 from ipttrace.evidence import SocketEntry
+from ipttrace.netfilter import Hook
 from ipttrace.path import (
     ChainHop,
     Diagnosis,
     Evidence,
     Outcome,
+    PacketPath,
     ResetHop,
     Role,
     Strength,
 )
+from ipttrace.presumed import is_loopback
 from ipttrace.timeline import OVERFLOWS, full_listener, opens, taking
 
 DROPPED_REQUESTS = "TcpExt.ListenDrops"
@@ -108,7 +111,26 @@ def delivered(case: Case) -> Diagnosis | None:
         whom = f" to {destination(packet_before(path, None))}" if changed else ""
     why = ", and ".join(each.text for each in changed) or "no rule stood in its way"
     evidence = (*changed, *_doubts(case))
-    return Diagnosis(Cause.DELIVERED, f"delivered{whom}: {why}", refs, evidence)
+    catcher = _catcher(path)
+    remedy: tuple[str, ...] = ()
+    if catcher is not None:
+        why += f"; it was for {destination(path.packet)}, and never left this host"
+        remedy = (
+            f"if that is another host, let {catcher.ref} match this host's own addresses only (-d)",
+        )
+    return Diagnosis(Cause.DELIVERED, f"delivered{whom}: {why}", refs, evidence, remedy=remedy)
+
+
+def _catcher(path: PacketPath) -> ChainHop | None:
+    """Return the rule of OUTPUT that kept a packet for another host here.
+
+    To an address of its own a host sends from that very address (the source of its local routes).
+    """
+    first = path.packet
+    if not made_here(path) or first.src == first.dst or is_loopback(first.dst):
+        return None
+    aimed = (hop for hop in path.chain_hops if hop.hook is Hook.OUTPUT and hop.rule is not None)
+    return next((hop for hop in aimed if any(c.field == "dst" for c in hop.changes)), None)
 
 
 def _taker(case: Case, taker: SocketEntry | None) -> str | None:

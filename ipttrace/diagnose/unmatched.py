@@ -23,6 +23,7 @@ SEARCHED, MOST = 200, 10
 PORTS = frozenset({"--dport", "--dports"})
 PLACES = frozenset({"-s", "-d", "-i", "-o", "--src-range", "--dst-range", "--dst-type"})
 QUALITIES = frozenset({"--mark", "--ctstate", "--state", "--tcp-flags", "--syn"})
+STATES = frozenset({"--ctstate", "--state"})
 REWRITING = frozenset({"DNAT", "REDIRECT"})
 
 
@@ -125,9 +126,12 @@ def _expected(rule: Rule, judgement: Judgement, ports: frozenset[str]) -> bool:
     """Say whether a user would expect the rule to match, but for the one criterion.
 
     It asks for a port that the packet had at another hop, or it rewrites another port of this
-    address; or its port holds, and the address or interface does not.
+    address; or its port holds, and the address or interface does not.  Whoever asks for a state
+    expects every packet to have one.
     """
     wanted = judgement.failures[0].criterion
+    if wanted.option in STATES and judgement.failures[0].actual == "UNTRACKED":
+        return True
     if wanted.negated:
         return False
     if wanted.option in PORTS:

@@ -92,13 +92,17 @@ def made_here(path: PacketPath) -> bool:
     """Return whether this namespace made the packet itself: its first chain is at OUTPUT.
 
     One that came in may meet a bridge's OUTPUT first; one that met no chain but ours came in by an
-    interface, or by none.
+    interface, or by none.  With nft there may be no chain at OUTPUT: what is made here for this
+    host then meets its first one as it comes in again on lo.
     """
     hops = path.chain_hops
     if not hops:
         return path.in_interface is None and bool(path.reports)
     bridged = hops[0].chain.table_family is TableFamily.BRIDGE
-    return hops[0].hook is Hook.OUTPUT and not (bridged and path.in_interface)
+    if hops[0].hook is Hook.OUTPUT:
+        return not (bridged and path.in_interface)
+    by_lo = path.in_interface in (None, "lo") and path.physical_in is None
+    return by_lo and not bridged and hops[0].hook in (Hook.PREROUTING, Hook.INPUT)
 
 
 def with_port(interface: str | None, port: str | None) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ipttrace.lab.parts import BadFieldError, Part, check_printable
+from difflib import get_close_matches
+
+from ipttrace.diagnose.catalogue import EXPECTABLE
+from ipttrace.errors import UsageError
+from ipttrace.lab.hop_names import HopName
+from ipttrace.lab.parts import BadFieldError, Part, check, check_printable
 from ipttrace.netfilter import Backend
 from ipttrace.path import Outcome
+from ipttrace.probe import parse_endpoint
 
 
 class NatExpectation(Part, frozen=True):
@@ -16,6 +22,12 @@ class NatExpectation(Part, frozen=True):
     def __post_init__(self) -> None:
         if self.source is None and self.destination is None:
             raise BadFieldError("no translation is expected: give `source` or `destination`")
+        for field in ("source", "destination"):
+            if (endpoint := getattr(self, field)) is not None:
+                try:
+                    parse_endpoint(endpoint)
+                except UsageError as error:
+                    raise BadFieldError(error.message, field) from error
 
 
 class Fields(Part, frozen=True, kw_only=True):
@@ -27,7 +39,10 @@ class Fields(Part, frozen=True, kw_only=True):
     netns: str | None = None
     """Where the outcome is looked at; without it the last namespace that is traced."""
     rule: str | None = None
-    """The deciding rule: `TABLE/CHAIN NUMBER` or `TABLE/CHAIN policy`."""
+    """The deciding rule: `TABLE/CHAIN NUMBER` or `TABLE/CHAIN policy`.
+
+    It killed the packet; or, of one that lived, it ended its table's walk at a hook.
+    """
     nat: NatExpectation | None = None
     crosses: tuple[str, ...] = ()
     """Chains `TABLE/CHAIN`, or rules, that are met in this order; others may be between."""
@@ -44,25 +59,28 @@ class Fields(Part, frozen=True, kw_only=True):
         """Refuse words that can never be met."""
         if self.client is not None:
             check_printable(self.client, "client")
+        if self.cause is not None:
+            check_cause(self.cause, "cause")
         for field in ("crosses", "crosses_not"):
             for place, words in enumerate(getattr(self, field)):
                 check_hop_words(words, field.replace("_", "-"), place)
-        if self.rule is not None:
-            check_hop_words(self.rule, "rule")
-            if " " not in self.rule.strip():
-                raise BadFieldError(f"{self.rule!r} names no rule, like filter/INPUT 1", "rule")
+        if self.rule is not None and check_hop_words(self.rule, "rule").whole_chain:
+            raise BadFieldError(f"{self.rule!r} names no rule, like filter/INPUT 1", "rule")
 
 
-def check_hop_words(words: str, *path: str | int) -> None:
-    """Refuse what is neither `TABLE/CHAIN` nor `TABLE/CHAIN NUMBER`, nor a policy."""
-    chain, _, number = words.partition(" ")
-    table, slash, name = chain.partition("/")
-    if not (table and slash and name):
-        raise BadFieldError(f"{words!r} names no chain like filter/INPUT", *path)
-    if number and number != "policy" and not (number.isdecimal() and int(number) > 0):
-        raise BadFieldError(
-            f"{words!r}: {number!r} is neither the number of a rule nor policy", *path
-        )
+def check_hop_words(words: str, *path: str | int) -> HopName:
+    """Refuse what names neither a chain nor a rule nor a policy."""
+    check_printable(words, *path)
+    check(words, HopName.parse, *path)
+    return HopName.parse(words)
+
+
+def check_cause(cause: str, *path: str | int) -> None:
+    """Refuse a code that no diagnosis has."""
+    if cause not in EXPECTABLE:
+        near = get_close_matches(cause, EXPECTABLE, 1)
+        hint = f": do you mean {near[0]}?" if near else ""
+        raise BadFieldError(f"there is no cause {cause!r}{hint}", *path)
 
 
 class BackendExpectation(Fields, frozen=True, kw_only=True):

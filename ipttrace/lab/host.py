@@ -101,6 +101,8 @@ class Host(RuleFields, frozen=True, kw_only=True):
     policy: tuple[PolicyRule, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     bridges: dict[str, Bridge] = msgspec.field(default_factory=dict)
+    loopback: tuple[str, ...] = ()
+    """Addresses of `lo` beside those that every namespace has."""
     sysctls: dict[str, str | int] = msgspec.field(default_factory=dict)
     services: tuple[Service, ...] = ()
     rules_file: str | RulesFile | None = None
@@ -112,6 +114,8 @@ class Host(RuleFields, frozen=True, kw_only=True):
         check_settings(self.sysctls, "sysctls")
         for name in self.bridges:
             check_interface_name(name, "bridges", name)
+        for place, address in enumerate(self.loopback):
+            check_interface_address(address, "loopback", place)
         self._check_services()
         self.check_rules()
         if isinstance(self.rules_file, str):

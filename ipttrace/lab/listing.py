@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 
 from ipttrace.decode.text import clean_text
 from ipttrace.lab.drawing import draw
@@ -67,11 +68,12 @@ def claims_lines(scenarios: Sequence[Scenario], *, width: int | None, color: boo
 
 def show_lines(scenario: Scenario, *, width: int | None, color: bool) -> Iterator[str]:
     """Yield all that there is to know of a lab before it is run."""
-    yield paint(f"{scenario.name}: {clean_text(scenario.title)}", Style.HEAD, color)
+    for line in _hanging("", 0, f"{scenario.name}: {scenario.title}", width):
+        yield paint(line, Style.HEAD, color)
     yield ""
     yield from topology_lines(scenario.topology, width=width)
     yield ""
-    yield from (clean_text(line) for line in scenario.about.splitlines())
+    yield from about_lines(scenario.about, width=width)
     yield ""
     if scenario.claims:
         yield paint("claims", Style.HEAD, color)
@@ -87,6 +89,16 @@ def show_lines(scenario: Scenario, *, width: int | None, color: bool) -> Iterato
     yield from _probe_lines(scenario, width=width, color=color)
 
 
+def about_lines(about: str, *, width: int | None) -> Iterator[str]:
+    """Yield a lab's text as it is written; its paragraphs anew where a line would be too wide."""
+    lines = [clean_text(line) for line in about.splitlines()]
+    if all(columns(line) <= (width or LINE) for line in lines):
+        yield from lines
+        return
+    for filled, paragraph in groupby(lines, key=lambda line: bool(line.strip())):
+        yield from _hanging("", 0, " ".join(paragraph), width) if filled else [""]
+
+
 def topology_lines(topology: Topology, *, width: int | None) -> Iterator[str]:
     """Yield the picture of a topology, or its links one by one where it is too wide."""
     picture = draw(topology, width)
@@ -95,7 +107,7 @@ def topology_lines(topology: Topology, *, width: int | None) -> Iterator[str]:
         return
     for link in topology.links:
         near, far = (" ".join((end.namespace, end.interface, *end.addresses)) for end in link)
-        yield f"{near} --- {far}"
+        yield from wrap(f"{near} --- {far}", width, indent="")
 
 
 def _rule_lines(scenario: Scenario, *, color: bool) -> Iterator[str]:
@@ -122,7 +134,8 @@ def _probe_lines(scenario: Scenario, *, width: int | None, color: bool) -> Itera
         words = (expected.outcome, expected.cause, expected.client)
         end = ", ".join(str(word) for word in words if word is not None)
         way = clean_text(f"{paths[probe.name]}: {probe.send}")
-        yield f"{GAP}{probe.name}{GAP}{way}{f' -> {end}' if end else ''}"
+        lead = f"{GAP}{clean_text(probe.name)}{GAP}"
+        yield from _hanging(lead, columns(lead), f"{way}{f' -> {end}' if end else ''}", width)
         if probe.say:
             yield from _hanging(GAP * 2, 2 * len(GAP), probe.say, width)
 

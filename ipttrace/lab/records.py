@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ipttrace.lab.missing import Missing
 from ipttrace.lab.runner import LabRun
 from ipttrace.lab.scenario import Scenario
 from ipttrace.lab.topology import Topology
 from ipttrace.render import lab_record_types as types
 from ipttrace.render.record_types import SCHEMA
 from ipttrace.render.records import encoded
+from ipttrace.render.twin_record_types import MissingFields, TwinRecord
 
 
 def lab_record(scenario: Scenario, *, up: bool) -> bytes:
@@ -68,6 +70,20 @@ def run_record(run: LabRun) -> bytes:
             probes=tuple(_probe(name, said) for name, said in probes),
             warnings=run.warnings,
             seconds=round(run.seconds, 3),
+        )
+    )
+
+
+def twin_record(file: str, notes: Sequence[str], missing: Iterable[Missing]) -> bytes:
+    """Return the line that says how a twin differs from its host."""
+    lacks = (MissingFields(each.source, each.line, each.text, each.reason) for each in missing)
+    return encoded(
+        TwinRecord(
+            schema=SCHEMA,
+            record="twin",
+            file=file,
+            notes=tuple(notes),
+            missing=tuple(lacks),
         )
     )
 

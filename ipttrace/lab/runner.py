@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ipttrace.checks import Difference, Step
 from ipttrace.errors import UsageError
 from ipttrace.lab.building import RunningLab, TopologyBuilder
-from ipttrace.lab.expectation import Expectation
+from ipttrace.lab.comparing import compare
 from ipttrace.lab.lab_probe import LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Refusal, Scenario
-from ipttrace.path import PacketPath, Role, TraceResult
+from ipttrace.lab.stepping import parting_ways
+from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 
 Tracer = Callable[[ProbeSpec], TraceResult]
@@ -24,13 +26,20 @@ class ProbeRun:
 
     probe: LabProbe
     result: TraceResult
-    differences: tuple[str, ...]
-    """In words; empty where all is as expected."""
+    found: tuple[Difference, ...] = ()
+    """What is not as expected."""
+    steps: tuple[tuple[Step, ...], ...] = ()
+    """Expected and actual way of each packet that differs."""
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """What is not as expected, in words; empty where all is."""
+        return tuple(str(each) for each in self.found)
 
     @property
     def as_expected(self) -> bool:
         """Whether the probe ended as the lab expects."""
-        return not self.differences
+        return not self.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +154,9 @@ def run_probe(
     spec = real_spec(probe.spec(), real_names)
     result = in_lab_names(trace(spec), real_names)
     expect = probe.expect.on(backend)
-    netns = expect.netns or probe.netns[-1]
-    return ProbeRun(probe, result, differences(expect, netns, result))
+    netns = expect.netns or (probe.netns[-1] if probe.netns else None)
+    found = compare(expect, netns, result)
+    return ProbeRun(probe, result, found, parting_ways(expect, netns, result) if found else ())
 
 
 def real_spec(spec: ProbeSpec, real_names: Mapping[str, str]) -> ProbeSpec:
@@ -164,28 +174,4 @@ def in_lab_names(result: TraceResult, real_names: Mapping[str, str]) -> TraceRes
     paths = tuple(
         replace(path, netns=lab_names.get(path.netns, path.netns)) for path in result.paths
     )
-    rulesets = {lab_names.get(name, name): each for name, each in result.rulesets.items()}
-    return replace(result, paths=paths, rulesets=rulesets)
-
-
-def differences(expect: Expectation, netns: str, result: TraceResult) -> tuple[str, ...]:
-    """Return in words where the probe's packets in `netns`, or the client, are not as expected."""
-    found = [path for path in result.paths if path.role is Role.PROBE and path.netns == netns]
-    said = [] if found else [f"no packet of the probe was seen in {netns}"]
-    for path in found:
-        said += _path_differences(expect, path)
-    if expect.client is not None:
-        for word in result.client or ("nothing",):
-            if word != expect.client:
-                said.append(f"client: expected {expect.client}, got {word}")
-    return tuple(dict.fromkeys(said))
-
-
-def _path_differences(expect: Expectation, path: PacketPath) -> list[str]:
-    said = []
-    cause = path.diagnosis.cause if path.diagnosis else None
-    if expect.outcome is not None and path.outcome is not expect.outcome:
-        said.append(f"outcome: expected {expect.outcome}, got {path.outcome}")
-    if expect.cause is not None and cause != expect.cause:
-        said.append(f"cause: expected {expect.cause}, got {cause or 'none'}")
-    return said
+    return replace(result, paths=paths)

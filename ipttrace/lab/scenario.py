@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -123,12 +124,8 @@ class Scenario(Part, frozen=True, kw_only=True):
             raise BadFieldError("`backends` is empty: name legacy, nft or both", "backends")
         check_unique(self.backends, "backends", "backends")
         check_unique((probe.name for probe in self.probes), "probes", "probes")
-        topology = self.topology
-        for path, name in self._named():
-            if name not in topology.namespaces:
-                raise BadFieldError(f"namespace {name!r} is not there", *path)
-        for place, probe in enumerate(self.probes):
-            self._check_probe(probe, "probes", place)
+        self._check_names(self.topology, self._named())
+        self.check_probes(self.probes)
         self._check_claims()
 
     @property
@@ -136,11 +133,25 @@ class Scenario(Part, frozen=True, kw_only=True):
         """What is to be built."""
         return Topology(self.namespaces, self.links, self.source)
 
+    def _check_names(self, topology: Topology, named: Iterable[tuple[FieldPath, str]]) -> None:
+        for path, name in named:
+            if name not in topology.namespaces:
+                raise BadFieldError(f"namespace {name!r} is not there", *path)
+
+    def check_probes(self, probes: Sequence[LabProbe]) -> None:
+        """Refuse probes that the lab cannot send; raises BadFieldError."""
+        self._check_names(self.topology, self._named_by(probes))
+        for place, probe in enumerate(probes):
+            self._check_probe(probe, "probes", place)
+
     def _named(self) -> Iterator[tuple[FieldPath, str]]:
-        """Yield every namespace that is named outside the topology."""
+        """Yield every namespace that a refused command names."""
         for place, refusal in enumerate(self.refused):
             yield ("refused", place, "namespace"), refusal.namespace
-        for place, probe in enumerate(self.probes):
+
+    def _named_by(self, probes: Sequence[LabProbe]) -> Iterator[tuple[FieldPath, str]]:
+        """Yield every namespace that a probe names."""
+        for place, probe in enumerate(probes):
             path: FieldPath = ("probes", place)
             for number, name in enumerate(probe.netns):
                 yield (*path, "netns", number), name
@@ -173,13 +184,16 @@ class Scenario(Part, frozen=True, kw_only=True):
 
 def library() -> dict[str, Path]:
     """Return the labs that ship with the tool, name to file."""
-    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(LIBRARY.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_scenario(name: str) -> Scenario:
     """Read a lab of the library by its name, or any file; raises UsageError."""
-    file = str(library().get(name) or name)
-    hint = f"Give a file, or one of {', '.join(library())}."
+    labs = library()
+    alike = get_close_matches(name, labs, 3)
+    hint = "Give a file, or a name of 'ipttrace lab list'"
+    hint += f": do you mean {' or '.join(alike)}?" if alike else "."
+    file = str(labs.get(name) or name)
     return parse_scenario(read_bytes(file, what="lab", hint=hint), file)
 
 

@@ -10,7 +10,7 @@ from ipttrace.diagnose.unmatched import since
 from ipttrace.path import PacketPath, Role
 from ipttrace.render import words
 from ipttrace.render.table import Row
-from ipttrace.render.text import fate_words, hop_rows
+from ipttrace.render.text import fate_words, path_rows
 
 AMBIGUOUS = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
 
@@ -22,7 +22,7 @@ def packet_line(path: PacketPath) -> str:
 
 def hop_lines(path: PacketPath) -> list[str]:
     """Return a line a hop: where, the rule or what happened, what it did, its counter's rise."""
-    return [hop_line(row) for row in hop_rows(path)]
+    return [hop_line(row) for row in path_rows(path)]
 
 
 def hop_line(row: Row) -> str:

@@ -13,7 +13,9 @@ from ipttrace.checkup.finding import State
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import Decision, Outcome, Role, SocketState, Strength
+from ipttrace.render.check_record_types import CHECK_RECORDS
 from ipttrace.render.lab_record_types import LAB_RECORDS
+from ipttrace.render.twin_record_types import TWIN_RECORDS
 
 SCHEMA: Literal["ipttrace/1"] = "ipttrace/1"
 
@@ -292,4 +294,6 @@ RECORDS: tuple[type[Struct], ...] = (
     RuleRecord,
     FindingRecord,
     *LAB_RECORDS,
+    *CHECK_RECORDS,
+    *TWIN_RECORDS,
 )

@@ -58,7 +58,7 @@ def summary_record(result: TraceResult) -> bytes:
         types.SummaryRecord(
             schema=types.SCHEMA,
             record="summary",
-            client=_client(result.client),
+            client=client_field(result.client),
             trigger=result.trigger,
             backends=result.backends,
             traced=types.TracedFields(
@@ -159,7 +159,8 @@ def _microseconds(time: float) -> float:
     return round(time, 6)
 
 
-def _client(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
+def client_field(words: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """Return what clients got as the records have it: null, a word, or a list of them."""
     if not words:
         return None
     return words[0] if len(words) == 1 else words

@@ -17,7 +17,7 @@ from ipttrace.render.report_style import PAGE_STYLE
 from ipttrace.render.style import Style
 from ipttrace.render.svg import STYLE, svg_picture
 from ipttrace.render.table import Row
-from ipttrace.render.text import clients, fate_words, hop_rows, remarks
+from ipttrace.render.text import clients, fate_words, path_rows, remarks
 from ipttrace.render.words import about, packet_words
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -122,7 +122,7 @@ def _why(path: PacketPath, client: str | None) -> Iterator[str]:
 
 
 def _hops(path: PacketPath) -> Iterator[str]:
-    rows = hop_rows(path)
+    rows = path_rows(path)
     if not rows:
         yield "<p>No hop was reported.</p>"
         return

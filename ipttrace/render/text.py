@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import Cause
@@ -53,7 +53,7 @@ def path_lines(
     """
     return [
         *_header(path, width, color, numbered),
-        *table_lines(hop_rows(path), width=width, color=color),
+        *table_lines(path_rows(path), width=width, color=color),
         *_fate(path, width, color),
         *_details(path, client, width, verbose),
     ]
@@ -133,11 +133,29 @@ def _header(path: PacketPath, width: int | None, color: bool, numbered: bool) ->
     return [paint(left, Style.HEAD, color), *wrap(right, width, GAP * 2)]
 
 
-def hop_rows(path: PacketPath) -> list[Row]:
+def path_rows(path: PacketPath) -> list[Row]:
     """Return what the hop list says: a row a hop, without those that the header says."""
-    both = len({hop.chain.backend for hop in path.chain_hops}) > 1
-    pairs = zip(path.hops, depths(path.hops), strict=True)
-    return [_row(hop, depth, both) for hop, depth in pairs if not _said_elsewhere(hop)]
+    return [row for _, row in hop_rows(path.hops)]
+
+
+def hop_rows(hops: Sequence[Hop]) -> list[tuple[Hop, Row]]:
+    """Return the row of each hop that is shown: the head and the fate of a packet say the others.
+
+    With rules of both backends each row begins with its backend.
+    """
+    both = len({hop.chain.backend for hop in hops if isinstance(hop, ChainHop)}) > 1
+    pairs = zip(hops, depths(hops), strict=True)
+    return [(hop, _row(hop, depth, both)) for hop, depth in pairs if not _said_elsewhere(hop)]
+
+
+def why_lines(path: PacketPath, *, width: int | None, color: bool) -> list[str]:
+    """Return one packet's fate and why, without its hops and without what the client got."""
+    return [*_fate(path, width, color), *_details(path, None, width, verbose=False)]
+
+
+def head_lines(path: PacketPath, *, width: int | None, color: bool) -> list[str]:
+    """Return what one packet was, and where it came in."""
+    return _header(path, width, color, numbered=False)
 
 
 def _said_elsewhere(hop: Hop) -> bool:

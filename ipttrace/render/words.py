@@ -202,9 +202,10 @@ def _value(field: str, value: str | int | None) -> str:
 
 
 def nat_effects(hop: NatHop) -> tuple[str, ...]:
-    """Return the addresses before and after."""
+    """Return the addresses before and after; what no report shows is told to be inferred."""
     pairs = (("src", hop.source), ("dst", hop.destination))
-    return tuple(f"{field} {pair[0]} -> {pair[1]}" for field, pair in pairs if pair)
+    basis = "" if hop.basis is Basis.REPORTED else f" ({hop.basis})"
+    return tuple(f"{field} {pair[0]} -> {pair[1]}{basis}" for field, pair in pairs if pair)
 
 
 def wire_words(hop: WireHop) -> str:

@@ -32,6 +32,8 @@ class Finished:
     output: str
     complaint: str
     """Its stderr in one line, without control characters."""
+    errors: str = ""
+    """Its stderr as it came."""
 
 
 class Running:
@@ -50,7 +52,7 @@ class Running:
             self._process.kill()
             self._process.communicate()
             raise KernelError(f"{self._what}: no answer in {timeout:g} s") from None
-        return Finished(self._process.returncode, output, printable(errors))
+        return Finished(self._process.returncode, output, printable(errors), errors)
 
     def output(self, timeout: float = TIMEOUT) -> str:
         """Wait for the end and return stdout; KernelError if it failed."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ipttrace.decode.text import clean_text
-from ipttrace.errors import NotSupportedError, UsageError
+from ipttrace.errors import UsageError
 from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
@@ -24,6 +25,7 @@ from ipttrace.system.namespaces import NAMED, Namespace
 from ipttrace.system.netns_files import create_namespace
 from ipttrace.system.processes import mark_of
 from ipttrace.system.services import Keeper
+from ipttrace.system.twins import AS_IS, read_twin, resolve_twins, tell
 
 
 class Lab:
@@ -109,19 +111,25 @@ class LabBuilder:
     """
 
     def __init__(
-        self, prefix: str = "ipt-lab", *, name: str | None = None, title: str = ""
+        self,
+        prefix: str = "ipt-lab",
+        *,
+        name: str | None = None,
+        title: str = "",
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.prefix = prefix
         self._name = name
         self._title = title
+        self._note = note
 
     def up(self, topology: Topology, backend: str) -> Lab:
         """Build the lab; on an error, Ctrl-C included, nothing stays behind.
 
         Labs whose owner was killed are removed before.  UsageError if a name is taken, KernelError
-        for what the kernel or a program refuses.
+        for what the kernel or a program refuses.  What a twin in it lacks is noted.
         """
-        _refuse_twins(topology)
+        topology = self._with_twins(topology, backend)
         lab_records.sweep()
         name = self._name or secrets.token_hex(4)
         names = {each: f"{self.prefix}-{name}-{each}" for each in topology.namespaces}
@@ -153,11 +161,25 @@ class LabBuilder:
             raise
         return lab
 
+    def _with_twins(self, topology: Topology, backend: str) -> Topology:
+        if all(host.twin is None for host in topology.namespaces.values()):
+            return topology
+        twin = resolve_twins(topology, backend)
+        tell(twin, self._note)
+        return twin.topology
 
-def _refuse_twins(topology: Topology) -> None:
-    for name, host in topology.namespaces.items():
-        if host.twin is not None:
-            raise NotSupportedError(f"cannot build namespace {name}: its twin was not read")
+
+class TwinBuilder:
+    """Implements `lab.checking.TwinBuilder`; `note` hears of what a twin lacks."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+
+    def up(self, file: Path, backend: str) -> Lab:
+        """Build the twin of a host; an empty backend leaves its rules where they were."""
+        twin = read_twin(str(file), backend or AS_IS)
+        tell(twin, self._note)
+        return LabBuilder(title=f"twin of {clean_text(str(file))}").up(twin.topology, twin.backend)
 
 
 def _refuse_taken(names: Mapping[str, str]) -> None:

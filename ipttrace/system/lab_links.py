@@ -61,7 +61,7 @@ class Device:
 
 def build_links(topology: Topology, rooms: Rooms) -> None:
     """Make all links and bridges, configure them, and wait until packets can cross them."""
-    rooms.everywhere(_bring_lo_up)
+    rooms.everywhere(partial(_bring_lo_up, topology))
     rooms.everywhere(partial(_add_bridges, topology))
     starts = []
     for index, link in enumerate(topology.links, FIRST_INDEX):
@@ -77,13 +77,16 @@ def set_link(room: Room, interface: str, *, up: bool) -> None:
         room.ipr.link("set", index=index_of(room, interface), state="up" if up else "down")
 
 
-def _bring_lo_up(room: Room) -> None:
+def _bring_lo_up(topology: Topology, room: Room) -> None:
     for scope in ("all", "default"):
         for setting in QUIET_IPV6:
             path = Path("/proc/sys/net/ipv6/conf", scope, setting)
             if path.exists():
                 path.write_text("0")
     room.ipr.link("set", index=1, state="up")
+    for text in topology.namespaces[room.name].loopback:
+        with explaining(f"add address {text} to lo in {room.name}"):
+            _add_address(room.ipr, 1, text)
 
 
 def _add_bridges(topology: Topology, room: Room) -> None:

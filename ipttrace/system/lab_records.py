@@ -58,7 +58,8 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def is_left(self) -> bool:
         """Whether nobody will ever take it down."""
-        return self.owner is not None and not self.owner.alive
+        holder = self.keeper if self.user_namespace and self.stays else self.owner
+        return holder is not None and not holder.alive
 
 
 def folder() -> Path:
@@ -189,9 +190,7 @@ def sweep() -> list[str]:
                 path.unlink(missing_ok=True)
         elif record.is_left:
             take_down(record)
-            removed.append(
-                f"lab {record.title} of process {record.owner.pid if record.owner else 0}"
-            )
+            removed.append(f"lab {clean_text(record.title)}, whose process was killed")
     return removed
 
 

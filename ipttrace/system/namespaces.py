@@ -8,6 +8,7 @@ started by that thread, stay in the namespace.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ipttrace.decode.text import clean_text
 from ipttrace.errors import NotPermittedError, UsageError
 
 T = TypeVar("T")
@@ -77,6 +79,10 @@ class Namespace:
         try:
             enter_descriptor(descriptor)
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise UsageError(
+                    f"cannot enter {self}: {self.path} is no network namespace", f"Give {WORDS}."
+                ) from error
             raise NotPermittedError(
                 f"cannot enter {self}: {error.strerror}", "Run as root, or grant CAP_SYS_ADMIN."
             ) from error
@@ -113,7 +119,7 @@ def find_namespace(text: str | None) -> Namespace:
     if "/" in text:
         return _checked(Namespace(text, Path(text)))
     named = NAMED / text
-    if named.exists():
+    if named.exists() and text not in ("", ".", ".."):
         return Namespace(text, named)
     of_process = _of_process(text) or _of_container(text)
     if of_process is not None:
@@ -159,7 +165,8 @@ def _checked(namespace: Namespace) -> Namespace:
 
 
 def _known(text: str) -> str:
-    names = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
+    there = NAMED.iterdir() if NAMED.is_dir() else ()
+    names = sorted(clean_text(entry.name) for entry in there)
     known = f"there are {', '.join(names)}" if names else "there are no named ones"
     if text.isdecimal():
         return f"{known}, and no process has that id"

@@ -33,7 +33,7 @@ def create_namespace(name: str) -> None:
         try:
             _in_thread(lambda: _mount_new(path))
         except BaseException:
-            path.unlink()
+            delete_namespace(name)  # Ctrl-C comes here while the thread mounts it all the same
             raise
     except OSError as error:
         kind = NotPermittedError if error.errno in (errno.EPERM, errno.EACCES) else KernelError

@@ -38,7 +38,7 @@ HIDDEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Present:
+class Present:
     """Which engines have tables in a namespace."""
 
     legacy: frozenset[PacketFamily]
@@ -54,10 +54,10 @@ class NamespaceRules:
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         """Return the rules that see packets of `family`, or all."""
         families = tuple(PacketFamily) if family is None else (family,)
-        present = self._namespace.run(_present)
-        legacy = {f: self._legacy(f) for f in families if f in present.legacy}
-        saved = {f: self._saved(f) for f in families if f.table_family in present.nft}
-        listed = self._listed() if present.nft else None
+        there = self._namespace.run(present)
+        legacy = {f: self._legacy(f) for f in families if f in there.legacy}
+        saved = {f: self._saved(f) for f in families if f.table_family in there.nft}
+        listed = self._listed() if there.nft else None
         ruleset = Ruleset()
         for of, running in legacy.items():
             ruleset |= decode_iptables_save(running.output(), Backend.LEGACY, of.table_family)
@@ -87,10 +87,10 @@ class NamespaceRules:
 
         nf_tables where neither has any, ip_tables on a kernel without it.
         """
-        present = self._namespace.run(_present)
+        there = self._namespace.run(present)
         families = tuple(PacketFamily) if family is None else (family,)
-        found = {Backend.LEGACY} if present.legacy & set(families) else set()
-        if present.nft & (SHARED | {each.table_family for each in families}):
+        found = {Backend.LEGACY} if there.legacy & set(families) else set()
+        if there.nft & (SHARED | {each.table_family for each in families}):
             found.add(Backend.NFT)
         if found:
             return frozenset(found)
@@ -143,8 +143,8 @@ class NamespaceRules:
         return commands.start(arguments, what=what, namespace=self._namespace)
 
 
-def _present() -> _Present:
-    """Look in the calling thread's namespace."""
+def present() -> Present:
+    """Return which engines have tables in the calling thread's namespace; makes none."""
     legacy = frozenset(family for family in PacketFamily if legacy_rules.tables(family))
     try:
         with NftSocket() as nft:
@@ -153,7 +153,7 @@ def _present() -> _Present:
     except NotSupportedError:
         tables = []
     users = (table for table in tables if not table.text(1).startswith(OWN_TABLE))
-    return _Present(legacy, frozenset(table.family for table in users))
+    return Present(legacy, frozenset(table.family for table in users))
 
 
 def _program(family: PacketFamily) -> str:

@@ -86,22 +86,16 @@ def enter(aim: str = "build labs") -> None:
     if _threads() != 1:
         raise KernelError(f"cannot {aim} in a user namespace: this process has several threads")
     uid, gid = os.geteuid(), os.getegid()
-    runtime = _open_runtime()
     try:
         _call(_libc.unshare, CLONE_NEWUSER | CLONE_NEWNS)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1\n")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1\n")
         mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
-        mount(Path("run"), RUN, "tmpfs", 0)
-        NAMED.mkdir(mode=0o755)
-        _bind_runtime(runtime)
+        _mount_run()
         _call(_libc.unshare, CLONE_NEWNET)
     except OSError as error:
         raise _refusal(aim, error) from error
-    finally:
-        if runtime is not None:
-            os.close(runtime[1])
     _state.uid = uid
 
 
@@ -121,7 +115,7 @@ def join(pid: int) -> None:
     except OSError as error:
         raise NotPermittedError(
             f"cannot enter the user namespace of process {pid}: {error.strerror}",
-            "Only who brought the lab up can do that.",
+            "Only who brought the lab up can do that, as long as its keeper lives.",
         ) from error
     _state.uid = uid
 
@@ -130,22 +124,19 @@ def _threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def _open_runtime() -> tuple[Path, int] | None:
-    """Open the user's runtime directory, which is below /run."""
-    path = Path(os.environ.get("XDG_RUNTIME_DIR") or "/")
-    if not path.is_absolute() or RUN not in path.parents:
-        return None
-    with suppress(OSError):
-        return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return None
-
-
-def _bind_runtime(runtime: tuple[Path, int] | None) -> None:
-    if runtime is None:
-        return
-    path, descriptor = runtime
-    path.mkdir(mode=0o700, parents=True)
-    mount(Path(f"/proc/self/fd/{descriptor}"), path, None, MS_BIND | MS_REC)
+def _mount_run() -> None:
+    """Make /run empty and our own, with the user's runtime directory in it."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/")
+    descriptor = -1
+    if RUN in runtime.parents:
+        with suppress(OSError):
+            descriptor = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mount(Path("run"), RUN, "tmpfs", 0)
+    NAMED.mkdir(mode=0o755)
+    if descriptor >= 0:
+        runtime.mkdir(mode=0o700, parents=True)
+        mount(Path(f"/proc/self/fd/{descriptor}"), runtime, None, MS_BIND | MS_REC)
+        os.close(descriptor)
 
 
 def _refusal(aim: str, error: OSError) -> NotPermittedError:
@@ -158,8 +149,8 @@ def _refusal(aim: str, error: OSError) -> NotPermittedError:
                 f"Run as root, or allow it: sudo sysctl {change}",
             )
     reason = error.strerror
-    if error.errno in (errno.ENOSYS, errno.EINVAL):
-        reason = "this kernel has no user namespaces"
+    if error.errno == errno.ENOSYS:
+        reason = "this kernel has none"
     hint = "Run as root: sudo ipttrace ..."
     if _state.uid is None and os.geteuid() == 0:
         hint = "Grant this container CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN."

@@ -156,7 +156,8 @@ def test_an_expired_ttl_is_named_with_the_error_that_answers_it(
     assert f"its {word} was 1" in probed.diagnosis.summary
     assert drops(probed) == ["IP_INHDR"]
     errors = [each.packet.icmp for each in probed.replies if each.role is Role.REPLY]
-    assert [(icmp.type, icmp.code) for icmp in errors if icmp] == [(11 if family is V4 else 3, 0)]
+    # A real client may hear the first error too early, and then sends its SYN again.
+    assert {(icmp.type, icmp.code) for icmp in errors if icmp} == {(11 if family is V4 else 3, 0)}
 
 
 @full

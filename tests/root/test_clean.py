@@ -50,6 +50,16 @@ def test_nothing_to_remove(netns: str, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == f"namespace {netns}: nothing to remove\n"
 
 
+def test_a_hostile_name_does_not_reach_the_terminal(
+    namespaces: Namespaces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    netns = namespaces.add("x\x1b[31m")
+    assert main(["clean", "--netns", netns]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "x\\x1b[31m: nothing to remove" in out
+
+
 def test_rule_of_a_dead_session(
     netns: str,
     iptables: Iptables,

@@ -163,6 +163,7 @@ WRONG = [
     (("down", "no-such-lab"), "no lab 'no-such-lab' is up"),
     (("shell", "no-such-lab", "x"), "no lab 'no-such-lab' is up"),
     (("run",), "cannot tell which labs to run"),
+    (("run", "--all", "--jobs", "0"), "cannot run 0 labs at the same time"),
     (("run", "--all", "{lab}"), "cannot tell which labs to run"),
     (("run", "{lab}", "--backend", "both"), "cannot run lab a-lab on both: it is not made for it"),
     (("show", "no\x1b[1mlab"), r"cannot read lab no\x1b[1mlab"),
@@ -197,13 +198,15 @@ def test_run_one_lab(lab: Path) -> None:
     assert table.count("as expected") == 6
 
 
-def test_run_several_labs(lab: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_run_several_labs(lab: Path, tmp_path: Path, jobs: int) -> None:
     other = tmp_path / "other.yaml"
     wrong = LAB.replace("outcome: dropped", "outcome: delivered").replace("not intended", "nosuch")
     other.write_text(wrong.replace("a-lab", "other"))
     broken = tmp_path / "broken.yaml"
     broken.write_text(LAB.replace("a-lab", "broken").replace("-j DROP]", "-j NOWHERE]"))
-    shown = ipttrace("lab", "run", lab, other, broken, "--backend", "nft", status=1)
+    options = ("--backend", "nft", "--jobs", jobs)
+    shown = ipttrace("lab", "run", lab, other, broken, *options, status=1)
     rows = shown.splitlines()
     assert rows[0].split()[:5] == ["a-lab", "nft", "3", "of", "3"]
     assert rows[1].split()[:5] == ["other", "nft", "1", "of", "3"]
@@ -266,11 +269,6 @@ def labs_of(file: Path) -> list[Record]:
     return [record for record in lab_records.records() if record.file == str(file)]
 
 
-def waiting_lab(lab: Path) -> str:
-    """Return the text of a lab whose second probe waits for long."""
-    return LAB.replace("expect: {outcome: dropped}", "expect: {outcome: dropped}\n    wait: 60")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_whatever_ends_a_run_the_lab_goes(lab: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
@@ -292,6 +290,23 @@ def test_whatever_ends_a_run_the_lab_goes(lab: Path, number: signal.Signals) -> 
     keeper = record.keeper
     assert keeper is not None
     wait_until(lambda: not keeper.alive, what="no keeper")
+
+
+def test_ctrl_c_ends_all_runs_at_the_same_time(lab: Path, tmp_path: Path) -> None:
+    slow = LAB.replace("expect: {outcome: dropped}", "expect: {outcome: dropped}\n    wait: 60")
+    lab.write_text(slow)
+    process = subprocess.Popen(
+        [PROGRAM, "lab", "run", str(lab), "--jobs", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: len(labs_of(lab)) == 2, what="two labs up")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == "ipttrace: interrupted; everything was taken back\n"
+    assert labs_of(lab) == []
 
 
 UP_AND_DIE = """

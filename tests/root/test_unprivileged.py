@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,7 +219,29 @@ def test_a_lab_runs_without_root(unshare: tuple[str, ...]) -> None:
     assert "not root: working in a user namespace of our own" in done.err
 
 
-def test_a_lab_stays_up_without_root(tmp_path: Path) -> None:
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory below /run that belongs to the ordinary user, as systemd makes one."""
+    with TemporaryDirectory(dir="/run", prefix="ipttrace-test-") as path:
+        os.chown(path, int(NOBODY), int(NOBODY))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        yield Path(path)
+
+
+def test_a_lab_whose_keeper_is_killed_is_gone(runtime: Path) -> None:
+    lab = (PROGRAM, "lab")
+    up, listed = as_nobody((), (*lab, "up", "article-complete"), (*lab, "list"))
+    assert up.status == 0, up.err
+    assert "up now:" in listed.out
+    (path,) = (runtime / "ipttrace/labs").glob("*.json")
+    os.kill(json.loads(path.read_text())["keeper"]["pid"], signal.SIGKILL)
+    listed, down = as_nobody((), (*lab, "list"), (*lab, "down", "article-complete"))
+    assert "up now:" not in listed.out
+    assert "removed lab All four rules" in down.err
+    assert not path.exists()
+
+
+def test_a_lab_stays_up_without_root(runtime: Path) -> None:
     name = f"u{os.getpid()}"
     lab = (PROGRAM, "lab")
     shell = (*lab, "shell", name, "server", "--")
@@ -230,7 +253,7 @@ def test_a_lab_stays_up_without_root(tmp_path: Path) -> None:
         (*shell, PROGRAM, "probe", "--json", "--in", "eth0", "tcp", "198.51.100.1:8443"),
         (*lab, "down", name),
         (*lab, "down", name),
-        ("ls", "-A", f"/tmp/ipttrace-{NOBODY}"),
+        ("ls", "-A", str(runtime / "ipttrace/labs")),
     )
     (record,) = up.records("lab-up")
     assert record["name"] == name

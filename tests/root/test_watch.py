@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +67,21 @@ def test_the_packets_are_those_that_tcpdump_counts(
     assert result is not None
     assert (result.totals.hits, result.totals.packets, result.totals.complete) == (packets,) * 3
     assert (result.warnings, result.clean) == ((), True)
+
+
+def test_what_nobody_takes_is_refused(pair: Pair, backend: Backend) -> None:
+    add_rules(pair, backend, tracked=False)
+    watching = Watching(pair.server.netns, "tcp port 81 or udp port 9 or icmp")
+    with watching:
+        with pair.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            assert client.connect_ex((pair.server.ipv4, 81)) == errno.ECONNREFUSED
+        with pair.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", (pair.server.ipv4, 9))
+        watching.wait_for(4)
+    fates = [(path.packet.dport, path.outcome) for path in watching.paths if path.in_interface]
+    assert fates == [(81, Outcome.REFUSED), (9, Outcome.REFUSED)]
+    told = [path.diagnosis.summary for path in watching.paths if path.diagnosis]
+    assert "this host answered with a TCP reset" in told[0]
 
 
 # ------------------------------------------------------------------ the command itself

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ipttrace.evidence import Crossing, Route, Scene, Trail
-from ipttrace.path import ChainHop, Decision, DropHop, Outcome, PacketPath, RouteHop, WireHop
+from ipttrace.netfilter import Basis
+from ipttrace.path import (
+    ChainHop,
+    Change,
+    Decision,
+    DropHop,
+    NatHop,
+    Outcome,
+    PacketPath,
+    RouteHop,
+    WireHop,
+)
 from ipttrace.timeline import with_evidence
 from tests import builders as b
 
@@ -37,6 +49,44 @@ def test_a_decision_stands_before_the_chain_that_shows_it() -> None:
     assert kinds(forward, Scene(route=MAIN))[:4] == [WireHop, ChainHop, RouteHop, ChainHop]
     local = b.path(PREROUTING, INPUT)
     assert routes(local, Scene(route=LOCAL)) == [(Decision.LOCAL, "local", None)]
+
+
+def test_a_forwarded_packet_was_routed_before_postrouting() -> None:
+    post = b.policy_hop("nat", "POSTROUTING")
+    path = b.path(PREROUTING, post, outcome=Outcome.FORWARDED, out_interface="eth1")
+    hops = with_evidence(path, Scene(route=MAIN)).hops
+    (route,) = [hop for hop in hops if isinstance(hop, RouteHop)]
+    assert (route.decision, route.out_interface) == (Decision.FORWARD, "eth1")
+    assert hops.index(route) == hops.index(post) - 1
+
+
+def test_a_packet_made_here_is_routed_anew_after_its_destination_changed() -> None:
+    to_other = b.rule_hop(
+        "nat", "OUTPUT", 1, "-j DNAT --to-destination 203.0.113.2", Change("dst", "a", "b")
+    )
+    end, post = b.policy_hop("filter", "OUTPUT"), b.policy_hop("mangle", "POSTROUTING")
+    words: dict[str, Any] = {"outcome": Outcome.SENT, "in_interface": None, "out_interface": "eth1"}
+    path = b.path(b.policy_hop("raw", "OUTPUT"), to_other, end, post, **words)
+    hops = with_evidence(path, Scene(route=MAIN)).hops
+    first, anew = (hop for hop in hops if isinstance(hop, RouteHop))
+    assert (first.out_interface, anew.out_interface) == (None, "eth1")
+    assert hops.index(first) == 0
+    assert hops.index(anew) == hops.index(to_other) + 1
+    plain = b.path(b.policy_hop("raw", "OUTPUT"), end, post, **words)
+    assert routes(plain, Scene(route=MAIN)) == [(Decision.OUTPUT, "main", "203.0.113.2")]
+
+
+def test_a_destination_that_no_report_shows_is_inferred_from_the_rule() -> None:
+    to_port = b.rule_hop("nat", "PREROUTING", 1, "-p tcp -j DNAT --to-destination 127.0.0.1:3306")
+    path = b.path(PREROUTING, to_port, outcome=Outcome.LOST)
+    died = Trail(drops=(DropHop(b.TIME, "IP_LOCALNET", "ip_rcv_finish_core"),))
+    scene = Scene(trail=died, last=replace(path.packet, dst="127.0.0.1", dport=3306))
+    hops = with_evidence(path, scene).hops
+    (nat,) = [hop for hop in hops if isinstance(hop, NatHop)]
+    before = f"{path.packet.dst}:{path.packet.dport}"
+    assert (nat.destination, nat.source) == ((before, "127.0.0.1:3306"), None)
+    assert nat.basis is Basis.INFERRED
+    assert hops.index(nat) == hops.index(to_port) + 1
 
 
 @pytest.mark.parametrize(

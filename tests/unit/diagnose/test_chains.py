@@ -167,6 +167,21 @@ def test_a_redirect_that_local_packets_never_meet(backend: Backend) -> None:
     )
 
 
+@pytest.mark.parametrize("way_in", [None, "lo"])
+def test_a_packet_made_here_may_meet_its_first_chain_on_lo(way_in: str | None) -> None:
+    path = refused(in_interface=way_in)
+    path = replace(path, hops=path.hops[3:])
+    diagnosis = why(path, nat_rules(b.REDIRECT_RULE, Backend.NFT))
+    assert diagnosis.cause == "redirect-not-in-output"
+    assert diagnosis.evidence[0].text == "its way begins here; raw/PREROUTING policy saw it on lo"
+
+
+def test_a_packet_that_came_in_by_an_interface_was_not_made_here() -> None:
+    path = refused(in_interface="eth0")
+    path = replace(path, hops=path.hops[3:])
+    assert why(path, nat_rules(b.REDIRECT_RULE)).cause == "unknown"
+
+
 def test_a_packet_that_came_back_on_lo_went_out_by_it() -> None:
     diagnosis = why(refused(out_interface=None), nat_rules(b.REDIRECT_RULE))
     assert "-A OUTPUT -o lo " in diagnosis.remedy[0]

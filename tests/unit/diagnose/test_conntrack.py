@@ -198,6 +198,44 @@ def test_answers_that_went_their_way(path: PacketPath, answer: PacketPath, clien
     assert why(path, replies=[answer], client=client).cause != "asymmetric-reply"
 
 
+def came_back(*hops: Any, **fields: Any) -> PacketPath:
+    return reply(*hops, **{"in_interface": "eth1", "out_interface": None, **fields})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"), [(Outcome.FORWARDED, "forwarded"), (Outcome.SENT, "sent")]
+)
+def test_an_answer_that_came_in_and_was_dropped(outcome: Outcome, word: str) -> None:
+    policy = b.policy_hop("filter", "INPUT", verdict=Verdict.DROP)
+    died = came_back(policy, outcome=Outcome.DROPPED)
+    diagnosis = why(replace(DELIVERED, outcome=outcome), replies=[died], client="TIMEOUT")
+    assert diagnosis.cause == "asymmetric-reply"
+    assert diagnosis.summary == (
+        f"the request was {word}, but its answer was dropped on its way back, at "
+        "filter/INPUT policy"
+    )
+    (remedy,) = diagnosis.remedy
+    known = "-m conntrack --ctstate ESTABLISHED,RELATED"
+    assert remedy == f"to let answers pass: iptables-legacy -A INPUT {known} -j ACCEPT"
+
+
+def test_one_answer_that_got_through_is_enough() -> None:
+    policy = b.policy_hop("filter", "INPUT", verdict=Verdict.DROP)
+    died = came_back(policy, outcome=Outcome.DROPPED)
+    fine = came_back(number=3, outcome=Outcome.DELIVERED)
+    diagnosis = why(replace(DELIVERED, outcome=Outcome.SENT), replies=[died, fine])
+    assert diagnosis.cause == "answered"
+
+
+def test_the_remedy_for_a_dropped_answer_names_no_port_of_its_own() -> None:
+    drop = b.rule_hop("filter", "OUTPUT", 3, "-p tcp -j DROP")
+    diagnosis = why(reply(drop, outcome=Outcome.DROPPED, out_interface=None))
+    assert diagnosis.remedy[0] == (
+        "to let it out: iptables-legacy -I OUTPUT 3 -m conntrack --ctstate "
+        "ESTABLISHED,RELATED -j ACCEPT"
+    )
+
+
 # ------------------------------------------------------------------- stale-conntrack
 
 REDIRECT = "-p udp -m udp --dport 8443 -j REDIRECT --to-ports 9999"

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Crossing, Neighbour, NeighbourWait, Scene, Trail
+from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
 from ipttrace.path import Outcome, WireHop
+from ipttrace.ruleset import Chain
 from ipttrace.timeline import with_evidence
 from tests import builders as b
 from tests.unit.diagnose.scenes import ROUTED_ON, died, early, why, words
@@ -122,6 +125,17 @@ def test_any_other_reason_is_quoted_with_its_place() -> None:
     unknown = why(early(), Scene(died("SOMETHING_NEW", "somewhere")))
     assert unknown.cause == "kernel-drop"
     assert "SOMETHING_NEW in somewhere" in unknown.summary
+
+
+def test_a_drop_before_every_traced_hook_names_the_chains_at_ingress() -> None:
+    ref = b.chain_ref("guard", "in", Backend.NFT, TableFamily.NETDEV)
+    ingress = b.ruleset(Chain(ref, (), Hook.INGRESS, 0, Verdict.ACCEPT))
+    scene = Scene(died("NETFILTER_DROP", "nft_do_chain"))
+    path = replace(early(), hops=())
+    diagnosis = diagnose(Case(path, scene=scene, ruleset=ingress))
+    assert diagnosis.cause == "kernel-drop"
+    assert "netdev guard/in stands at ingress" in diagnosis.evidence[-1].text
+    assert diagnosis.remedy == ("to see the chains at ingress: nft list ruleset",)
 
 
 def test_no_drop_is_made_up() -> None:

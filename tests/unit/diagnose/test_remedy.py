@@ -8,6 +8,7 @@ import pytest
 from ipttrace.diagnose.remedy import (
     delete_rule,
     is_native,
+    let_answers_pass,
     let_pass,
     program,
     same_in_output,
@@ -93,3 +94,11 @@ def test_a_redirect_for_local_packets_is_limited_to_them() -> None:
 def test_who_listens() -> None:
     assert what_listens(b.tcp()) == "ss -tlnp 'sport = :8443'"
     assert what_listens(b.udp()) == "ss -ulnp 'sport = :8443'"
+
+
+def test_what_lets_answers_pass() -> None:
+    hop = b.rule_hop("fw", "in", 3, "drop", handle=12, **NATIVE)
+    known = "ct state established,related accept"
+    assert let_answers_pass(hop) == f"nft insert rule inet fw in handle 12 {known}"
+    end = replace(hop, rule=None, number=None, handle=None)
+    assert let_answers_pass(end) == f"nft add rule inet fw in {known}"

@@ -11,9 +11,18 @@ from ipttrace.diagnose import Case, diagnose
 from ipttrace.diagnose.client import client_sees
 from ipttrace.evidence import Crossing, ErrorSent, Scene, SocketEntry, Trail
 from ipttrace.packet import PacketSummary
-from ipttrace.path import Diagnosis, DropHop, Outcome, PacketPath, ResetHop, SocketState
+from ipttrace.path import (
+    Change,
+    Diagnosis,
+    DropHop,
+    Outcome,
+    PacketPath,
+    ResetHop,
+    SocketState,
+)
 from tests import builders as b
 from tests.unit.diagnose.cases import texts
+from tests.unit.diagnose.cases import why as why_of
 
 DROP = DropHop(b.TIME, "NO_SOCKET", "tcp_v4_rcv")
 RESET = ResetHop(b.TIME, "NO_SOCKET", "kernel")
@@ -277,3 +286,31 @@ def test_an_error_that_was_held_back_is_told_and_what_it_means_for_the_client() 
 )
 def test_what_a_refusal_does_to_the_client(flags: tuple[str, ...], sees: str | None) -> None:
     assert client_sees(case(REFUSED, packet=b.tcp(flags=flags)).path) == sees
+
+
+def caught(src: str, dst: str) -> PacketPath:
+    """Return the way of a packet made here that a rule in OUTPUT sent to 127.0.0.1."""
+    rule = "-p tcp --dport 1111 -j DNAT --to-destination 127.0.0.1:80"
+    changes = (Change("dst", dst, "127.0.0.1"), Change("dport", 1111, 80))
+    hops = (b.rule_hop("nat", "OUTPUT", 1, rule, *changes), b.policy_hop("filter", "INPUT"))
+    return b.path(*hops, packet=b.tcp(src, dst, dport=1111), in_interface=None)
+
+
+def test_a_packet_for_another_host_that_a_rule_in_output_kept_here() -> None:
+    diagnosis = why_of(caught("198.51.100.1", "198.51.100.2"))
+    assert "changed dst 198.51.100.2 -> 127.0.0.1, dport 1111 -> 80" in diagnosis.summary
+    assert diagnosis.summary.endswith("; it was for 198.51.100.2:1111, and never left this host")
+    assert diagnosis.remedy == (
+        "if that is another host, let nat/OUTPUT 1 match this host's own addresses only (-d)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("src", "dst"), [("198.51.100.1", "198.51.100.1"), ("127.0.0.1", "127.0.0.2")]
+)
+def test_a_packet_for_this_host_that_a_rule_in_output_sent_elsewhere_here(
+    src: str, dst: str
+) -> None:
+    diagnosis = why_of(caught(src, dst))
+    assert "never left" not in diagnosis.summary
+    assert diagnosis.remedy == ()

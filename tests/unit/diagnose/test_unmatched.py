@@ -48,6 +48,17 @@ def test_rules_that_nobody_would_expect_are_left_out(rule: str) -> None:
     assert near_misses([rule]) == []
 
 
+def test_a_rule_for_a_state_that_an_untracked_packet_does_not_have() -> None:
+    path = b.path(
+        b.rule_hop("raw", "PREROUTING", 1, "-p tcp -j NOTRACK"),
+        b.policy_hop("filter", "INPUT", Verdict.DROP),
+        outcome=Outcome.DROPPED,
+    )
+    rules = ["-m conntrack --ctstate ESTABLISHED -j ACCEPT"]
+    (found,) = why(path, b.ruleset(b.chain("filter", "INPUT", rules))).unmatched
+    assert (found.criterion, found.actual) == ("--ctstate ESTABLISHED", "UNTRACKED")
+
+
 def test_only_rules_before_the_deciding_one_were_asked() -> None:
     rules = ["-s 10.0.0.0/8 -p tcp --dport 8443 -j ACCEPT"] * 4
     path = b.path(filter_rule("-j DROP", number=3), outcome=Outcome.DROPPED)

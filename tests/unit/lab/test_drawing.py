@@ -46,7 +46,7 @@ probes:
     in: eth0
     netns: [router]
     expect: {outcome: forwarded}
-  - {name: local, send: tcp 192.0.2.9:80, netns: [switch], expect: {cause: backlog-full}}
+  - {name: local, send: tcp 192.0.2.9:80, netns: [switch], expect: {cause: accept-queue-full}}
 """
 
 STAR = """
@@ -114,7 +114,8 @@ def test_a_star_and_what_hangs_alone() -> None:
 def test_too_wide_for_any_picture() -> None:
     assert list(topology_lines(scenario(ROUTED).topology, width=60)) == snapshot(
         [
-            "client eth0 198.51.100.2/24 2001:db8::2/64 --- router eth0 198.51.100.1/24",
+            "client eth0 198.51.100.2/24 2001:db8::2/64 --- router eth0",
+            "  198.51.100.1/24",
             "router eth1 192.0.2.1/24 --- switch eth0",
             "switch eth1 --- server eth0",
         ]
@@ -159,7 +160,7 @@ probes
   real  client ==> [router] ==> [switch]: tcp 192.0.2.9:80 -> forwarded, TIMEOUT
     A real client.
   injected  outside ==> eth0 [router]: udp 192.0.2.9:53 -> forwarded
-  local  made in [switch]: tcp 192.0.2.9:80 -> backlog-full\
+  local  made in [switch]: tcp 192.0.2.9:80 -> accept-queue-full\
 """)
 
 

@@ -151,7 +151,7 @@ def test_any_text_is_a_usage_error(text: str) -> None:
 
 
 def test_absent_file_names_the_library(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"No such file.*one of .*article-complete"):
+    with pytest.raises(UsageError, match=r"No such file.*'ipttrace lab list'"):
         load_scenario(str(tmp_path / "absent.yaml"))
 
 
@@ -169,5 +169,9 @@ def test_article_complete_expects_what_the_article_misses() -> None:
         Outcome.DROPPED,
         Outcome.DROPPED,
     ]
-    assert [probe.expect.cause for probe in probes] == [None, "mark-drop", "mark-drop"]
+    assert [probe.expect.cause for probe in probes] == [
+        "delivered",
+        "mark-drop",
+        "mark-drop",
+    ]
     assert probes[2].expect.client == "TIMEOUT"

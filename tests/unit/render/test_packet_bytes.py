@@ -13,6 +13,7 @@ from ipttrace.packet import PacketSummary, parse_packet
 from ipttrace.render.packet_bytes import packet_bytes
 from tests import builders as b
 from tests.recordings import names, read_recording
+from tests.transcripts import correlate
 
 V6 = ("2001:db8::2", "2001:db8::1")
 REPORTED = bytes.fromhex("45b8002801024000400600000a0000010a000002") + bytes(20)
@@ -87,3 +88,13 @@ def test_every_recorded_packet_has_its_bytes(name: str) -> None:
         assert made.reported
         assert len(made.data) >= 20
         assert packet.head.startswith(made.data)
+
+
+def test_the_longest_look_of_both_backends_is_kept() -> None:
+    """The kernel shows 20 bytes of the transport header in nft; legacy reports the whole packet."""
+    recording = read_recording("both4")
+    events = [e for message in recording.messages for e in decode_datagram(message.data, 0.0)]
+    paths = correlate(recording.ruleset, events).take(float("inf"))
+    sizes = [(made.length, len(made.data)) for made in (packet_bytes(p.packet) for p in paths)]
+    assert sizes
+    assert all(min(length, 128) == size for length, size in sizes)

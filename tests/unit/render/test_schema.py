@@ -46,7 +46,19 @@ def test_it_is_a_valid_schema_that_tells_records_apart() -> None:
     ]
     assert words == [
         [record]
-        for record in ("path", "summary", "chain", "rule", "finding", "lab", "lab-up", "lab-run")
+        for record in (
+            "path",
+            "summary",
+            "chain",
+            "rule",
+            "finding",
+            "lab",
+            "lab-up",
+            "lab-run",
+            "check",
+            "coverage",
+            "twin",
+        )
     ]
 
 

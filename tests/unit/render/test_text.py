@@ -305,8 +305,7 @@ tcp [2001:db8:7::7]:40000 > [2001:db8:1::1]:8443  SYN  60 bytes
   nat  result        src [2001:db8:7::7]:40000 ->
                        [2001:db8:ffff:ffff:1:2:3:4]:40001
 > delivered to [2001:db8:ffff:ffff::2]:80: nat/PREROUTING 1 changed dst
-  2001:db8:1::1 -> 2001:db8:ffff:ffff::2, and nat/PREROUTING 1 changed dport
-  8443 -> 80
+  2001:db8:1::1 -> 2001:db8:ffff:ffff::2, dport 8443 -> 80
 """)
 
 

@@ -25,7 +25,9 @@ def test_one_namespace_is_not_traced_twice() -> None:
         find_namespaces((OURS, pid))
 
 
-@pytest.mark.parametrize("word", ["/no/such/file", "no-such-name", "4294967295", "abc"])
+@pytest.mark.parametrize(
+    "word", ["/no/such/file", "no-such-name", "4294967295", "abc", "", ".", ".."]
+)
 def test_what_is_not_there_is_said_with_what_there_could_be(word: str) -> None:
     with pytest.raises(UsageError, match=f"no namespace {word!r}") as caught:
         find_namespace(word)
@@ -35,3 +37,10 @@ def test_what_is_not_there_is_said_with_what_there_could_be(word: str) -> None:
 def test_a_number_may_be_a_process_that_is_gone() -> None:
     with pytest.raises(UsageError, match="no process has that id"):
         find_namespace("4294967295")
+
+
+@pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/dev/null", "/proc"])
+def test_what_is_no_namespace_of_the_network_is_said_to_be_none(path: str) -> None:
+    """setns(2) says EINVAL, to everybody."""
+    with pytest.raises(UsageError, match=f"cannot enter namespace {path}: .* no network namespace"):
+        find_namespace(path).run(lambda: None)
