@@ -159,7 +159,7 @@ class _Run:
             self._stage.warn(warning)
 
     def _probe_all(self, lab: RunningLab, backend: str, met: RulesMet | None) -> None:
-        """Send the probes to what is up; it is left up."""
+        """Send the probes to what is up, though one cannot be sent; it is left up."""
         for place, probe in enumerate(self._check.probes):
             if not probe.runs_on(backend):
                 only = f"it is for {' and '.join(probe.backends)} only"
@@ -167,9 +167,14 @@ class _Run:
                 continue
             for number, change in enumerate(probe.change):
                 lab.change(change, "probes", place, "change", number)
-            run = run_probe(
-                _placed(probe, lab.namespaces), lab.namespaces, self._stage.trace, backend
-            )
+            placed = _placed(probe, lab.namespaces)
+            try:
+                run = run_probe(placed, lab.namespaces, self._stage.trace, backend)
+            except CancelledError:
+                raise
+            except IptTraceError as error:
+                self._failed(probe.name, backend, error)
+                continue
             self._probed(run, backend, met)
 
     def _guarded(self, backend: str, run: Callable[[], None]) -> None:
@@ -183,10 +188,13 @@ class _Run:
             done = {case.name for case in self.cases[before:]}
             expected = [each for each in self._check.probes if not backend or each.runs_on(backend)]
             left = [each.name for each in expected if each.name not in done] or [AFTERWARDS]
-            case = self._case(left[0], backend, State.ERROR, str(error))
-            self._add(replace(case, exit_code=error.exit_code))
+            self._failed(left[0], backend, error)
             for name in left[1:]:
                 self._add(self._case(name, backend, State.SKIPPED, f"not run after {left[0]}"))
+
+    def _failed(self, name: str, backend: str, error: IptTraceError) -> None:
+        case = self._case(name, backend, State.ERROR, str(error))
+        self._add(replace(case, exit_code=error.exit_code))
 
     def _probed(self, run: ProbeRun, backend: str, met: RulesMet | None) -> None:
         if met is not None:

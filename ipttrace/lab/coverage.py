@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ipttrace.checks import Coverage
 from ipttrace.event import TraceKind
@@ -55,10 +55,28 @@ class RulesMet:
         """Return for each namespace with rules how many there are, and which were not met."""
         found = []
         for netns, known in self._known.items():
-            unmet = tuple(rule for key, rule in known.items() if (netns, key) not in self._met)
+            unmet = [rule for key, rule in known.items() if (netns, key) not in self._met]
             if known:
-                found.append(Coverage(target, backend, netns, len(known), unmet))
+                in_order = tuple(_by_table(known.values(), unmet))
+                found.append(Coverage(target, backend, netns, len(known), in_order))
         return found
+
+
+def _by_table(known: Iterable[Rule], rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rules by table and chain, as these come in `known`, and by number."""
+    chains: dict[ChainRef, int] = {}
+    tables: dict[tuple[str, str, str], int] = {}
+    for rule in known:
+        chains.setdefault(rule.chain, len(chains))
+        tables.setdefault(_table(rule.chain), len(tables))
+    return sorted(
+        rules,
+        key=lambda rule: (tables[_table(rule.chain)], chains[rule.chain], rule.number or 0),
+    )
+
+
+def _table(chain: ChainRef) -> tuple[str, str, str]:
+    return (chain.backend, chain.table_family, chain.table)
 
 
 def _keyed(ruleset: Ruleset) -> Iterator[tuple[RuleKey, Rule]]:

@@ -279,6 +279,15 @@ def test_a_twin_that_cannot_be_built() -> None:
     assert [case.state for case in run(twin(), there)] == [State.ERROR, State.SKIPPED]
 
 
+def test_a_probe_that_cannot_be_sent_does_not_keep_the_next_ones_from_it() -> None:
+    there = kernel(UsageError("no such interface"), DROPPED)
+    assert states(run(live(), there)) == [("legacy", "first", "error"), ("legacy", "web", "passed")]
+    cancelled = kernel(CancelledError("stop"))
+    with pytest.raises(CancelledError):
+        run(twin(), cancelled)
+    assert cancelled.lab.done == ["down"]
+
+
 def test_coverage_reads_after_each_change_and_joins_files_of_one_target() -> None:
     there = kernel(DROPPED, DROPPED, DELIVERED, DELIVERED)
     stage = there.stage(coverage=True)

@@ -46,6 +46,15 @@ def test_a_rule_that_moves_is_the_same_rule() -> None:
     assert coverage.rules == 2
 
 
+def test_rules_of_a_table_stand_together_though_some_came_later() -> None:
+    first = [b.chain("filter", "INPUT", ["-j LOG"]), b.chain("nat", "OUTPUT", ["-j LOG"])]
+    later = [b.chain("filter", "INPUT", ["-j LOG", "-j DROP"]), b.chain("filter", "X", ["-j LOG"])]
+    met = RulesMet()
+    met.read("server", b.ruleset(*first))
+    met.read("server", b.ruleset(*later))
+    assert unmet(met) == ["filter/INPUT 1", "filter/INPUT 2", "filter/X 1", "nat/OUTPUT 1"]
+
+
 def test_equal_rules_are_told_apart() -> None:
     met = RulesMet()
     met.read("server", b.ruleset(b.chain("filter", "INPUT", ["-j LOG", "-j LOG"])))
