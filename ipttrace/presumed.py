@@ -68,7 +68,9 @@ def _came_to_a_socket(path: PacketPath, answers: Sequence[PacketPath]) -> bool:
     last = path.chain_hops[-1] if path.chain_hops else None
     if last is None:
         return path.outcome is not Outcome.LOST and path.out_interface is None
-    return last.hook is Hook.INPUT and last.verdict not in STOPPED
+    # Where INPUT has no chain but our own, the last one that shows is before it.
+    least = {Hook.INPUT} if path.outcome is Outcome.LOST else {Hook.INPUT, Hook.PREROUTING}
+    return last.hook in least and last.verdict not in STOPPED
 
 
 def risen(scene: Scene, counter: str) -> int:

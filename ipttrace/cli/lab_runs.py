@@ -11,7 +11,7 @@ from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
 from ipttrace.lab.scenario import Scenario
 from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
-from ipttrace.system import capabilities
+from ipttrace.system import capabilities, user_namespace
 from ipttrace.system.lab_builder import LabBuilder
 
 
@@ -41,5 +41,6 @@ def run_scenario(
     builder = LabBuilder(title=scenario.title, note=note)
     if keep is not None:
         builder = LabBuilder("lab", name=keep, title=scenario.title, note=note)
-    run = run_lab(scenario, backend, builder, trace, tell, keep=keep is not None)
+    events = not user_namespace.is_inside()
+    run = run_lab(scenario, backend, builder, trace, tell, keep=keep is not None, events=events)
     return replace(run, seconds=time.monotonic() - began)

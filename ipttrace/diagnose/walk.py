@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.packet import PacketSummary
-from ipttrace.path import ChainHop, Change, Hop, PacketPath
+from ipttrace.path import ChainHop, Change, Decision, Hop, PacketPath, RouteHop
 
 CALLS = frozenset({Verdict.JUMP, Verdict.GOTO})
 
@@ -97,7 +97,8 @@ def made_here(path: PacketPath) -> bool:
     """
     hops = path.chain_hops
     if not hops:
-        return path.in_interface is None and bool(path.reports)
+        routed = any(isinstance(h, RouteHop) and h.decision is Decision.OUTPUT for h in path.hops)
+        return path.in_interface is None and (routed or bool(path.reports))
     bridged = hops[0].chain.table_family is TableFamily.BRIDGE
     if hops[0].hook is Hook.OUTPUT:
         return not (bridged and path.in_interface)

@@ -91,6 +91,7 @@ def _link(block: list[str]) -> LinkState:
         kind=kind or ("loopback" if "LOOPBACK" in flags else ""),
         up="UP" in flags,
         carrier="NO-CARRIER" not in flags,
+        arp="NOARP" not in flags,
         mtu=int(mtu) if mtu and mtu.isdecimal() else None,
         mac=ether[0] if ether else None,
         master=_after(words, "master"),

@@ -32,6 +32,8 @@ class LinkState(State, frozen=True):
     """`veth`, `bridge`, `vlan`, ...; empty for hardware."""
     up: bool = True
     carrier: bool = True
+    arp: bool = True
+    """Whether link addresses are asked for; not on tunnels."""
     mtu: int | None = None
     mac: str | None = None
     master: str | None = None

@@ -68,6 +68,7 @@ def _link(said: Mapping[str, Any]) -> LinkState:
         kind=str(kind or ("loopback" if "LOOPBACK" in flags else "")),
         up="UP" in flags,
         carrier="NO-CARRIER" not in flags,
+        arp="NOARP" not in flags,
         mtu=said.get("mtu"),
         mac=said.get("address") if said.get("link_type") == "ether" else None,
         master=said.get("master"),

@@ -67,6 +67,8 @@ class LabProbe(Part, frozen=True, kw_only=True):
     """Only in runs on these; empty for all."""
     change: tuple[Change, ...] = ()
     """Done in this order before the probe is sent."""
+    needs_events: bool = False
+    """Only the kernel's events (tracefs) prove what is expected: without root it is left out."""
 
     def __post_init__(self) -> None:
         check_printable(self.name, "name")

@@ -20,6 +20,9 @@ Tracer = Callable[[ProbeSpec], TraceResult]
 """Sends one probe and traces it; the namespaces are real names."""
 
 
+NEEDS_ROOT = "only root sees the kernel's events, which alone prove what is expected"
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeRun:
     """What came of one probe; the paths name the namespaces as the lab does."""
@@ -89,12 +92,14 @@ def run_lab(
     tell: Callable[[ProbeRun], None] | None = None,
     *,
     keep: bool = False,
+    events: bool = True,
 ) -> LabRun:
     """Try what must be refused and run all probes in their order.
 
-    The lab comes down whatever happens, unless all was done and `keep` is set.  `tell` hears of
-    each probe as soon as it is done.  Raises UsageError if the lab cannot be run on `backend`, and
-    what builder and tracer raise.
+    Without `events` (tracefs) the probes that need them are left out, with a warning.  The lab
+    comes down whatever happens, unless all was done and `keep` is set.  `tell` hears of each probe
+    as soon as it is done.  Raises UsageError if the lab cannot be run on `backend`, and what
+    builder and tracer raise.
     """
     if backend not in scenario.backends:
         raise UsageError(
@@ -112,6 +117,9 @@ def run_lab(
                 continue
             for number, change in enumerate(probe.change):
                 lab.change(change, "probes", place, "change", number)
+            if probe.needs_events and not events:
+                warnings.append(f"{scenario.name}: {probe.name} was left out: {NEEDS_ROOT}")
+                continue
             runs.append(run_probe(probe, lab.namespaces, trace, backend))
             if tell is not None:
                 tell(runs[-1])
@@ -174,4 +182,5 @@ def in_lab_names(result: TraceResult, real_names: Mapping[str, str]) -> TraceRes
     paths = tuple(
         replace(path, netns=lab_names.get(path.netns, path.netns)) for path in result.paths
     )
-    return replace(result, paths=paths)
+    rulesets = {lab_names.get(netns, netns): each for netns, each in result.rulesets.items()}
+    return replace(result, paths=paths, rulesets=rulesets)

@@ -126,11 +126,8 @@ def _route(
     local: set[str],
     connected: dict[str, list[Network]],
 ) -> Route | None:
-    if state.type == "unicast" and state.interface not in up:
-        _lack(routing, state, f"interface {state.interface} is not there, or not up")
-        return None
-    if state.type not in TYPES:
-        _lack(routing, state, f"no lab has routes of type {state.type}")
+    if problem := _impossible(state, up):
+        _lack(routing, state, problem)
         return None
     if state.other:
         _lack(routing, state, f"without: {state.other}")
@@ -153,6 +150,12 @@ def _route(
     except (BadFieldError, ValueError) as error:
         _lack(routing, state, str(error))
         return None
+
+
+def _impossible(state: RouteState, up: set[str]) -> str | None:
+    if state.type == "unicast" and state.interface not in up:
+        return f"interface {state.interface} is not there, or not up"
+    return None if state.type in TYPES else f"no lab has routes of type {state.type}"
 
 
 def _network(text: str) -> str:

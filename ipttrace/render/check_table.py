@@ -80,6 +80,8 @@ def _counts(cases: Sequence[Case], seconds: float) -> str:
 
 def coverage_lines(covered: Sequence[Coverage], *, width: int | None, color: bool) -> Iterator[str]:
     """Yield for each namespace how many rules were met, and below it those that were not."""
+    if not covered:
+        yield "there are no rules"
     for each in covered:
         met = each.rules - len(each.unmet)
         where = [each.target, *([each.backend] if each.backend else [])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipttrace.path import PacketPath
 from ipttrace.render import flow_boxes, flow_lanes
 from ipttrace.render.picture import Look, Picture, Segment
+from ipttrace.render.ruled import with_rules
 from ipttrace.render.stations import journey
 from ipttrace.ruleset import Ruleset
 
@@ -29,7 +30,9 @@ def flow_picture(
     than `height` lines; a line a hook may need more still.  With `rules` the tables stand back
     that hold none, and come forward that hold some.
     """
-    way = journey(path, rules)
+    way = journey(path)
+    if rules is not None:
+        way = with_rules(way, path, rules)
     boxes = flow_boxes.draw(way, width, selected_hop)
     if boxes is not None and (height is None or boxes.height <= height):
         return boxes

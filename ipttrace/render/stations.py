@@ -27,7 +27,6 @@ from ipttrace.netfilter import (
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.render.words import change_words, nat_effects
-from ipttrace.ruleset import Ruleset
 
 CONNTRACK = "ct"
 DEAD_MARK = "✗"
@@ -36,10 +35,6 @@ LONGEST_TABLE = 20
 """Columns for a table's name; nft allows 255 (NFT_NAME_MAXLEN)."""
 MAP_TABLES = ("raw", "mangle", "nat", "filter")
 """Tables that are drawn also where no packet met them; `security` only where one did."""
-
-
-SHARED_FAMILIES = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
-"""Families of tables that packets of both IP versions meet."""
 
 
 class Place(StrEnum):
@@ -122,15 +117,11 @@ def short_nat(hop: NatHop) -> str:
 NOBODY = PacketPath(0, None, Role.OBSERVED, 0.0, PacketSummary(PacketFamily.IPV4, "", "", ""))
 
 
-def journey(path: PacketPath | None, rules: Ruleset | None = None) -> Journey:
-    """Return where `path` led, hook by hook; without a path the lanes alone.
-
-    With `rules` each station knows whether it holds any.
-    """
+def journey(path: PacketPath | None) -> Journey:
+    """Return where `path` led, hook by hook; without a path the lanes alone."""
     if path is None:
         lanes: dict[Hook | None, Lane] = {
-            hook: _ruled(_lane(NOBODY, hook, both=False, passed=False), NOBODY, rules)
-            for hook in INET_HOOKS
+            hook: _lane(NOBODY, hook, both=False, passed=False) for hook in INET_HOOKS
         }
         return Journey(lanes, (), Place.STATION, "", "", "", contained=False)
     visited = tuple(dict.fromkeys(hop.hook for hop in path.chain_hops))
@@ -138,10 +129,7 @@ def journey(path: PacketPath | None, rules: Ruleset | None = None) -> Journey:
     both = len({hop.chain.backend for hop in path.chain_hops}) > 1
     passed = _passed(visited, end, mark)
     hooks = dict.fromkeys([*TABLE_HOOKS["mangle"], *visited])
-    met = {
-        hook: _ruled(_lane(path, hook, both=both, passed=hook in passed), path, rules)
-        for hook in hooks
-    }
+    met = {hook: _lane(path, hook, both=both, passed=hook in passed) for hook in hooks}
     return Journey(met, visited, end, mark, _entered(path), *_left(path))
 
 
@@ -222,36 +210,6 @@ def _lane(path: PacketPath, hook: Hook | None, *, both: bool, passed: bool) -> L
         replace(each, reached=passed or index <= last) for index, each in enumerate(stations)
     )
     return Lane(hook, reached, bool(met), passed)
-
-
-def _ruled(lane: Lane, path: PacketPath, rules: Ruleset | None) -> Lane:
-    """Return the lane with what each table holds at its hook."""
-    if rules is None:
-        return lane
-    there = {
-        (chain.ref.table, chain.priority): bool(chain.user_rules)
-        for chain in rules.chains.values()
-        if chain.hook is lane.hook and chain.ref.table_family in _families(path)
-    }
-    ruled = {key for key, holds in there.items() if holds}
-    stations = (
-        each
-        if each.label == CONNTRACK
-        else replace(each, ruled=any(_is_at(each, path, *key) for key in ruled))
-        for each in lane.stations
-    )
-    return replace(lane, stations=tuple(stations))
-
-
-def _families(path: PacketPath) -> frozenset[TableFamily]:
-    return SHARED_FAMILIES | {path.packet.family.table_family}
-
-
-def _is_at(station: Station, path: PacketPath, table: str, priority: int | None) -> bool:
-    """Tell whether a table of the rules is the one that a station stands for."""
-    hops = [path.hops[index] for index in station.hops]
-    tables = [hop.chain.table for hop in hops if isinstance(hop, ChainHop)] or [station.label]
-    return table in tables and priority in (None, station.priority)
 
 
 def _met(path: PacketPath, hook: Hook | None, both: bool) -> list[Station]:

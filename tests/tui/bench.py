@@ -35,6 +35,8 @@ links:
     - {namespace: router, addresses: [198.51.100.1/24]}
   - - {namespace: router, interface: eth1, addresses: [10.0.0.1/24]}
     - {namespace: server, addresses: [10.0.0.2/24]}
+claims:
+  - {claim: The old port is closed, verdict: "half", why: Only from outside.}
 probes:
   - name: outside 8443
     say: The packet comes to port 8445.

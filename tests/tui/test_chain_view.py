@@ -61,6 +61,15 @@ def test_without_the_rules_only_those_are_shown_that_the_packet_met() -> None:
     assert [line.number for line in lines(view)] == ["1"]
 
 
+def test_a_chain_that_has_other_rules_by_now_is_not_shown_as_the_one_that_was_met() -> None:
+    other = ruleset(chain("filter", "INPUT", ["-p udp -j ACCEPT", "-p icmp -j ACCEPT"]))
+    view = chain_view(SECOND, 0, other)
+    assert view.note == "its rules are others now"
+    assert [(line.number, line.text) for line in lines(view)] == [
+        ("2", "-m mark --mark 0x1 -j DROP"),
+    ]
+
+
 def test_another_hop_is_said_in_words() -> None:
     hop = RouteHop(TIME, Decision.LOCAL, Basis.INFERRED, table="local")
     view = chain_view(path(hop), 0, LONG)

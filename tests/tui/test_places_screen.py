@@ -151,6 +151,37 @@ def test_mouse_selects_and_opens() -> None:
     assert bench.started == [("port-redirect", LabBackend.LEGACY)]
 
 
+def test_labs_are_found_by_a_word() -> None:
+    async def act(stage: Stage) -> None:
+        await open_places(stage)
+        await stage.press("slash", *"REWRITES")
+        await stage.until(lambda: "broken" not in stage.text(), "the labs with that word")
+        await stage.shows("A port is redirected, and the old one closed")
+        await stage.press("enter")
+        assert isinstance(stage.app.focused, LabList)
+        await stage.press("slash", *"zz")
+        await stage.shows("no lab has that word")
+        await stage.press("escape")
+        await stage.shows("broken")
+        await stage.press("escape")
+        assert isinstance(stage.app.screen, MainScreen)
+
+    play(None, act, bench=FakeBench())
+
+
+def test_what_cannot_be_listed_is_said_once() -> None:
+    bench = FakeBench(error=KernelError("cannot list namespaces: busy"))
+
+    async def act(stage: Stage) -> None:
+        await stage.press("3")
+        await stage.shows("cannot list namespaces: busy")
+        await stage.press("u", "u", "u")
+        await stage.pilot.pause()
+        assert stage.text().count("cannot list namespaces: busy") == 1
+
+    play(None, act, bench=bench)
+
+
 # ---------------------------------------------------------------- doctor
 
 

@@ -94,6 +94,8 @@ def chain_view(path: PacketPath | None, index: int | None, rules: Ruleset | None
     chain = rules.chains.get(hop.chain) if rules is not None else None
     if chain is None:
         return ChainView(title, "its other rules are not known", _own(hops), _end(hop), hop, hops)
+    if any(_is_gone(each, chain) for each in hops):
+        return ChainView(title, "its rules are others now", _own(hops), _end(hop), hop, hops)
     return ChainView(title, _note(hop, chain), chain.user_rules, _policy(chain), hop, hops)
 
 
@@ -136,9 +138,13 @@ def changed_since(path: PacketPath, now: Ruleset) -> bool:
 
 
 def _is_stale(hop: ChainHop, now: Ruleset) -> bool:
+    return _is_gone(hop, now.chains.get(hop.chain))
+
+
+def _is_gone(hop: ChainHop, chain: Chain | None) -> bool:
+    """Tell whether the rule that a hop met is not in its place in the chain."""
     if hop.event is not TraceKind.RULE or hop.rule is None:
         return False
-    chain = now.chains.get(hop.chain)
     rules = chain.user_rules if chain is not None else ()
     return not any(_is(hop, rule) and _same(hop.rule, rule.text) for rule in rules)
 

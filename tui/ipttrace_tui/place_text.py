@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ipttrace.decode.text import clean_text
 from ipttrace.inventory import Place, PlaceKind
+from ipttrace.lab.listing import about_lines
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Scenario
 from ipttrace_tui.explanation import Sentence
@@ -37,8 +38,10 @@ def place_sentences(place: Place) -> Iterator[Sentence]:
         yield Sentence(clean_text(words), label="interfaces")
 
 
-def lab_sentences(lab: LabEntry, backend: LabBackend, up: LabUp | None) -> Iterator[Sentence]:
-    """Yield what a lab is about, and how it would be started."""
+def lab_sentences(
+    lab: LabEntry, backend: LabBackend, up: LabUp | None, width: int
+) -> Iterator[Sentence]:
+    """Yield what a lab is about, in lines of `width` columns, and how it would be started."""
     if lab.scenario is None:
         yield Sentence(clean_text(lab.error), Tone.BAD)
         return
@@ -46,14 +49,17 @@ def lab_sentences(lab: LabEntry, backend: LabBackend, up: LabUp | None) -> Itera
     if up is not None and up.name == lab.name:
         yield Sentence(f"● up with {up.backend}; x takes it down", Tone.GOOD)
     yield Sentence(_offer(lab.scenario, backend), Tone.MUTED)
-    yield from (
-        Sentence(clean_text(line)) for line in lab.scenario.about.strip().splitlines() if line
-    )
+    yield from map(Sentence, about_lines(lab.scenario.about.strip(), width=width))
 
 
-def lab_probes(lab: LabEntry) -> Iterator[Sentence]:
-    """Yield what a lab sends."""
-    for probe in lab.scenario.probes if lab.scenario else ():
+def lab_details(lab: LabEntry) -> Iterator[Sentence]:
+    """Yield what a lab claims, and what it sends."""
+    if lab.scenario is None:
+        return
+    for claim in lab.scenario.claims:
+        name = {"true": Tone.GOOD, "false": Tone.BAD}.get(claim.truth, Tone.WARN)
+        yield Sentence(clean_text(f"{claim.truth}: {claim.claim}"), name, "claims")
+    for probe in lab.scenario.probes:
         says = f"  {probe.say}" if probe.say else ""
         yield Sentence(clean_text(f"{probe.name}: {probe.send}{says}"), label="sends")
 
@@ -62,3 +68,10 @@ def _offer(scenario: Scenario, backend: LabBackend) -> str:
     others = [str(each) for each in scenario.backends if each is not backend]
     other = f"  (b: {', '.join(others)})" if others else ""
     return f"enter starts it with {backend} rules{other}"
+
+
+def lab_words(lab: LabEntry) -> str:
+    """Return all that a lab can be found by, without capitals."""
+    known = lab.scenario
+    words = (lab.name, known.title, known.group, known.about) if known else (lab.name, lab.error)
+    return " ".join(words).casefold()

@@ -117,6 +117,15 @@ def test_a_wrong_checksum_by_its_counter_alone() -> None:
     assert with_evidence(delivered, other).outcome is Outcome.DELIVERED
 
 
+def test_a_wrong_checksum_where_input_has_no_chain() -> None:
+    scene = Scene(counters={"Tcp.InCsumErrors": 1})
+    delivered = b.path(b.policy_hop("raw", "PREROUTING"))
+    path = with_evidence(delivered, scene)
+    assert (path.outcome, why(path, scene).cause) == (Outcome.DROPPED, "bad-checksum")
+    lost = replace(delivered, outcome=Outcome.LOST)
+    assert why(with_evidence(lost, scene), scene).cause == "unknown"
+
+
 def test_any_other_reason_is_quoted_with_its_place() -> None:
     diagnosis = why(early(), Scene(died("TC_INGRESS", "__netif_receive_skb_core")))
     assert diagnosis.cause == "kernel-drop"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from ipttrace.diagnose.walk import callers, depths, made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
-from ipttrace.path import ChainHop, Change, Hop, NatHop, WireHop
+from ipttrace.path import ChainHop, Change, Decision, Hop, NatHop, RouteHop, WireHop
 from tests import builders as b
 
 
@@ -98,3 +98,9 @@ def test_names_of_hops() -> None:
     assert name(b.rule_hop("nat", "OUTPUT", 3, "-j X")) == "nat/OUTPUT 3"
     assert name(b.policy_hop("nat", "OUTPUT")) == "nat/OUTPUT policy"
     assert name(end) == "filter/WEB end"
+
+
+def test_a_packet_that_met_no_chain_was_made_here_if_it_was_routed_out() -> None:
+    routed = RouteHop(b.TIME, Decision.OUTPUT, Basis.INFERRED, out_interface="lo")
+    assert made_here(b.path(routed, in_interface=None))
+    assert not made_here(b.path(in_interface=None))

@@ -75,3 +75,7 @@ article-complete, legacy, namespace server: 1 of 5 rules met
   nft              inet my  in 1          tcp dport 22 counter drop
 live, this namespace: 3 of 3 rules met\
 """)
+
+
+def test_no_rules_at_all() -> None:
+    assert list(coverage_lines([], width=100, color=False)) == ["there are no rules"]

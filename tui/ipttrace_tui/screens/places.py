@@ -9,10 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import DescendantFocus
+from textual.widgets import Input
 
 from ipttrace.inventory import Place
 from ipttrace.lab.parts import LabBackend
 from ipttrace_tui.asking import Answered
+from ipttrace_tui.place_text import lab_words
 from ipttrace_tui.screens.full import FullScreen
 from ipttrace_tui.widgets.place_lists import LabList, PlaceList
 from ipttrace_tui.widgets.place_pane import PlacePane
@@ -27,6 +29,8 @@ class PlacesScreen(FullScreen):
     SLOWER = 5
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
+        Binding("slash", "search", "find", key_display="/", tooltip="show some labs only"),
+        Binding("escape", "back", "show all labs, else back to the trace screen", show=False),
         Binding("b", "backend", "backend", tooltip="start the lab with the other backend's rules"),
         Binding("x", "take_down", "down", tooltip="take the lab down that is up"),
     ]
@@ -34,6 +38,9 @@ class PlacesScreen(FullScreen):
     def __init__(self) -> None:
         super().__init__()
         self._backend: LabBackend | None = None
+        self._labs: tuple[LabEntry, ...] = ()
+        self._complaint = ""
+        """What was said last of what cannot be read."""
         self._in_labs = False
         """Which list the pane is about."""
 
@@ -44,16 +51,18 @@ class PlacesScreen(FullScreen):
                 yield PlaceList()
                 yield LabList()
             yield PlacePane()
+        yield Input(placeholder="a word of the lab's name, title or text", compact=True, id="find")
 
     def on_mount(self) -> None:
         """Start in the list of namespaces."""
         super().on_mount()
+        self.query_one("#find").display = False
         self.query_one(PlaceList).focus()
 
     def action_update(self) -> None:
         """Look what namespaces and labs there are."""
         self.look_again()
-        if not self.query_one(LabList).labs:
+        if not self._labs:
             self.ask("labs", self.work.bench.labs)
 
     def look_again(self) -> None:
@@ -64,11 +73,13 @@ class PlacesScreen(FullScreen):
     @on(Answered)
     def _take(self, event: Answered) -> None:
         if event.error is not None:
-            self.notify(str(event.error), severity="error", markup=False)
+            self._complain(str(event.error))
         elif event.question == "namespaces":
+            self._complaint = ""
             self._show_places(tuple(event.value))
         elif event.question == "labs":
-            self._show_labs(tuple(event.value))
+            self._labs = tuple(event.value)
+            self._show_labs()
         elif event.question == "take down":
             for warning in event.value:
                 self.notify(warning, severity="warning", markup=False)
@@ -82,12 +93,46 @@ class PlacesScreen(FullScreen):
         shown.show(places, cursor)
         self._show_full()
 
-    def _show_labs(self, labs: tuple[LabEntry, ...] | None = None) -> None:
+    def _complain(self, text: str) -> None:
+        """Say what cannot be read, once."""
+        if text != self._complaint:
+            self._complaint = text
+            self.notify(text, severity="error", markup=False)
+
+    def _show_labs(self) -> None:
         shown = self.query_one(LabList)
-        wanted = shown.labs if labs is None else labs
-        cursor = shown.cursor if shown.cursor is not None else (0 if wanted else None)
+        before = self.lab.name if self.lab else ""
+        word = self.query_one("#find", Input).value.strip().casefold()
+        wanted = [lab for lab in self._labs if word in lab_words(lab)]
+        names = [lab.name for lab in wanted]
+        cursor = names.index(before) if before in names else (0 if wanted else None)
+        shown.empty = "no lab has that word" if self._labs else LabList.empty
         shown.show(wanted, self.work.bench.lab_up(), cursor)
         self._show_full()
+
+    def action_search(self) -> None:
+        """Ask for a word of a lab."""
+        line = self.query_one("#find", Input)
+        line.display = True
+        line.focus()
+
+    @on(Input.Changed)
+    def _find(self) -> None:
+        self._in_labs = True
+        self._show_labs()
+
+    @on(Input.Submitted)
+    def _found(self) -> None:
+        self.query_one(LabList).focus()
+
+    def action_back(self) -> None:
+        """Show all labs again; if they are shown, go back to the trace screen."""
+        line = self.query_one("#find", Input)
+        if line.display:
+            line.value, line.display = "", False
+            self.query_one(LabList).focus()
+        else:
+            self.work.action_go("trace")
 
     @property
     def place(self) -> Place | None:
@@ -112,7 +157,7 @@ class PlacesScreen(FullScreen):
     @on(DescendantFocus)
     def _show_full(self) -> None:
         pane, up = self.query_one(PlacePane), self.work.bench.lab_up()
-        if not pane.has_focus:
+        if self.query_one(PlaceList).has_focus or self.query_one(LabList).has_focus:
             self._in_labs = self.query_one(LabList).has_focus
         if self._in_labs and self.lab is not None:
             pane.show_lab(self.lab, self.backend, up)

@@ -50,6 +50,7 @@ class Choice(Widget, can_focus=True):
 
     @value.setter
     def value(self, word: str) -> None:
+        """Choose a word; one that is not offered changes nothing."""
         if word in self.words and word != self._value:
             self._value = word
             self.refresh()

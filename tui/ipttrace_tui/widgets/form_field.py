@@ -72,6 +72,7 @@ class FormField(Vertical):
 
     @value.setter
     def value(self, text: str) -> None:
+        """Put a text into the field, the cursor behind it."""
         self.control.value = text
         if isinstance(self.control, Input):
             self.control.cursor_position = len(text)

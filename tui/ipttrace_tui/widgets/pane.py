@@ -35,6 +35,7 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         self._top = 0
         self._title: str | None = None
         self._subtitle = ""
+        self._thumb_drawn = range(0)
 
     # ---------------------------------------------------------------- what there is
 
@@ -130,14 +131,26 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
             return self.as_strip(self.body(index, width), width)
         return Strip.blank(width, self.ground)
 
-    def _bar(self, row: int) -> Strip:
+    def refresh_bar(self) -> None:
+        """Draw the scroll bar anew, if it is to look otherwise."""
+        if self.scrolls and self._thumb() != self._thumb_drawn:
+            size = self.content_size
+            self.refresh(Region(size.width - 1, 1, 1, max(0, size.height - 1)))
+
+    def _thumb(self) -> range:
+        """Return the rows of the thumb; none where all lines are in sight."""
         count, height = self.count(), self.room.height
         if count <= height or not height:
-            return Strip.blank(1, self.ground)
+            return range(0)
         size = max(1, height * height // count)
-        start = (height - size) * self._top // max(1, count - height)
-        sign = THUMB if start <= row < start + size else " "
-        return self.as_strip(plain_text(sign, self._frame), 1)
+        start = (height - size) * self._top // (count - height)
+        return range(start, start + size)
+
+    def _bar(self, row: int) -> Strip:
+        self._thumb_drawn = self._thumb()
+        if row not in self._thumb_drawn:
+            return Strip.blank(1, self.ground)
+        return self.as_strip(plain_text(THUMB, self._frame), 1)
 
     def _head(self, width: int) -> Text:
         line = "━" if self.has_focus else "─"

@@ -10,7 +10,7 @@ from textual.content import Content
 from ipttrace.inventory import Place
 from ipttrace.lab.parts import LabBackend
 from ipttrace_tui.explanation import Sentence
-from ipttrace_tui.place_text import lab_probes, lab_sentences, place_sentences
+from ipttrace_tui.place_text import lab_details, lab_sentences, place_sentences
 from ipttrace_tui.topology_picture import topology_picture
 from ipttrace_tui.view_model import Tone
 from ipttrace_tui.widgets.text_pane import TextPane
@@ -52,9 +52,9 @@ class PlacePane(TextPane):
         if self._place is not None:
             self._append(text, place_sentences(self._place))
         if self._lab is not None:
-            self._append(text, lab_sentences(*self._lab))
+            self._append(text, lab_sentences(*self._lab, self.room.width))
             self._append_picture(text, self._lab[0])
-            self._append(text, lab_probes(self._lab[0]))
+            self._append(text, lab_details(self._lab[0]))
         return text
 
     def _append(self, text: Text, sentences: Iterable[Sentence]) -> None:

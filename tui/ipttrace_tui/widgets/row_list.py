@@ -79,6 +79,7 @@ class RowList(Pane, can_focus=True, inherit_bindings=False):
             self.changed(cursor)
         elif before < self._top + self.room.height:
             self.refresh_lines(*range(before, min(self.count(), self._top + self.room.height)))
+        self.refresh_bar()
 
     def catch_up(self) -> None:
         """Keep the cursor in sight."""

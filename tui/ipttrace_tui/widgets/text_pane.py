@@ -49,10 +49,9 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
             return
         before, self._lines = self._lines, self._wrapped(self.room.width - len(INDENT))
         longest = max(len(before), len(self._lines))
-        height = self.room.height
-        if self.scroll_body(self._top) or (len(before) > height) != (len(self._lines) > height):
-            self.refresh()
+        if self.scroll_body(self._top):
             return
+        self.refresh_bar()
         pairs = range(longest)
         self.refresh_lines(*(n for n in pairs if self._at(before, n) != self._at(self._lines, n)))
 

@@ -1,0 +1,72 @@
+"""Tables that hold no rules stand back in the flow picture; others come forward."""
+
+from __future__ import annotations
+
+from ipttrace.netfilter import Backend, Hook, TableFamily
+from ipttrace.render.diagram import Look, flow_picture
+from ipttrace.render.picture import Picture
+from tests.builders import (
+    DROP_MARKED,
+    MARK_RULE,
+    article_rules,
+    chain,
+    mark_drop_path,
+    path,
+    policy_hop,
+    ruleset,
+)
+
+
+def looks(picture: Picture, text: str) -> list[Look]:
+    """Return the looks of the segments that hold a text."""
+    return [part.look for line in picture.lines for part in line if text in part.text]
+
+
+def test_a_table_without_rules_stands_back_also_where_the_packet_passed_it() -> None:
+    plain = flow_picture(mark_drop_path(), 120)
+    ruled = flow_picture(mark_drop_path(), 120, rules=article_rules())
+    assert looks(plain, "┫raw┣") == [Look.LIT]
+    assert set(looks(ruled, "┤raw├")) == {Look.DIM}
+    assert looks(ruled, "mangle 1") == [Look.CHANGED]
+    assert "━┤raw├━" in ruled.plain()
+
+
+def test_a_table_with_rules_that_was_not_met_is_no_empty_one() -> None:
+    ruled = flow_picture(mark_drop_path(), 120, rules=article_rules())
+    assert "┤nat├" in ruled.plain()
+    assert Look.PLAIN in looks(ruled, "┤nat├")
+    assert set(looks(flow_picture(mark_drop_path(), 120), "┤nat├")) == {Look.DIM}
+
+
+def test_the_map_without_a_packet_shows_where_rules_are() -> None:
+    picture = flow_picture(None, 120, rules=ruleset(chain("filter", "FORWARD", ["-j ACCEPT"])))
+    assert looks(picture, "┤filter├").count(Look.PLAIN) == 1
+
+
+def test_rules_of_the_other_backend_are_not_those_of_a_table_that_was_met() -> None:
+    rules = ruleset(
+        chain("filter", "INPUT", backend=Backend.NFT), chain("filter", "INPUT", [DROP_MARKED])
+    )
+    nft = path(policy_hop("filter", "INPUT", backend=Backend.NFT))
+    legacy = path(policy_hop("filter", "INPUT"))
+    assert "┤filter├" in flow_picture(nft, 120, rules=rules).plain().splitlines()[2]
+    assert "┫filter┣" in flow_picture(legacy, 120, rules=rules).plain().splitlines()[2]
+
+
+def test_rules_of_the_other_family_do_not_count() -> None:
+    rules = ruleset(chain("filter", "INPUT", [DROP_MARKED], family=TableFamily.IP6))
+    picture = flow_picture(path(policy_hop("filter", "INPUT")), 120, rules=rules)
+    assert "┤filter├" in picture.plain().splitlines()[2]
+
+
+def test_a_rule_that_was_met_counts_also_where_it_is_gone() -> None:
+    picture = flow_picture(mark_drop_path(), 120, rules=ruleset())
+    assert looks(picture, "mangle 1") == [Look.CHANGED]
+    assert "┏━━━━━━━━┓" in picture.plain()
+
+
+def test_narrow_pictures_say_it_in_brackets() -> None:
+    rules = ruleset(chain("mangle", "PREROUTING", [MARK_RULE]))
+    drawing = flow_picture(mark_drop_path(), 76, rules=rules).plain()
+    assert "(raw) ━ ct ━ mangle 1" in drawing
+    assert Hook.INPUT.value in drawing
