@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from ipttrace.decode.text import clean_text
 from ipttrace.lab.drawing import draw
+from ipttrace.lab.lab_probe import LabProbe
 from ipttrace.lab.packet_ways import ways
+from ipttrace.lab.rules import RuleFields
 from ipttrace.lab.scenario import Claim, Scenario, Verdict
 from ipttrace.lab.topology import Topology
 from ipttrace.render.style import Style, paint
@@ -112,18 +114,32 @@ def topology_lines(topology: Topology, *, width: int | None) -> Iterator[str]:
 
 def _rule_lines(scenario: Scenario, *, color: bool) -> Iterator[str]:
     for name, host in scenario.namespaces.items():
-        lines: list[str] = []
-        for program in ("iptables", "ip6tables"):
-            for field in (program, f"{program}_legacy", f"{program}_nft"):
-                rules = getattr(host, field)
-                texts = rules.splitlines() if isinstance(rules, str) else rules
-                lines += [f"{field.replace('_', '-')} {text}" for text in texts if text.strip()]
-        lines += [f"nft: {line}" for line in host.nftables.splitlines() if line.strip()]
-        lines += [f"sysctl {setting}={value}" for setting, value in host.sysctls.items()]
+        lines = [*_settings(host, host.sysctls)]
         if lines:
             yield paint(f"in {name}", Style.HEAD, color)
             yield from (f"{GAP}{clean_text(line)}" for line in lines)
             yield ""
+
+
+def _settings(rules: RuleFields, sysctls: Mapping[str, str | int]) -> Iterator[str]:
+    """Yield rules and settings, each as the command that makes it, or after the program's name."""
+    for program in ("iptables", "ip6tables"):
+        for field in (program, f"{program}_legacy", f"{program}_nft"):
+            texts, label = getattr(rules, field), field.replace("_", "-")
+            if isinstance(texts, str):
+                texts, label = texts.splitlines(), f"{label}-restore:"
+            yield from (f"{label} {text}" for text in texts if text.strip())
+    yield from (f"nft: {line}" for line in rules.nftables.splitlines() if line.strip())
+    yield from (f"sysctl {setting}={value}" for setting, value in sysctls.items())
+
+
+def _changes(probe: LabProbe) -> Iterator[str]:
+    """Yield what is done before a probe is sent."""
+    for change in probe.change:
+        lines = [*_settings(change, change.sysctls)]
+        if change.link is not None:
+            lines.append(f"{change.link.interface} {'up' if change.link.up else 'down'}")
+        yield from (f"first in {change.namespace}: {line}" for line in lines)
 
 
 def _probe_lines(scenario: Scenario, *, width: int | None, color: bool) -> Iterator[str]:
@@ -132,10 +148,11 @@ def _probe_lines(scenario: Scenario, *, width: int | None, color: bool) -> Itera
     for probe in scenario.probes:
         expected = probe.expect
         words = (expected.outcome, expected.cause, expected.client)
-        end = ", ".join(str(word) for word in words if word is not None)
+        end = ", ".join(dict.fromkeys(str(word) for word in words if word is not None))
         way = clean_text(f"{paths[probe.name]}: {probe.send}")
         lead = f"{GAP}{clean_text(probe.name)}{GAP}"
         yield from _hanging(lead, columns(lead), f"{way}{f' -> {end}' if end else ''}", width)
+        yield from (f"{GAP * 2}{clean_text(line)}" for line in _changes(probe))
         if probe.say:
             yield from _hanging(GAP * 2, 2 * len(GAP), probe.say, width)
 

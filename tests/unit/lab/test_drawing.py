@@ -164,6 +164,41 @@ probes
 """)
 
 
+def test_a_restore_text_and_what_changes_before_a_probe() -> None:
+    text = """
+name: changing
+title: Changing
+namespaces:
+  box:
+    iptables-nft: |
+      *filter
+      -A INPUT -j DROP
+      COMMIT
+links: [[{namespace: box}, {namespace: box, interface: eth1}]]
+probes:
+  - name: later
+    send: tcp 192.0.2.9:80
+    netns: [box]
+    change:
+      - {namespace: box, iptables: [-F], sysctls: {net.ipv4.ip_forward: 1}}
+      - {namespace: box, link: {interface: eth1, up: false}}
+    expect: {outcome: delivered, cause: delivered}
+"""
+    lines = list(show_lines(scenario(text), width=None, color=False))
+    assert "\n".join(lines[lines.index("in box") :]) == snapshot("""\
+in box
+  iptables-nft-restore: *filter
+  iptables-nft-restore: -A INPUT -j DROP
+  iptables-nft-restore: COMMIT
+
+probes
+  later  made in [box]: tcp 192.0.2.9:80 -> delivered
+    first in box: iptables -F
+    first in box: sysctl net.ipv4.ip_forward=1
+    first in box: eth1 down\
+""")
+
+
 def test_the_list() -> None:
     labs = [scenario(STAR), scenario(ROUTED)]
     lines = list_lines(labs, {"star"}, width=70, color=False)

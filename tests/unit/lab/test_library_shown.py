@@ -15,7 +15,10 @@ from ipttrace.lab.scenario import Scenario, library, load_scenario
 from ipttrace.render.table import columns
 
 LABS = {name: load_scenario(name) for name in library()}
-TO_COPY = re.compile(r"\s*(ip6?tables(-legacy|-nft)?|nft:|sysctl|must be refused in) ")
+TO_COPY = re.compile(
+    r"\s*(first in \S+: )?"
+    r"(ip6?tables(-legacy|-nft)?(-restore:)?|nft:|sysctl|must be refused in) "
+)
 """Lines that a reader may want to copy: these are never broken."""
 NEIGHBOUR = re.compile(r"Not to be confused with: (?P<names>.*)", re.DOTALL)
 COPIED = re.compile(r"`ipttrace lab (?:run|show) ([a-z0-9-]+)")
