@@ -11,7 +11,7 @@ it is given to a shell or evaluated.
         iptables, ip6tables        arguments of one call an item, or a text for iptables-restore;
                                    with -legacy or -nft at the end always in that backend
         nftables                   text for nft
-        rules-file                 a save file beside the lab file, or {iptables, ip6tables, nftables}
+        rules-file                 a save file beside the lab file, or {iptables: FILE, ...}
         sysctls                    net.* only
         routes, policy, neighbours `routing.Route`, `routing.PolicyRule`, `routing.Neighbour`
         bridges                    name: {ports, addresses, mac, mtu, up}
