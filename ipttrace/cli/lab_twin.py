@@ -34,7 +34,8 @@ DESCRIPTION = """\
 Build a namespace with the interfaces, addresses, routes, rules and settings of a host, and with
 listeners in place of its services.  FILE is a snapshot of 'ipttrace lab snapshot', the text of its
 --one-liner, or a file of iptables-save: then interfaces and addresses are concluded from the rules.
-What could not be reproduced is listed.  Without --probe it stays up."""
+What could not be reproduced is listed; a rule that is not taken here leaves an empty one in its
+place, so that the numbers of the others stay.  Without --probe it stays up."""
 
 EXAMPLES = """\
 examples:
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         return _leave_up(twin, name, args)
     from ipttrace.system.lab_builder import LabBuilder
 
-    lab = LabBuilder().up(twin.topology, twin.backend)
+    lab = LabBuilder(title=_title(args)).up(twin.topology, twin.backend)
     try:
         _tell(twin, args)
         return _probe(specs, lab.namespaces[TWIN], name, args)
@@ -97,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _leave_up(twin: Twin, name: str, args: argparse.Namespace) -> int:
-    title = f"twin of {clean_text(args.file)}"
-    lab = leave_up(twin.topology, twin.backend, name, title=title)
+    lab = leave_up(twin.topology, twin.backend, name, title=_title(args))
     _tell(twin, args)
     if not args.json:
         output.lines(twin_lines(lab))
@@ -107,6 +107,10 @@ def _leave_up(twin: Twin, name: str, args: argparse.Namespace) -> int:
 
     output.record(up_record(lab.name, args.backend, lab.topology, lab.namespaces))
     return 0
+
+
+def _title(args: argparse.Namespace) -> str:
+    return f"twin of {clean_text(args.file)}"
 
 
 def _tell(twin: Twin, args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ipttrace.lab.ipsets import read_ipsets
 from ipttrace.lab.parts import (
     LARGEST_MTU,
     SMALLEST_MTU,
@@ -103,6 +104,8 @@ class Host(RuleFields, frozen=True, kw_only=True):
     bridges: dict[str, Bridge] = msgspec.field(default_factory=dict)
     loopback: tuple[str, ...] = ()
     """Addresses of `lo` beside those that every namespace has."""
+    ipsets: str = ""
+    """What `ipset save` writes; built before the rules are loaded."""
     sysctls: dict[str, str | int] = msgspec.field(default_factory=dict)
     services: tuple[Service, ...] = ()
     rules_file: str | RulesFile | None = None
@@ -116,6 +119,8 @@ class Host(RuleFields, frozen=True, kw_only=True):
             check_interface_name(name, "bridges", name)
         for place, address in enumerate(self.loopback):
             check_interface_address(address, "loopback", place)
+        for missing in read_ipsets(self.ipsets).missing[:1]:
+            raise BadFieldError(f"line {missing.line}: {missing.text}: {missing.reason}", "ipsets")
         self._check_services()
         self.check_rules()
         if isinstance(self.rules_file, str):

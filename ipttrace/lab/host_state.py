@@ -32,6 +32,8 @@ class LinkState(State, frozen=True):
     """`veth`, `bridge`, `vlan`, ...; empty for hardware."""
     up: bool = True
     carrier: bool = True
+    arp: bool = True
+    """Whether link addresses are asked for; not on tunnels."""
     mtu: int | None = None
     mac: str | None = None
     master: str | None = None
@@ -74,6 +76,8 @@ class PolicyState(State, frozen=True):
     out_interface: str | None = None
     table: str | None = None
     action: str = "lookup"
+    inverted: bool = False
+    suppress_prefix: int | None = None
     other: str = ""
     """Conditions beside those."""
 

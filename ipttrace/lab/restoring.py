@@ -17,16 +17,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from ipttrace.decode.iptables_save import split_words
 from ipttrace.lab.complaints import Complaint, Key, read_complaint
-from ipttrace.lab.missing import Missing
 from ipttrace.lab.old_syntax import translate
 from ipttrace.lab.rule_forms import OUTGOING, form_of, gap_for, keys_of, reason_of
 from ipttrace.lab.rules import check_restore_text
-from ipttrace.lab.save_file import Line, SaveFile, SaveTable, names_program
+from ipttrace.lab.save_file import Line, SaveTable, names_program
 
 ALIKE = 100
 """Refused lines of one form, after which the others of that form are not tried."""
@@ -39,15 +38,6 @@ ROUNDS = 100
 
 Attempt = Callable[[str, bool], str | None]
 """Gives a text to iptables-restore, with `--test` if True; returns its stderr if it refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loadable:
-    """What of a save file can be loaded."""
-
-    text: str
-    missing: tuple[Missing, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass
@@ -73,7 +63,7 @@ class _Rule:
         return form_of(self.words)
 
 
-class _Table:
+class TableTrial:
     """One table, and what of it was refused so far."""
 
     def __init__(
@@ -114,13 +104,16 @@ class _Table:
     # -- what is kept
 
     def refuse(self, line: Line, reason: str) -> None:
+        """Take a line out; the first reason stays."""
         self.refused.setdefault(line.number, (line, reason))
 
     @property
     def chains(self) -> list[Line]:
+        """The chains that are declared, without those that were refused."""
         return [line for line in self.table.chains if line.number not in self.refused]
 
     def kept(self, rules: Iterable[_Rule] | None = None) -> list[_Rule]:
+        """Return those of the rules, by default of all, that were not refused."""
         return [
             rule
             for rule in (self.rules if rules is None else rules)
@@ -136,13 +129,21 @@ class _Table:
 
     def final(self) -> str:
         """Return the text to load: rules that were refused leave a gap."""
+        text = self._with_gaps(comments=True)
+        test = False
+        if self.refused and self._attempt(text, test) is not None:
+            return self._with_gaps(comments=False)  # a kernel without that match
+        return text
+
+    def _with_gaps(self, *, comments: bool) -> str:
         lines = [f"*{self.table.name}", *(line.written for line in self.chains)]
         dead = {line.chain for line, _ in self.refused.values() if line.kind == "chain"}
         for rule in self.rules:
             if rule.line.chain in dead:
                 continue
             refusal = self.refused.get(rule.line.number)
-            lines.append(gap_for(rule.line, refusal[1]) if refusal else rule.written)
+            said = refusal[1] if refusal and comments else ""
+            lines.append(gap_for(rule.line, said) if refusal else rule.written)
         return "\n".join([*lines, "COMMIT", ""])
 
     # -- trials
@@ -282,29 +283,3 @@ class _Table:
             middle = len(chunk) // 2
             self._add(chunk[:middle], good)
             self._add(chunk[middle:], good)
-
-
-@dataclass(slots=True)
-class _Result:
-    texts: list[str] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def loadable(
-    file: SaveFile, attempt: Attempt, out_of_time: Callable[[], bool] = lambda: False
-) -> Loadable:
-    """Return the text of `file` that iptables-restore takes, and what it lacks."""
-    result = _Result(missing=list(file.missing), notes=list(file.notes))
-    for each in file.tables:
-        table = _Table(file.source, each, attempt, out_of_time)
-        table.load()
-        if each.number not in table.refused:
-            result.texts.append(table.final())
-        result.notes += table.notes
-        result.missing += [
-            Missing(line.text, reason, file.source, number)
-            for number, (line, reason) in table.refused.items()
-        ]
-    missing = tuple(sorted(result.missing, key=lambda each: each.line or 0))
-    return Loadable("".join(result.texts), missing, tuple(result.notes))

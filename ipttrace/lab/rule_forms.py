@@ -54,7 +54,11 @@ def reason_of(complaint: Complaint) -> str:
 
 
 def gap_for(line: Line, reason: str) -> str:
-    """Return a rule that matches nothing, for the place of one that was refused."""
+    """Return a rule that matches nothing, for the place of one that was refused.
+
+    An empty reason adds no comment.
+    """
     way = "-o" if line.chain in OUTGOING else "-i"
     words = NO_COMMENT.sub(" ", f"line {line.number}: {reason}")[:GAP_COMMENT].strip()
-    return f'-A {line.chain} {way} {GAP_INTERFACE} -m comment --comment "{words}"'
+    rule = f"-A {line.chain} {way} {GAP_INTERFACE}"
+    return f'{rule} -m comment --comment "{words}"' if reason else rule

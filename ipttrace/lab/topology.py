@@ -30,6 +30,8 @@ class End(Part, frozen=True):
     mtu: int | None = None
     mac: str | None = None
     up: bool = True
+    arp: bool = True
+    """If not, no link address is asked for, as on a tunnel."""
 
     def __post_init__(self) -> None:
         check_interface_name(self.interface, "interface")

@@ -72,31 +72,41 @@ def twin_parts(snapshot: Snapshot) -> TwinParts:
     ended = {end.interface for end in ends}
     made = _bridges(builder, links, ended)
     names = ended | made.keys()
-    loopback = _loopback(builder)
-    up = {link.name for link in links if link.up and link.name in names} | {"lo"}
-    routing = routing_of(snapshot, links, up)
+    routing = routing_of(snapshot, links, _usable(links, names))
     builder.missing += routing.missing
     builder.notes += routing.notes
-    held = [*(end.addresses for end in ends), *(bridge.addresses for bridge in made.values())]
-    local = {str(ip_interface(text).ip) for texts in (*held, loopback) for text in texts}
-    host = Host(
-        routes=routing.routes,
-        loopback=tuple(loopback),
-        policy=routing.policy,
-        neighbours=_neighbours(routing, links),
-        bridges=made,
-        sysctls=_sysctls(builder, names),
-        services=tuple(services_of(builder, local, names)),
-    )
-    if snapshot.unread:
-        builder.missing += [Missing(text, "it could not be read") for text in snapshot.unread]
+    host = _host(builder, routing, ends, made)
+    builder.missing += [Missing(text, "it could not be read") for text in snapshot.unread]
     return TwinParts(
         host=host,
         ends=ends,
-        joined=_joined(links, names - made.keys()),
+        joined=_joined(links, ended),
         dead=frozenset(link.name for link in links if link.up and not link.carrier),
         missing=tuple(builder.missing),
         notes=tuple(builder.notes),
+    )
+
+
+def _usable(links: Iterable[LinkState], names: set[str]) -> set[str]:
+    """Return the interfaces that routes can lead by."""
+    return {link.name for link in links if link.up and link.name in names} | {"lo"}
+
+
+def _host(
+    builder: Lacks, routing: Routing, ends: Iterable[End], bridges: dict[str, Bridge]
+) -> Host:
+    names = {end.interface for end in ends} | bridges.keys()
+    loopback = tuple(_loopback(builder))
+    held = [*(end.addresses for end in ends), *(each.addresses for each in bridges.values())]
+    local = {str(ip_interface(text).ip) for texts in (*held, loopback) for text in texts}
+    return Host(
+        routes=routing.routes,
+        loopback=loopback,
+        policy=routing.policy,
+        neighbours=_neighbours(routing),
+        bridges=bridges,
+        sysctls=_sysctls(builder, names),
+        services=tuple(services_of(builder, local, names)),
     )
 
 
@@ -108,6 +118,7 @@ def _in(end: End, namespace: str) -> End:
         mtu=end.mtu,
         mac=end.mac,
         up=end.up,
+        arp=end.arp,
     )
 
 
@@ -163,6 +174,7 @@ def _end(builder: Lacks, link: LinkState, bridges: set[str]) -> End | None:
             mtu=_mtu(link),
             mac=_mac(link),
             up=link.up,
+            arp=link.arp,
         ),
         link.name,
         "ip addr",
@@ -256,12 +268,11 @@ def _loopback(builder: Lacks) -> list[str]:
 # ---------------------------------------------------------------- the rest
 
 
-def _neighbours(routing: Routing, links: list[LinkState]) -> tuple[Neighbour, ...]:
+def _neighbours(routing: Routing) -> tuple[Neighbour, ...]:
     """Return entries for the gateways: whoever they are on the real host, they answer there."""
-    known = {link.name for link in links if link.up}
     found = {}
     for route in routing.routes:
-        if route.via is not None and route.interface in known:
+        if route.via is not None and route.interface is not None:
             found[route.via, route.interface] = Neighbour(route.via, GATEWAY_MAC, route.interface)
     return tuple(found.values())
 

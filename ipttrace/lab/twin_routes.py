@@ -126,11 +126,8 @@ def _route(
     local: set[str],
     connected: dict[str, list[Network]],
 ) -> Route | None:
-    if state.type == "unicast" and state.interface not in up:
-        _lack(routing, state, f"interface {state.interface} is not there, or not up")
-        return None
-    if state.type not in TYPES:
-        _lack(routing, state, f"no lab has routes of type {state.type}")
+    if problem := _impossible(state, up):
+        _lack(routing, state, problem)
         return None
     if state.other:
         _lack(routing, state, f"without: {state.other}")
@@ -153,6 +150,12 @@ def _route(
     except (BadFieldError, ValueError) as error:
         _lack(routing, state, str(error))
         return None
+
+
+def _impossible(state: RouteState, up: set[str]) -> str | None:
+    if state.type == "unicast" and state.interface not in up:
+        return f"interface {state.interface} is not there, or not up"
+    return None if state.type in TYPES else f"no lab has routes of type {state.type}"
 
 
 def _network(text: str) -> str:
@@ -194,7 +197,8 @@ def _policies(routing: Routing, snapshot: Snapshot, tables: _Tables) -> Iterator
 
 def _is_plain(state: PolicyState) -> bool:
     conditions = (state.source, state.to, state.mark, state.in_interface, state.out_interface)
-    return not any(conditions) and not state.other and state.action == "lookup"
+    special = state.inverted or state.suppress_prefix is not None or state.other
+    return not any(conditions) and not special and state.action == "lookup"
 
 
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
@@ -215,6 +219,8 @@ def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule
             priority=state.priority,
             action=state.action,  # type: ignore[arg-type]
             family="ipv6" if state.family == "ipv6" else "ipv4",
+            inverted=state.inverted,
+            suppress_prefix=state.suppress_prefix,
         )
     except (BadFieldError, ValueError) as error:
         routing.missing.append(Missing(text, str(error), "ip rule"))
@@ -222,7 +228,8 @@ def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule
 
 
 def _policy_text(state: PolicyState) -> str:
-    words = [f"{state.priority}: from {state.source or 'all'}"]
+    negation = "not " if state.inverted else ""
+    words = [f"{state.priority}: {negation}from {state.source or 'all'}"]
     for name, value in (
         ("to", state.to),
         ("fwmark", state.mark),

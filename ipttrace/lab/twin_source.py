@@ -4,13 +4,13 @@ or a bare save file.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
 from ipttrace.lab.derive import derive
-from ipttrace.lab.host_state import SavedText, Snapshot
+from ipttrace.lab.host_state import Snapshot
+from ipttrace.lab.ipsets import IpSets, read_ipsets
 from ipttrace.lab.missing import Missing
 from ipttrace.lab.nft_tables import NftTable, native_tables
 from ipttrace.lab.save_file import SaveFile, looks_like_save_file, parse_save_file
@@ -24,7 +24,6 @@ from ipttrace.lab.snapshot_file import (
 from ipttrace.netfilter import Backend, TableFamily
 
 FAMILIES = {"iptables": TableFamily.IP, "ip6tables": TableFamily.IP6}
-SET_LINE = re.compile(r"create (\S+)")
 
 
 @dataclass(slots=True)
@@ -34,6 +33,7 @@ class TwinSource:
     snapshot: Snapshot
     files: list[tuple[Backend | None, SaveFile]] = field(default_factory=list)
     """Rules of iptables, each with its backend, None if it is not known."""
+    sets: IpSets = field(default_factory=IpSets)
     tables: list[NftTable] = field(default_factory=list)
     """Native tables of nft."""
     missing: list[Missing] = field(default_factory=list)
@@ -71,7 +71,8 @@ def _of_snapshot(snapshot: Snapshot) -> TwinSource:
             parsed = parse_save_file(saved.text, saved.program, FAMILIES[program])
             source.files.append((known or parsed.backend, parsed))
         elif saved.program == "ipset":
-            _lack_sets(source, saved)
+            source.sets = read_ipsets(saved.text)
+            source.missing += source.sets.missing
         elif saved.program != "nft":
             source.missing.append(Missing(saved.program, "rules of a program that is not known"))
     text = snapshot.saved("nft")
@@ -86,13 +87,6 @@ def _of_iptables_nft(source: TwinSource) -> set[tuple[str, str]]:
         if backend is Backend.NFT
         for table in parsed.tables
     }
-
-
-def _lack_sets(source: TwinSource, saved: SavedText) -> None:
-    for number, line in enumerate(saved.lines, 1):
-        if line.startswith("create "):
-            reason = "ipsets are not rebuilt"
-            source.missing.append(Missing(line, reason, saved.program, number))
 
 
 def _with_host(source: TwinSource) -> TwinSource:

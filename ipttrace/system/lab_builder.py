@@ -11,11 +11,13 @@ from typing import Any
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
+from ipttrace.lab.ipsets import read_ipsets
 from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
 from ipttrace.lab.topology import Topology
 from ipttrace.system import commands, lab_records, user_namespace
+from ipttrace.system.ipsets import build_ipsets
 from ipttrace.system.lab_links import build_links, explaining, set_link
 from ipttrace.system.lab_records import Record
 from ipttrace.system.lab_rooms import Room, Rooms
@@ -25,7 +27,8 @@ from ipttrace.system.namespaces import NAMED, Namespace
 from ipttrace.system.netns_files import create_namespace
 from ipttrace.system.processes import mark_of
 from ipttrace.system.services import Keeper
-from ipttrace.system.twins import AS_IS, read_twin, resolve_twins, tell
+from ipttrace.system.twin_trial import AS_IS
+from ipttrace.system.twins import read_twin, resolve_twins, tell
 
 
 class Lab:
@@ -209,6 +212,7 @@ def _build(lab: Lab) -> None:
 
 def _load_rules(topology: Topology, backend: LabBackend, room: Room) -> None:
     host = topology.namespaces[room.name]
+    build_ipsets(read_ipsets(host.ipsets).sets.values())
     loader = RuleLoader(room.name, ("namespaces", room.name), topology.source)
     sources: list[RuleSource] = [*file_sources(host.rules_file, backend)]
     loader.load([*sources, *host.rule_sources(backend)])

@@ -20,6 +20,8 @@ from ipttrace.system.lab_rooms import Room, Rooms, finish
 
 IFA_F_NODAD = 0x02
 """uapi/linux/if_addr.h."""
+IFF_NOARP = 0x80
+"""uapi/linux/if.h."""
 BR_STATE_FORWARDING = 3
 """uapi/linux/if_bridge.h."""
 READY_TIMEOUT = 5.0
@@ -57,6 +59,7 @@ class Device:
     mac: str | None
     up: bool
     bridge: str | None = None
+    arp: bool = True
 
 
 def build_links(topology: Topology, rooms: Rooms) -> None:
@@ -108,7 +111,10 @@ def _add_pair(link: Link, index: int, rooms: Rooms, room: Room) -> None:
 def _configure_ends(topology: Topology, room: Room) -> None:
     for end in topology.ends_in(room.name):
         bridge = topology.bridge_of(room.name, end.interface)
-        _configure(room, Device(end.interface, end.addresses, end.mtu, end.mac, end.up, bridge))
+        device = Device(
+            end.interface, end.addresses, end.mtu, end.mac, end.up, bridge=bridge, arp=end.arp
+        )
+        _configure(room, device)
 
 
 def _configure(room: Room, device: Device) -> None:
@@ -121,6 +127,8 @@ def _configure(room: Room, device: Device) -> None:
         settings["address"] = device.mac
     if device.bridge is not None:
         settings["master"] = index_of(room, device.bridge)
+    if not device.arp:
+        settings |= {"flags": IFF_NOARP, "change": IFF_NOARP}
     if settings:
         with explaining(f"set {', '.join(settings)} of {where}"):
             ipr.link("set", index=index, **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,8 +30,9 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import ChainHop, Role, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.schema import SHIPPED
-from ipttrace.system.host_state import read_host
+from ipttrace.system.host_state import listeners_in_proc, read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
+from ipttrace.system.lab_records import Record, records, sweep
 from ipttrace.system.namespaces import NAMED
 from ipttrace.system.twins import Twin, read_twin
 from tests.root.expected import hits, told
@@ -285,6 +287,40 @@ def test_50000_rules(build: Build, tmp_path: Path, backend: Backend) -> None:
     assert time.monotonic() - begun < 120, "a few seconds where nobody else works"
 
 
+WITH_SETS = """\
+### iptables-save -c
+*filter
+:INPUT ACCEPT [0:0]
+-A INPUT -i eth0 -m set --match-set bad src -j DROP
+-A INPUT -i eth0 -m set --match-set ports src,dst -j REJECT
+-A INPUT -i eth0 -m set --match-set odd dst -j DROP
+-A INPUT -i eth0 -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+### ipset save
+create bad hash:net family inet hashsize 1024 maxelem 65536
+add bad 203.0.113.0/24
+create ports hash:net,port family inet
+add ports 198.18.0.0/15,tcp:22
+create odd bitmap:port range 1-9
+### end
+"""
+
+
+def test_ipsets_are_built_without_that_program(
+    build: Build, tmp_path: Path, backend: Backend
+) -> None:
+    path = tmp_path / "host.txt"
+    path.write_text(WITH_SETS)
+    twin, lab = build(path, str(backend))
+    assert [(each.source, each.line) for each in twin.missing] == [("ipset", 5), ("iptables", 5)]
+    for source, rule in (("203.0.113.9", 1), ("198.18.0.9", 2), ("198.51.100.9", 4)):
+        words = f"tcp 192.0.2.1:22 --in eth0 --src {source}"
+        result = probe(lab.namespaces["twin"], words, lambda _: None)
+        [path_of] = [each for each in result.paths if each.role is Role.PROBE]
+        met = [hop.number for hop in path_of.chain_hops if hop.chain.table == "filter"]
+        assert met[-1] == rule, words
+
+
 # ---------------------------------------------------------------- snapshots
 
 
@@ -318,6 +354,8 @@ route add default via 2001:db8::1
 rule add from 10.1.0.0/16 lookup 100 priority 500
 rule add fwmark 0x1/0xff iif eth0 lookup 100 priority 501
 rule add to 10.66.0.0/16 prohibit priority 504
+rule add not fwmark 0xca6c lookup 51820 priority 700
+rule add lookup main suppress_prefixlength 0 priority 699
 """
 POLICY_6 = "-6 rule add from 2001:db8:1::/48 lookup 100 priority 600"
 NATIVE = """\
@@ -454,6 +492,13 @@ def test_the_line_of_shell_says_the_same(host: str, tmp_path: Path) -> None:
         assert rules_of(theirs, program) == rules_of(ours, program)
 
 
+def test_sockets_are_found_without_ss(host: str) -> None:
+    found = in_namespace(host).run(listeners_in_proc)
+    assert {(each.protocol, each.address, each.port) for each in found} == {
+        (each.protocol, each.address, each.port) for each in state(host).listeners
+    }
+
+
 def test_the_line_of_shell_makes_a_twin(host: str, tmp_path: Path) -> None:
     line = one_liner().replace("host.txt", str(tmp_path / "host.txt"))
     run("sh", "-c", line, netns=host)
@@ -503,6 +548,27 @@ def test_probes_are_answered_and_the_twin_is_gone(tmp_path: Path) -> None:
     assert "dropped at filter/INPUT policy" in done.stdout
     assert "rules.v4 line 14: -A INPUT -j ULOG: the kernel has no extension ULOG" in done.stderr
     wait_until(lambda: nothing_more(before), what="the twin gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)
+def test_a_killed_twin_is_gone(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "rules.v4"
+    path.write_text(REFUSED)
+    command = [sys.executable, "-m", "ipttrace.cli.main", "lab", "twin", str(path)]
+    silent = ["--probe", "tcp 198.51.100.77:9 --wait 60"]
+
+    def up() -> list[Record]:
+        return [each for each in records() if str(path) in each.title]
+
+    with subprocess.Popen([*command, *silent], stderr=subprocess.DEVNULL) as process:
+        wait_until(up, 20, what="the twin")
+        [record] = up()
+        wait_until(lambda: all((NAMED / each).exists() for each in record.namespaces.values()), 20)
+        process.send_signal(number)
+        process.wait(20)
+    wait_until(lambda: not any((NAMED / each).exists() for each in record.namespaces.values()), 20)
+    sweep()
+    assert up() == []
 
 
 @pytest.mark.parametrize(

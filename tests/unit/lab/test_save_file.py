@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipttrace.lab.complaints import read_complaint
+from ipttrace.lab.loadable import loadable
 from ipttrace.lab.old_syntax import translate
-from ipttrace.lab.restoring import loadable
 from ipttrace.lab.rule_forms import GAP_INTERFACE
 from ipttrace.lab.save_file import (
     SaveFile,
@@ -189,6 +189,14 @@ def test_the_guilty_rules_are_found_wherever_they_are(bad: set[int], commits_onl
     assert len(kept) == 1000, "numbers stay"
     assert {at for at, row in enumerate(kept) if GAP_INTERFACE in row} == bad
     assert len(texts) < 60
+
+
+def test_a_gap_has_no_comment_where_none_is_taken() -> None:
+    file = parse("*filter\n-A INPUT -m comment --comment x -j BAD\n-A INPUT -j DROP\nCOMMIT\n")
+    _, attempt = picky("comment", commits_only=True)
+    found = loadable(file, attempt)  # type: ignore[arg-type]
+    assert [each.line for each in found.missing] == [2]
+    assert f"-A INPUT -i {GAP_INTERFACE}\n" in found.text
 
 
 def test_the_rest_is_tried_by_halves_where_forms_do_not_help() -> None:

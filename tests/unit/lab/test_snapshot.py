@@ -160,7 +160,7 @@ def test_words_of_an_old_ip() -> None:
         "7:\tnot from 10.0.0.0/8 fwmark 0x1 lookup 9 suppress_prefixlength 0", "ipv4"
     )
     assert (rule.source, rule.mark, rule.table) == ("10.0.0.0/8", "0x1", "9")
-    assert rule.other == "not suppress_prefixlength 0"
+    assert (rule.inverted, rule.suppress_prefix, rule.other) == (True, 0, "")
 
 
 @given(st.text(alphabet="1: eth0<UP>mtuviadev\n\t/.", max_size=80))
@@ -219,6 +219,7 @@ def test_links_of_kinds_that_this_kernel_lacks() -> None:
     assert not links[3].carrier
     parts = twin_parts(Snapshot(links=links))
     assert [end.interface for end in parts.ends] == ["eth0.100", "wg0", "blue", "eth1"]
+    assert [end.arp for end in parts.ends] == [True, False, False, True]
     assert parts.dead == {"eth1"}
     assert [str(each) for each in parts.missing] == [
         "ip addr: blue: a VRF: its table is looked up only by its routes"
@@ -254,7 +255,7 @@ def test_rules_and_routes_with_more_than_a_lab_has() -> None:
     [rule] = read_policy(
         '[{"priority":5,"not":null,"src":"all","fwmark":"0x1","table":"7"}]', "ipv4"
     )
-    assert (rule.mark, rule.other) == ("0x1", "not")
+    assert (rule.mark, rule.inverted, rule.other) == ("0x1", True, "")
     [route] = read_routes('[{"dst":"10.0.0.0/8","encap":"mpls","dev":"eth0","flags":[]}]', "ipv4")
     assert route.other == "encap mpls"
 
@@ -369,10 +370,12 @@ def test_a_text_without_interfaces_gets_those_of_its_rules() -> None:
     assert [link.name for link in source.snapshot.links] == ["ens3"]
 
 
-def test_ipsets_are_named() -> None:
+def test_ipsets_are_read() -> None:
     text = (
         "### iptables-save -c\n*filter\n-A INPUT -i ens3 -j ACCEPT\nCOMMIT\n"
-        "### ipset save\ncreate bad hash:ip family inet\nadd bad 192.0.2.1\n### end\n"
+        "### ipset save\ncreate bad hash:ip family inet\nadd bad 192.0.2.1\nadd bad x\n### end\n"
     )
-    [missing] = read_twin_source(text, "host.txt").missing
-    assert str(missing) == "ipset line 1: create bad hash:ip family inet: ipsets are not rebuilt"
+    source = read_twin_source(text, "host.txt")
+    assert source.sets.sets["bad"].entries == ["192.0.2.1"]
+    [missing] = source.missing
+    assert str(missing).startswith("ipset line 3: add bad x: ")
