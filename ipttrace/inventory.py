@@ -7,14 +7,14 @@ from enum import StrEnum
 
 
 class PlaceKind(StrEnum):
-    """How a namespace came to be."""
+    """How a namespace came to be, in the order in which they are listed."""
 
     HERE = "here"
     """The one that the tool runs in."""
-    NAMED = "named"
-    """Of `ip netns`."""
     LAB = "lab"
     """Of a lab that this tool built."""
+    NAMED = "named"
+    """Of `ip netns`."""
     CONTAINER = "container"
     PROCESS = "process"
     """Of a process, without a name."""

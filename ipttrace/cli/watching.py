@@ -46,8 +46,9 @@ def watch(
     packet_filter = compile_filter(wanted.filter_text)
     traced = find_namespaces(wanted.netns)
     capabilities.require_privilege()
-    rate = "without a limit" if wanted.limit is None else f"at most {wanted.limit} packets/s"
-    note(f"watching {rate} for {wanted.seconds:g} s; Ctrl-C ends it")
+    if wanted.seconds is not None:
+        rate = "without a limit" if wanted.limit is None else f"at most {wanted.limit} packets/s"
+        note(f"watching {rate} for {wanted.seconds:g} s; Ctrl-C ends it")
     session = secrets.token_hex(4)
     clock = SystemClock()
     with ExitStack() as cleaning:

@@ -170,7 +170,14 @@ class LabProbeFeed:
             follows=False,
         )
         found = self._named(result)
-        publish(Snapshot.of(replace(found, warnings=(*notes, *found.warnings))))
+        said = tuple(map(self._in_lab_words, (*notes, *found.warnings)))
+        publish(Snapshot.of(replace(found, warnings=said)))
+
+    def _in_lab_words(self, text: str) -> str:
+        """Return what is said of namespaces with the names that the lab gives them."""
+        for name, real in self._real_names.items():
+            text = text.replace(real, name)
+        return text
 
     def _named(self, result: TraceResult) -> TraceResult:
         from ipttrace.lab.runner import in_lab_names

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +79,7 @@ class WholeFile:
         about = About(
             datetime.now(UTC).astimezone(),
             f"ipttrace {__version__}",
-            shlex.join(["ipttrace", *getattr(self._args, "words", ())]),
+            _title(getattr(self._args, "words", ())),
             verbose=self._args.verbose,
         )
         try:
@@ -131,6 +132,15 @@ class StreamFile:
     def _give_up(self, error: IptTraceError) -> None:
         self.failed = True
         output.error(error)
+
+
+def _title(words: Sequence[str]) -> str:
+    """Return the command as it was given, but for what says where it is written."""
+    kept: list[str] = []
+    for before, word in pairwise(["ipttrace", *words]):
+        if before != "--write" and word not in ("--write", "--force"):
+            kept += [] if word.startswith("--write=") else [word]
+    return shlex.join(["ipttrace", *kept])
 
 
 def open_file(args: argparse.Namespace, *, stream: bool = False) -> ResultFile:

@@ -23,6 +23,12 @@ from ipttrace.path import ChainHop
 NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*")
 """What `nft -a list` writes and `nft add` does not need."""
 
+SOURCE = re.compile(
+    r"\bsaddr\b|(?:^| )-s |--match-set \S+ src|--src"
+    r"|-m (?:rpfilter|recent|iprange|geoip|connlimit) "
+)
+"""What a rule asks of where a packet comes from."""
+
 PROGRAMS = {TableFamily.IP: "iptables", TableFamily.IP6: "ip6tables"}
 
 
@@ -66,6 +72,8 @@ def delete_rule(ref: RuleRef, native: bool) -> str:
 def let_pass(hop: ChainHop, packet: PacketSummary, *limits: str) -> str:
     """Return the command that accepts packets like this one just before `hop`.
 
+    Where the rule of `hop` asks for the source, only packets from this one are accepted: a list of
+    addresses that are shut out, or a check of the way back, is to hold for all others.
     `limits` are further iptables criteria, as words; native nft takes none.
     """
     chain = hop.chain
@@ -76,7 +84,8 @@ def let_pass(hop: ChainHop, packet: PacketSummary, *limits: str) -> str:
         words = [*_nft(verb, chain), *place, *_nft_criteria(hop, packet), "accept"]
     else:
         place = ["-A", chain.chain] if hop.number is None else ["-I", chain.chain, str(hop.number)]
-        wanted = [*limits, *_iptables_criteria(hop, packet)]
+        source = ["-s", packet.src] if _asks_for_source(hop) and "-s" not in limits else []
+        wanted = [*limits, *source, *_iptables_criteria(hop, packet)]
         words = [*_iptables(chain), *place, *wanted, "-j", "ACCEPT"]
     return shlex.join(words)
 
@@ -106,12 +115,17 @@ def _iptables_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
 
 
 def _nft_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
-    address = [packet.family.table_family.value, "daddr", packet.dst]
-    words = [] if _for_this_host(hop) else address
+    family = packet.family.table_family.value
+    words = [family, "saddr", packet.src] if _asks_for_source(hop) else []
+    words += [] if _for_this_host(hop) else [family, "daddr", packet.dst]
     if packet.dport is not None:
         return [*words, packet.protocol, "dport", str(packet.dport)]
     protocol = "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol
     return [*words, "meta", "l4proto", protocol]
+
+
+def _asks_for_source(hop: ChainHop) -> bool:
+    return hop.rule is not None and SOURCE.search(hop.rule) is not None
 
 
 def _for_this_host(hop: ChainHop) -> bool:

@@ -182,4 +182,5 @@ def in_lab_names(result: TraceResult, real_names: Mapping[str, str]) -> TraceRes
     paths = tuple(
         replace(path, netns=lab_names.get(path.netns, path.netns)) for path in result.paths
     )
-    return replace(result, paths=paths)
+    rulesets = {lab_names.get(netns, netns): each for netns, each in result.rulesets.items()}
+    return replace(result, paths=paths, rulesets=rulesets)

@@ -45,7 +45,7 @@ tbody tr:nth-child(even){background:color-mix(in srgb,var(--ink) 5%,transparent)
 """
     + f"code,td.rule,td.where,td.effect{{font-family:{FONT};font-size:.9rem}}"
     + """
-@media (max-width:50rem){
+@media screen and (max-width:50rem){
 .picture.wide{display:none}.picture.narrow{display:block}
 thead{display:none}tr{display:block;padding:.4rem;border-bottom:1px solid var(--line)}
 td{display:inline;padding:0 .4rem 0 0}td.rule{display:block}td:empty{display:none}
@@ -53,7 +53,7 @@ dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
 @media print{
 body{max-width:none;padding:0;font-size:10.5pt}
 section,tr,.picture{break-inside:avoid}section{break-inside:auto}h2,h3{break-after:avoid}
-nav{display:none}a{color:inherit;text-decoration:none}
+nav{display:none}.where{white-space:normal}a{color:inherit;text-decoration:none}
 .picture.wide{display:block}.picture.narrow{display:none}}
 """
 )

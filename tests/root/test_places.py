@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +58,7 @@ def nameless() -> Iterator[int]:
 
 
 def _is_here(pid: int) -> bool:
-    return os.stat(f"/proc/{pid}/ns/net").st_ino == HERE.path.stat().st_ino
+    return Path(f"/proc/{pid}/ns/net").stat().st_ino == HERE.path.stat().st_ino
 
 
 def test_namespace_of_a_process_is_called_by_it(nameless: int) -> None:
@@ -70,6 +70,6 @@ def test_namespace_of_a_process_is_called_by_it(nameless: int) -> None:
 
 
 def test_looking_changes_nobody_s_namespace(pair: Pair) -> None:
-    before = os.stat("/proc/thread-self/ns/net").st_ino
+    before = Path("/proc/thread-self/ns/net").stat().st_ino
     read_places()
-    assert os.stat("/proc/thread-self/ns/net").st_ino == before
+    assert Path("/proc/thread-self/ns/net").stat().st_ino == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,16 @@ def test_step_through_the_hops_of_a_dropped_packet_and_see_why(
         terminal.shows("DROP ✗")
         step_back_to(terminal, "chain mangle PREROUTING")
         terminal.shows("changed here")
-        terminal.shows("rule 1 of 1")
+        terminal.shows("-j MARK")
         terminal.press("Escape")
+        # An escape and a key at once are another key to a terminal.
+        wait_until(lambda: "esc ends it" not in terminal.text(), DEADLINE, "no filter")
         terminal.press("g", "m")
         terminal.shows("▸ A ")
         terminal.press("j", "j", "m", "c")
         terminal.shows("their ways part")
-        terminal.press("Escape")
+        terminal.press("c")
+        terminal.shows("chain ")
         terminal.press("q")
         terminal.shows("status 0")
     wait_until(lambda: not made & lab_namespaces(), what="the lab is gone")
@@ -66,10 +70,21 @@ def step_back_to(terminal: Terminal, words: str) -> None:
     for _ in range(12):
         if words in terminal.text() and "changed here" in terminal.text():
             return
-        before = terminal.text()
+        title = hop_title(terminal)
         terminal.press("Left")
-        wait_until(lambda: terminal.text() != before, DEADLINE, "another hop")
+        wait_until(partial(another_hop, terminal, title), DEADLINE, "another hop")
     raise AssertionError(f"never shown: {words} in\n{terminal.text()}")
+
+
+def hop_title(terminal: Terminal) -> str:
+    """Return which hop of how many is looked at."""
+    found = re.search(r"at hop \d+ of \d+", terminal.text())
+    return found[0] if found else ""
+
+
+def another_hop(terminal: Terminal, title: str) -> bool:
+    """Tell whether another hop is looked at than before."""
+    return hop_title(terminal) != title
 
 
 @pytest.mark.root

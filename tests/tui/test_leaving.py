@@ -47,6 +47,21 @@ def test_leaving_at_once_when_the_run_is_over() -> None:
     play(ListFeed([article()]), act)
 
 
+@pytest.mark.parametrize("place", ["2", "s", "i", "question_mark"])
+def test_what_is_waited_for_is_said_wherever_the_user_was(place: str) -> None:
+    feed = ListFeed([running(article())], waits=True)
+    feed.may_clean.clear()
+
+    async def act(stage: Stage) -> None:
+        await stage.until(lambda: feed.runs, "the run")
+        await stage.press(place, "ctrl+c")
+        await stage.until(lambda: "taking the trace rules back" in stage.text(), "the notice")
+        feed.may_clean.set()
+        await stage.until(lambda: not stage.app.is_running, "the end")
+
+    play(feed, act)
+
+
 def test_ctrl_c_leaves_from_the_help() -> None:
     feed = ListFeed(waits=True)
 
@@ -91,6 +106,23 @@ def test_runner_that_was_stopped_runs_nothing() -> None:
     runner.stop_and_wait()
     assert runner.run(lambda _: None) is None
     assert feed.runs == 0
+
+
+def test_cancelling_ends_one_run_and_no_later_one() -> None:
+    feed = ListFeed([Snapshot()])
+    runner = FeedRunner(feed)
+    runner.cancel()
+    assert runner.run(lambda _: None) is None
+    feed.waits = True
+    tracing = threading.Thread(target=runner.run, args=(lambda _: None,))
+    tracing.start()
+    wait_until(lambda: feed.runs == 2, what="the run")
+    runner.cancel()
+    tracing.join(5)
+    assert not tracing.is_alive()
+    feed.waits = False
+    assert runner.run(lambda _: None) is None
+    assert (feed.runs, feed.cleaned) == (3, 3)
 
 
 def test_stop_and_wait_returns_only_after_the_clean_up() -> None:

@@ -248,5 +248,5 @@ def test_number_key_follows_the_selected_packet_again() -> None:
         await stage.shows("what packet 1 met is marked")
 
     play(ListFeed([in_server(article())]), act, bench=bench)
-    assert [each for each in bench.asked if each][0] == "5c6f1d2e9a0b"
+    assert next(each for each in bench.asked if each) == "5c6f1d2e9a0b"
     assert bench.asked[-1] == "server"

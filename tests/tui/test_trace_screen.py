@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from textual.events import Key
 
 from ipttrace.errors import KernelError
 from ipttrace.path import PacketPath
@@ -127,6 +128,22 @@ def test_keys_of_the_screen_are_letters_in_the_filter_line() -> None:
         assert not stage.main.table.frozen
 
     play(ListFeed([article()]), act)
+
+
+def test_words_typed_at_once_go_into_the_filter_line() -> None:
+    """A pasted or a fast `/dropped` is no d, r, o, p, p, e and d of the screen."""
+    feed = ListFeed([article()])
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        for key in ("slash", *"dropped", "enter"):
+            character = "/" if key == "slash" else key if len(key) == 1 else "\r"
+            stage.app.post_message(Key(key, character))
+        await stage.until(lambda: "filter  dropped" in stage.text(), "the filter")
+        assert stage.widget(PacketList).count() == 2
+
+    play(feed, act)
+    assert feed.runs == 1
 
 
 def test_packets_that_arrive_are_filtered() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.events import Key
 from textual.screen import Screen
+from textual.widgets import Input
 
 from ipttrace.errors import IptTraceError
 from ipttrace_tui.feed import Feed, RunState, Snapshot
@@ -59,6 +61,15 @@ class IptTraceApp(Runs):
     def read_rules(self) -> ReadRules | None:
         """What reads the rules as they are now, where the feed can."""
         return getattr(self.runner.feed, "read_rules", None)
+
+    def on_key(self, event: Key) -> None:
+        """Give the field that has the focus a letter that was typed before it had.
+
+        A key goes to whatever has the focus as it comes; those of a field do not come here.
+        """
+        if isinstance(self.focused, Input) and event.is_printable and event.character:
+            self.focused.insert_text_at_cursor(event.character)
+            event.prevent_default()
 
     def action_theme(self) -> None:
         """Wear the next colours."""

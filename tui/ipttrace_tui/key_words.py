@@ -53,6 +53,15 @@ def bindings_of(kind: type[DOMNode]) -> list[Binding]:
     return [each for each in declared if isinstance(each, Binding)]
 
 
+NO_COMMANDS = frozenset(
+    {
+        *("screen.copy_text", "app.help_quit"),
+        *("move", "page", "first", "last", "roll", "roll_page", "command_palette"),
+        *("app.focus_next", "app.focus_previous"),
+    }
+)
+"""What Textual binds on every screen, and what moves about: no commands."""
+
 Offer = tuple[Binding, DOMNode, KeyWords]
 """Something that can be done, where, and in words."""
 
@@ -62,6 +71,8 @@ def described_bindings(screen: Screen[Any]) -> Iterator[Offer]:
     said = set[str]()
     for active in screen.active_bindings.values():
         binding = active.binding
+        if binding.action.partition("(")[0] in NO_COMMANDS:
+            continue
         if binding.description and binding.action not in said:
             said.add(binding.action)
             yield binding, active.node, key_words(binding)

@@ -70,6 +70,30 @@ def test_native_nft_speaks_its_own_language() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-s 203.0.113.0/24 -j DROP",
+        "-m set --match-set bad src -j DROP",
+        "-m rpfilter --invert -j DROP",
+        "-p tcp -m recent --rcheck --name bad -j DROP",
+    ],
+)
+def test_who_is_shut_out_for_where_it_comes_from_is_let_in_alone(rule: str) -> None:
+    hop = b.rule_hop("filter", "INPUT", 2, rule)
+    command = f"iptables-legacy -I INPUT 2 -s {b.CLIENT} -p tcp --dport 8443 -j ACCEPT"
+    assert let_pass(hop, b.tcp()) == command
+    assert let_pass(hop, b.tcp(), "-s", b.CLIENT) == command
+
+
+@pytest.mark.parametrize("rule", ["ip saddr @bad drop", "fib saddr . iif oif missing drop"])
+def test_nft_lets_nobody_else_in_either(rule: str) -> None:
+    hop = b.rule_hop("fw", "in", 1, rule, hook=Hook.PREROUTING, handle=18, **NATIVE)
+    assert let_pass(hop, b.tcp()) == (
+        f"nft insert rule inet fw in handle 18 ip saddr {b.CLIENT} tcp dport 8443 accept"
+    )
+
+
 def test_behind_the_last_rule_of_a_native_chain() -> None:
     hop = replace(b.rule_hop("fw", "in", 1, "drop", **NATIVE), rule=None, number=None, handle=None)
     assert let_pass(hop, b.tcp()) == "nft add rule inet fw in tcp dport 8443 accept"

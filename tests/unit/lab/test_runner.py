@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -15,6 +15,7 @@ from ipttrace.lab.topology import Topology
 from ipttrace.netfilter import Backend
 from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.ruleset import Ruleset
 from tests.builders import result, tcp
 
 SCENARIO = """
@@ -51,6 +52,9 @@ class FakeLab:
     def down(self) -> Sequence[str]:
         self.downs += 1
         return ["one name was left"]
+
+
+RULES = Ruleset({})
 
 
 @dataclass
@@ -98,12 +102,14 @@ def test_names_are_real_outside_and_the_labs_own_inside() -> None:
 
     def trace(spec: ProbeSpec) -> TraceResult:
         asked.append(spec)
-        return result(path(), path(netns="elsewhere", role=Role.OBSERVED))
+        found = result(path(), path(netns="elsewhere", role=Role.OBSERVED))
+        return replace(found, rulesets={"ipt-1-server": RULES, "elsewhere": RULES})
 
     run = run_lab(scenario(), Backend.LEGACY, FakeBuilder(), trace)
     assert asked[0].netns == ("ipt-1-client", "ipt-1-server")
     assert asked[0].from_netns == "ipt-1-client"
     assert [p.netns for p in run.probes[0].result.paths] == ["server", "elsewhere"]
+    assert list(run.probes[0].result.rulesets) == ["server", "elsewhere"]
 
 
 def test_what_only_events_prove_is_left_out_where_there_are_none() -> None:

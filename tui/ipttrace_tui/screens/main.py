@@ -41,6 +41,8 @@ RULES_PACE = 5.0
 class MainScreen(Screen[None]):
     """Shows the newest snapshot; selection, filter and marks are the only state of its own."""
 
+    PINNED_KEYS = frozenset({"inject", "screens"})
+    """What the key bar shows also where it is short: how to go on from here."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False),
@@ -158,9 +160,9 @@ class MainScreen(Screen[None]):
 
     # ---------------------------------------------------------------- filter and freeze
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Write into the filter line."""
-        self.query_one(FilterLine).edit(self._table.known)
+        await self.query_one(FilterLine).edit(self._table.known)
 
     @on(FilterLine.Wanted)
     def _use_filter(self, event: FilterLine.Wanted) -> None:

@@ -70,16 +70,19 @@ class FilterLine(Horizontal):
         """Whether the user writes."""
         return self._editing
 
-    def edit(self, known: Known) -> None:
-        """Let the user write; `known` are words that packets have brought."""
+    async def edit(self, known: Known) -> None:
+        """Let the user write; `known` are words that packets have brought.
+
+        The next key is the line's: it has the focus when this returns.
+        """
         self._known = known
         if self.editing:
             self.query_one(FilterInput).focus()
             return
         self._editing = True
         field = FilterInput(self._text, placeholder=HINT, compact=True, select_on_focus=False)
-        self.mount(field, before=0)
-        field.focus()
+        await self.mount(field, before=0)
+        self.screen.set_focus(field)
         self._say()
 
     def clear(self) -> None:
@@ -95,11 +98,11 @@ class FilterLine(Horizontal):
             self._passing = text
             self._say()
 
-    def on_click(self, event: Click) -> None:
+    async def on_click(self, event: Click) -> None:
         """Write."""
         event.stop()
         if not self.editing:
-            self.edit(self._known)
+            await self.edit(self._known)
 
     @on(Input.Changed)
     def _written(self, event: Input.Changed) -> None:

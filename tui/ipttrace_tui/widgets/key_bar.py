@@ -16,8 +16,8 @@ from ipttrace_tui.widgets.bar import Bar
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 GAP = "   "
-ALWAYS = 2
-"""How many of the last bindings are never left out."""
+ALWAYS = frozenset({"help", "leave", "dismiss"})
+"""Names of actions that are never left out; a screen has more in `PINNED_KEYS`."""
 
 
 class KeyBar(Bar):
@@ -41,16 +41,24 @@ class KeyBar(Bar):
         return text, plain_text()
 
     def _fitting(self) -> list[int]:
-        """Return the bindings that there is room for; the last ones, help and quit, always."""
-        sizes = [sum(map(len, _words(shown))) + 1 + len(GAP) for shown in self._shown()]
+        """Return the bindings that there is room for; those that lead on from here, always."""
+        shown = self._offered()
+        sizes = [sum(map(len, _words(each))) + 1 + len(GAP) for each in shown.values()]
+        kept = ALWAYS | getattr(self.screen, "PINNED_KEYS", frozenset())
         fitting = list(range(len(sizes)))
-        while sum(sizes[each] for each in fitting) - len(GAP) > self.content_size.width - 2:
-            if len(fitting) <= ALWAYS:
-                break
-            del fitting[-ALWAYS - 1]
+        less = [number for number, name in enumerate(shown) if name not in kept]
+        while less and sum(sizes[each] for each in fitting) - len(GAP) > self._room:
+            fitting.remove(less.pop())
         return fitting
 
+    @property
+    def _room(self) -> int:
+        return self.content_size.width - 2
+
     def _shown(self) -> list[list[ActiveBinding]]:
+        return list(self._offered().values())
+
+    def _offered(self) -> dict[str, list[ActiveBinding]]:
         """Return the bindings to show, those of one group or one action together."""
         shown: dict[str, list[ActiveBinding]] = {}
         for active in self.screen.active_bindings.values():
@@ -58,7 +66,7 @@ class KeyBar(Bar):
             if binding.show:
                 name = binding.group.description if binding.group else binding.action
                 shown.setdefault(name, []).append(active)
-        return list(shown.values())
+        return shown
 
     async def on_click(self, event: Click) -> None:
         """Do what the key does that the mouse points at."""
