@@ -100,3 +100,19 @@ def test_memory_does_not_grow_with_the_packets() -> None:
 
 def test_losses_are_counted() -> None:
     assert Stage([(DATA[:3], 2)]).run().totals.lost_events == 2
+
+
+def test_what_was_seen_so_far_is_known_while_it_runs() -> None:
+    stage = Stage([(DATA, 0)])
+    seen: list[int] = []
+    stage.on_packet = lambda: seen.append(stage.session.so_far().totals.packets)
+    result = stage.run()
+    assert seen == list(range(1, 8))
+    assert stage.session.so_far().rulesets == result.rulesets == {None: RECORDING.ruleset}
+
+
+def test_before_arming_nothing_was_seen() -> None:
+    clock = FakeClock()
+    side = Side(RecordingRules([]), FixedRules(RECORDING.ruleset), lambda _, __: ListSource([]))
+    before = WatchSession([side], clock, WatchLimits(seconds=1.0)).so_far()
+    assert (before.totals.packets, before.backends, before.paths) == (0, (), ())
