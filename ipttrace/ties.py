@@ -63,6 +63,9 @@ MOST_STRETCHES = 20_000
 MOST_ENDS = 10_000
 """How many sent and freed packets are remembered, of all traffic."""
 
+NOT_A_DEATH = frozenset({("NO_SOCKET", "ping_rcv")})
+"""How an echo reply ends after raw sockets, ping's, had their copies (icmp_rcv, icmpv6_rcv)."""
+
 Locate = Callable[[int], str | None]
 """Returns the name of the kernel function at an address."""
 
@@ -277,6 +280,7 @@ class Ties:
             for part in parts
             for event, strength in part.drops
         ]
+        drops = [drop for drop in drops if (drop.reason, drop.location) not in NOT_A_DEATH]
         return Trail(
             received=tuple(each for part in parts for each in part.received),
             queued=tuple(each for part in parts for each in part.queued),

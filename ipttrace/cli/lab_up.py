@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "a lab that is up.",
     )
     shell.add_argument(
-        "words",
+        "shell_words",
         metavar="NAME [NAMESPACE] [-- COMMAND ...]",
         nargs=argparse.PARSER,
         help="what the lab was called by 'lab up'; the lab's own name of the namespace, by default "
@@ -142,7 +142,7 @@ def run_shell(args: argparse.Namespace) -> int:
     """Become a shell or a command in a namespace; returns only if that fails."""
     from ipttrace.system import lab_records, lab_shell
 
-    name, *rest = args.words
+    name, *rest = args.shell_words
     namespace, command = split_rest(rest)
     record = lab_records.find(name)
     if namespace is None:

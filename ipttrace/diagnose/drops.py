@@ -22,6 +22,7 @@ from ipttrace.diagnose.remedy import (
     let_pass,
 )
 from ipttrace.diagnose.stale import stale_conntrack
+from ipttrace.diagnose.unmatched import accepting_behind
 from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, Hook, Verdict
@@ -122,13 +123,20 @@ def _plain(death: _Death) -> Diagnosis:
     if hop.verdict is Verdict.REJECT:
         return _rule_reject(death, wanted or "all packets")
     summary = f"{_place(hop)}: the rule drops {wanted or 'every packet that comes to it'}"
+    summary += _too_late(death)
     return Diagnosis(Cause.RULE_DROP, summary, (hop.ref,), remedy=_remedies(death))
+
+
+def _too_late(death: _Death) -> str:
+    case = death.case
+    later = accepting_behind(case.path, death.hop, case.ruleset, case.scene)
+    return f"; {later.ref} would accept it, but stands behind that rule" if later else ""
 
 
 def _rule_reject(death: _Death, wanted: str) -> Diagnosis:
     hop = death.hop
     answer = reject_answer(hop, death.path.packet.family)[0]
-    summary = f"{_place(hop)}: the rule for {wanted} answers with {answer}"
+    summary = f"{_place(hop)}: the rule for {wanted} answers with {answer}{_too_late(death)}"
     plain = Diagnosis(Cause.RULE_REJECT, summary, (hop.ref,), remedy=_remedies(death))
     for matcher, setter, mark in _marks(death):
         refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))

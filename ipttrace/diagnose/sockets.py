@@ -30,6 +30,7 @@ from ipttrace.timeline import OVERFLOWS, full_listener, opens, taking
 
 DROPPED_REQUESTS = "TcpExt.ListenDrops"
 ECHO_REPLIES = frozenset({0, 129})
+NOT_LOOKED = " (who took it was not looked at)"
 
 MEANINGS = {
     "TCP_FLAGS": "its flags do not fit a socket in that state",
@@ -107,9 +108,10 @@ def delivered(case: Case) -> Diagnosis | None:
     if taker is None and _should_have_one(case):
         return _taken_by_nobody(case, changed)
     whom = _taker(case, taker)
+    why = ", and ".join(each.text for each in changed) or "no rule stood in its way"
     if whom is None:
         whom = f" to {destination(packet_before(path, None))}" if changed else ""
-    why = ", and ".join(each.text for each in changed) or "no rule stood in its way"
+        why += NOT_LOOKED if _unlooked(case) else ""
     evidence = (*changed, *_doubts(case))
     catcher = _catcher(path)
     remedy: tuple[str, ...] = ()
@@ -119,6 +121,13 @@ def delivered(case: Case) -> Diagnosis | None:
             f"if that is another host, let {catcher.ref} match this host's own addresses only (-d)",
         )
     return Diagnosis(Cause.DELIVERED, f"delivered{whom}: {why}", refs, evidence, remedy=remedy)
+
+
+def _unlooked(case: Case) -> bool:
+    """Tell whether nobody looked for the socket, as in a watch: only the chains are known."""
+    packet = case.packet
+    ported = packet.protocol in ("tcp", "udp") and packet.dport is not None
+    return ported and case.path.role is Role.OBSERVED and case.scene.sockets is None
 
 
 def _catcher(path: PacketPath) -> ChainHop | None:

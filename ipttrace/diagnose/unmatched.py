@@ -103,6 +103,19 @@ def facts_at(path: PacketPath, hop: ChainHop, scene: Scene = NOTHING) -> PacketF
     )
 
 
+def accepting_behind(
+    path: PacketPath, hop: ChainHop, ruleset: Ruleset, scene: Scene = NOTHING
+) -> Rule | None:
+    """Return the first rule behind `hop` in its chain that would surely accept the packet."""
+    chain = ruleset.chains.get(hop.chain)
+    if chain is None or hop.number is None:
+        return None
+    facts = facts_at(path, hop, scene)
+    behind = chain.user_rules[hop.number : hop.number + SEARCHED]
+    accepting = (rule for rule in behind if (rule.target or "").upper() == "ACCEPT")
+    return next((rule for rule in accepting if judge_any(rule.text, facts).matches), None)
+
+
 def _local_addresses(path: PacketPath, scene: Scene) -> dict[str, bool]:
     """Return whether the packet's addresses are ours, as its way or the tables tell."""
     known: dict[str, bool] = {}

@@ -111,7 +111,7 @@ class Host(RuleFields, frozen=True, kw_only=True):
     rules_file: str | RulesFile | None = None
     """Relative to the lab file; loaded before the other rules."""
     twin: str | None = None
-    """A snapshot, relative to the lab file, whose state this namespace has."""
+    """A snapshot or a save file beside the lab file, whose state this namespace has."""
 
     def __post_init__(self) -> None:
         check_settings(self.sysctls, "sysctls")
@@ -125,6 +125,7 @@ class Host(RuleFields, frozen=True, kw_only=True):
         self.check_rules()
         if isinstance(self.rules_file, str):
             check_file_name(self.rules_file, "rules-file")
+        check_file_name(self.twin, "twin")
 
     def _check_services(self) -> None:
         taken: set[object] = set()

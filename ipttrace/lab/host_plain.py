@@ -44,6 +44,7 @@ RULE_VALUES = {
     "iif": "in_interface",
     "oif": "out_interface",
     "lookup": "table",
+    "suppress_prefixlength": "suppress",
 }
 NETSTAT = frozenset({"tcp", "tcp6", "udp", "udp6"})
 ENDPOINT = re.compile(r"(?P<address>.*):(?P<port>[1-9]\d{0,4})\Z")
@@ -200,6 +201,8 @@ def _policy(priority: int, words: list[str], family: str) -> PolicyState:
             said[RULE_VALUES[word]] = next(left, "")
         elif word in RULE_ENDS:
             said["action"] = word
+        elif word == "not":
+            said["not"] = word
         else:
             other.append(word)
     source = said.get("from", "all")
@@ -213,6 +216,8 @@ def _policy(priority: int, words: list[str], family: str) -> PolicyState:
         out_interface=said.get("out_interface"),
         table=said.get("table"),
         action=said.get("action", "lookup"),
+        inverted="not" in said,
+        suppress_prefix=int(said["suppress"]) if said.get("suppress", "").isdecimal() else None,
         other=" ".join(other),
     )
 

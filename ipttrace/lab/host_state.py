@@ -76,6 +76,8 @@ class PolicyState(State, frozen=True):
     out_interface: str | None = None
     table: str | None = None
     action: str = "lookup"
+    inverted: bool = False
+    suppress_prefix: int | None = None
     other: str = ""
     """Conditions beside those."""
 

@@ -34,20 +34,10 @@ ROUTE_WORDS = frozenset(
 )
 ROUTE_FLAGS = frozenset({"onlink", "linkdown", "dead", "pervasive", "offload", "trap"})
 RULE_WORDS = frozenset(
-    [
-        "priority",
-        "src",
-        "srclen",
-        "dst",
-        "dstlen",
-        "fwmark",
-        "fwmask",
-        "iif",
-        "oif",
-        "table",
-        "action",
-        "protocol",
-    ]
+    {
+        *("priority", "src", "srclen", "dst", "dstlen", "fwmark", "fwmask", "iif", "oif"),
+        *("table", "action", "protocol", "not", "suppress_prefixlen"),
+    }
 )
 PROCESS = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)"')
 ENDPOINT = re.compile(r"(?P<address>.*?)(?:%(?P<interface>[^\]:]+))?(?P<close>\]?):(?P<port>\d+)\Z")
@@ -154,6 +144,8 @@ def _policy(said: Mapping[str, Any], family: str) -> PolicyState:
         out_interface=said.get("oif"),
         table=said.get("table"),
         action=str(said.get("action", "lookup")).replace("to_tbl", "lookup"),
+        inverted="not" in said,
+        suppress_prefix=said.get("suppress_prefixlen"),
         other=", ".join(sorted(other)),
     )
 

@@ -105,6 +105,10 @@ class PolicyRule(Part, frozen=True):
     action: PolicyAction = "lookup"
     family: Literal["ipv4", "ipv6"] | None = None
     """Of a rule that names no network; IPv4 if it is left out."""
+    inverted: bool = msgspec.field(name="not", default=False)
+    """It holds for the packets that its conditions do not hold for."""
+    suppress_prefix: int | None = None
+    """Routes to networks with a prefix of this length, or a shorter one, are passed over."""
 
     def __post_init__(self) -> None:
         for field, network in (("from", self.from_network), ("to", self.to)):
@@ -113,6 +117,8 @@ class PolicyRule(Part, frozen=True):
         for field, name in (("in", self.in_interface), ("out", self.out_interface)):
             if name is not None:
                 check_interface_name(name, field)
+        if self.suppress_prefix is not None:
+            check_range(self.suppress_prefix, 0, 128, "suppress-prefix")
         for field in ("table", "priority"):
             value = getattr(self, field)
             if value is not None:

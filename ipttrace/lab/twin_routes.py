@@ -197,7 +197,8 @@ def _policies(routing: Routing, snapshot: Snapshot, tables: _Tables) -> Iterator
 
 def _is_plain(state: PolicyState) -> bool:
     conditions = (state.source, state.to, state.mark, state.in_interface, state.out_interface)
-    return not any(conditions) and not state.other and state.action == "lookup"
+    special = state.inverted or state.suppress_prefix is not None or state.other
+    return not any(conditions) and not special and state.action == "lookup"
 
 
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
@@ -218,6 +219,8 @@ def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule
             priority=state.priority,
             action=state.action,  # type: ignore[arg-type]
             family="ipv6" if state.family == "ipv6" else "ipv4",
+            inverted=state.inverted,
+            suppress_prefix=state.suppress_prefix,
         )
     except (BadFieldError, ValueError) as error:
         routing.missing.append(Missing(text, str(error), "ip rule"))
@@ -225,7 +228,8 @@ def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule
 
 
 def _policy_text(state: PolicyState) -> str:
-    words = [f"{state.priority}: from {state.source or 'all'}"]
+    negation = "not " if state.inverted else ""
+    words = [f"{state.priority}: {negation}from {state.source or 'all'}"]
     for name, value in (
         ("to", state.to),
         ("fwmark", state.mark),

@@ -53,7 +53,7 @@ def read_host(namespace: Namespace, now: float) -> Snapshot:
     snapshot = snapshot_of_sections(sections)
     listeners = snapshot.listeners
     if SOCKETS not in sections:
-        listeners = namespace.run(_listeners)
+        listeners = namespace.run(listeners_in_proc)
     where = f" ({namespace})" if namespace.name else ""
     return msgspec.structs.replace(
         snapshot,
@@ -137,7 +137,7 @@ def _text(path: Path) -> str | None:
 # ---------------------------------------------------------------- without ss
 
 
-def _listeners() -> tuple[ListenerState, ...]:
+def listeners_in_proc() -> tuple[ListenerState, ...]:
     """Return the sockets that wait, as /proc/net tells: not to which interface they are bound."""
     found: dict[ListenerState, None] = {}
     for protocol, state in LISTENING.items():

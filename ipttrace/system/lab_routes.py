@@ -16,6 +16,7 @@ from ipttrace.system.lab_rooms import Room
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 RTNH_F_ONLINK = 4
 NUD_PERMANENT = 0x80
+FIB_RULE_INVERT = 2
 FR_ACT = {"lookup": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 """uapi/linux/rtnetlink.h, neighbour.h, fib_rules.h."""
 
@@ -76,6 +77,10 @@ def _rule_words(rule: PolicyRule) -> dict[str, Any]:
     words: dict[str, Any] = {"family": FAMILY[rule.version], "action": FR_ACT[rule.action]}
     if rule.table is not None:
         words["table"] = rule.table
+    if rule.inverted:
+        words["flags"] = FIB_RULE_INVERT
+    if rule.suppress_prefix is not None:
+        words["FRA_SUPPRESS_PREFIXLEN"] = rule.suppress_prefix
     if rule.priority is not None:
         words["priority"] = rule.priority
     if rule.from_network is not None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ipttrace.cli.compose import trace_probe
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import DropHop, Outcome, ResetHop, SocketHop
-from ipttrace.probe import ProbeSpec
+from ipttrace.path import DropHop, Outcome, ResetHop, Role, SocketHop
+from ipttrace.probe import ProbeSpec, validate
 from ipttrace.system import attempts
 from ipttrace.system.packets import Identity
 from ipttrace.system.sockets_elsewhere import listeners_elsewhere
@@ -138,6 +139,19 @@ def test_the_kernel_answers_an_echo(family: PacketFamily, way: str, send: Send) 
     probed = send(family, way, ECHO[family], None)
     probed.check("delivered", Outcome.DELIVERED, within=QUICK)
     assert "the kernel answered the echo" in probed.diagnosis.summary
+
+
+@pytest.mark.parametrize("family", PacketFamily)
+def test_the_answer_to_an_echo_of_this_host_is_not_refused(
+    family: PacketFamily, server: Endpoint
+) -> None:
+    """After ping's raw socket had it, ping_rcv frees it for NO_SOCKET."""
+    spec = ProbeSpec(ECHO[family], server.address(family), netns=(server.netns,))
+    result = trace_probe(validate(spec), answer=lambda _: None, note=print)
+    assert {path.role: path.outcome for path in result.paths} == {
+        Role.PROBE: Outcome.DELIVERED,
+        Role.REPLY: Outcome.DELIVERED,
+    }
 
 
 # ---------------------------------------------------------------- nobody there

@@ -341,7 +341,7 @@ def test_the_line_that_the_kernel_refuses_is_found(
             "neighbours: [{address: 192.0.2.1, mac: '02:00:00:00:00:01'}]",
             "cannot find interface eth0 in server",
         ),
-        ("twin: snapshot.json", "its twin was not read"),
+        ("twin: snapshot.json", "cannot read snapshot or save file snapshot.json: No such file"),
     ],
 )
 def test_what_is_refused_is_one_clear_message_and_leaves_nothing(

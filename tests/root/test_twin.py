@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import ChainHop, Role, TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.schema import SHIPPED
-from ipttrace.system.host_state import read_host
+from ipttrace.system.host_state import listeners_in_proc, read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.lab_records import Record, records, sweep
 from ipttrace.system.namespaces import NAMED
@@ -173,11 +174,14 @@ def test_a_twin_of_5000_rules_is_up_in_two_seconds(
     for _ in range(3):
         took.append(time_of("lab", "twin", str(path), "--backend", str(backend), "--name", name))
         assert ipttrace("lab", "down", name).returncode == 0
-        if took[-1].passed <= UP_IN:
+        if took[-1].passed <= UP_IN or others_work():
             break
     assert min(each.worked for each in took) <= UP_IN, took
-    others_work = os.getloadavg()[0] > (os.cpu_count() or 1)
-    assert others_work or min(each.passed for each in took) <= UP_IN, took
+    assert others_work() or min(each.passed for each in took) <= UP_IN, took
+
+
+def others_work() -> bool:
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +358,8 @@ route add default via 2001:db8::1
 rule add from 10.1.0.0/16 lookup 100 priority 500
 rule add fwmark 0x1/0xff iif eth0 lookup 100 priority 501
 rule add to 10.66.0.0/16 prohibit priority 504
+rule add not fwmark 0xca6c lookup 51820 priority 700
+rule add lookup main suppress_prefixlength 0 priority 699
 """
 POLICY_6 = "-6 rule add from 2001:db8:1::/48 lookup 100 priority 600"
 NATIVE = """\
@@ -490,6 +496,13 @@ def test_the_line_of_shell_says_the_same(host: str, tmp_path: Path) -> None:
         assert rules_of(theirs, program) == rules_of(ours, program)
 
 
+def test_sockets_are_found_without_ss(host: str) -> None:
+    found = in_namespace(host).run(listeners_in_proc)
+    assert {(each.protocol, each.address, each.port) for each in found} == {
+        (each.protocol, each.address, each.port) for each in state(host).listeners
+    }
+
+
 def test_the_line_of_shell_makes_a_twin(host: str, tmp_path: Path) -> None:
     line = one_liner().replace("host.txt", str(tmp_path / "host.txt"))
     run("sh", "-c", line, netns=host)
@@ -539,6 +552,28 @@ def test_probes_are_answered_and_the_twin_is_gone(tmp_path: Path) -> None:
     assert "dropped at filter/INPUT policy" in done.stdout
     assert "rules.v4 line 14: -A INPUT -j ULOG: the kernel has no extension ULOG" in done.stderr
     wait_until(lambda: nothing_more(before), what="the twin gone")
+
+
+def test_a_twin_needs_no_root(backend: Backend) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "rules.v4")
+        path.write_text(REFUSED)
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        program = Path(sys.executable).with_name("ipttrace")
+        words = ("--backend", str(backend), "--probe", "tcp 192.0.2.1:83 --in eth0", "--json")
+        done = subprocess.run(
+            (*nobody, program, "lab", "twin", path, *words),
+            cwd=folder,
+            env=os.environ | {"HOME": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    path_record = json.loads(done.stdout.splitlines()[1])
+    assert (path_record["record"], path_record["outcome"]) == ("path", "delivered")
+    assert "rules.v4 line 14: -A INPUT -j ULOG: " in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda each: each.name)

@@ -329,6 +329,21 @@ def test_one_marked_packet_is_compared_with_the_selected_one() -> None:
     play(ListFeed([article()]), act)
 
 
+def test_keys_that_come_at_once_act_on_what_the_ones_before_selected() -> None:
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        for key in "mjmkjjpmc":
+            stage.app.post_message(Key(key, key))
+        await stage.until(lambda: isinstance(stage.app.screen, CompareScreen), "the comparison")
+        ends = [each._path.id for each in stage.app.screen.query(EndPane)]
+        assert ends == [2, 3]
+        await stage.press("escape")
+        assert stage.main.path is not None
+        assert (stage.main.path.id, stage.main.hop) == (3, 9)
+
+    play(ListFeed([article()]), act)
+
+
 def test_a_third_mark_drives_the_first_out_and_a_second_takes_one_away() -> None:
     async def act(stage: Stage) -> None:
         await stage.ended()

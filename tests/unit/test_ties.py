@@ -129,3 +129,13 @@ def test_an_unreported_packet_of_ours_is_followed_through_a_veth() -> None:
     assert trail is not None
     assert [drop.reason for drop in trail.drops] == ["TC_INGRESS"]
     assert [crossing.interface for crossing in trail.received] == ["eth0"]
+
+
+def test_an_echo_reply_that_raw_sockets_had_is_not_refused() -> None:
+    kernel = Kernel()
+    kernel.ties = Ties({0x10: "ping_rcv"}.get)
+    kernel.ties.follow(QUEUE_SOCKET, 0)
+    kernel.receive(PACKET, "lo")
+    kernel.report()
+    kernel.free(PACKET, "NO_SOCKET")
+    assert kernel.ties.trails(owners(7))[7].drops == ()

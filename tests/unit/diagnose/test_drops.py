@@ -238,3 +238,27 @@ def test_ipv6_gets_ip6tables() -> None:
     assert diagnosis.remedy[0] == (
         "to let it in: ip6tables-legacy -I INPUT 1 -p ipv6-icmp -j ACCEPT"
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["-p tcp -j {}", "-p tcp -m tcp --dport 8443 -j ACCEPT"], "filter/INPUT 2"),
+        (["-p tcp -j {}", "-p udp -j ACCEPT", "-j LOG", "-j ACCEPT"], "filter/INPUT 4"),
+        (["-p tcp -j {}", "-p tcp -m tcp --dport 22 -j ACCEPT"], None),
+        (["-p tcp -j {}", "-p tcp -m length --length 1:99 -j ACCEPT"], None),
+        (["-p tcp -j {}", "-p tcp -j DROP"], None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("target", "outcome"), [("DROP", Outcome.DROPPED), ("REJECT", Outcome.REJECTED)]
+)
+def test_a_rule_behind_that_would_accept_it_is_named(
+    rules: list[str], said: str | None, target: str, outcome: Outcome
+) -> None:
+    texts_of = [text.format(target) for text in rules]
+    path = b.path(filter_rule(texts_of[0]), outcome=outcome)
+    diagnosis = why(path, b.ruleset(b.chain("filter", "INPUT", texts_of)))
+    assert diagnosis.cause in ("rule-drop", "rule-reject")
+    words = f"; {said} would accept it, but stands behind that rule" if said else ""
+    assert diagnosis.summary.partition(";")[1:] == words.partition(";")[1:]

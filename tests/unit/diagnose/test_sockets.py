@@ -18,6 +18,7 @@ from ipttrace.path import (
     Outcome,
     PacketPath,
     ResetHop,
+    Role,
     SocketState,
 )
 from tests import builders as b
@@ -239,6 +240,16 @@ def test_no_socket_no_answer_no_claim() -> None:
     )
     assert why(DELIVERED, SEEN, client="CONNECTED").cause == "delivered"
     assert why(DELIVERED, SEEN, replies=(b.reply_path(),)).cause == "delivered"
+
+
+def test_a_watch_does_not_claim_to_know_who_took_it() -> None:
+    known = case(DELIVERED, SEEN, sockets=None)
+    seen = replace(known, path=replace(known.path, role=Role.OBSERVED))
+    told = "delivered: no rule stood in its way (who took it was not looked at)"
+    assert diagnose(seen).summary == told
+    assert diagnose(known).summary.endswith("in its way")
+    echo = replace(seen, path=replace(seen.path, packet=b.icmp()))
+    assert diagnose(echo).summary.endswith("in its way")
 
 
 def test_an_echo_is_answered_by_the_kernel() -> None:

@@ -160,7 +160,7 @@ def test_words_of_an_old_ip() -> None:
         "7:\tnot from 10.0.0.0/8 fwmark 0x1 lookup 9 suppress_prefixlength 0", "ipv4"
     )
     assert (rule.source, rule.mark, rule.table) == ("10.0.0.0/8", "0x1", "9")
-    assert rule.other == "not suppress_prefixlength 0"
+    assert (rule.inverted, rule.suppress_prefix, rule.other) == (True, 0, "")
 
 
 @given(st.text(alphabet="1: eth0<UP>mtuviadev\n\t/.", max_size=80))
@@ -255,7 +255,7 @@ def test_rules_and_routes_with_more_than_a_lab_has() -> None:
     [rule] = read_policy(
         '[{"priority":5,"not":null,"src":"all","fwmark":"0x1","table":"7"}]', "ipv4"
     )
-    assert (rule.mark, rule.other) == ("0x1", "not")
+    assert (rule.mark, rule.inverted, rule.other) == ("0x1", True, "")
     [route] = read_routes('[{"dst":"10.0.0.0/8","encap":"mpls","dev":"eth0","flags":[]}]', "ipv4")
     assert route.other == "encap mpls"
 

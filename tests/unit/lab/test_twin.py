@@ -125,12 +125,16 @@ def test_tables_with_a_name_get_a_number() -> None:
 def test_routing_rules_that_cannot_be_are_named() -> None:
     policy = (
         PolicyState(0, table="local"),
-        PolicyState(10, mark="0xca6c", table="51820", other="not"),
+        PolicyState(10, mark="0xca6c", table="51820", inverted=True, other="tun_id 7"),
         PolicyState(32766, table="main"),
     )
-    assert lacking(twin_parts(Snapshot(links=(ETH0,), policy=policy))) == [
-        "ip rule: 32767: from all lookup default: the twin has it, the host has not",
-        "ip rule: 10: from all fwmark 0xca6c not lookup 51820: nothing here stands for: not",
+    missing = twin_parts(Snapshot(links=(ETH0,), policy=policy)).missing
+    assert [(each.text, each.reason) for each in missing] == [
+        ("32767: from all lookup default", "the twin has it, the host has not"),
+        (
+            "10: not from all fwmark 0xca6c tun_id 7 lookup 51820",
+            "nothing here stands for: tun_id 7",
+        ),
     ]
 
 

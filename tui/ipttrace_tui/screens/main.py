@@ -84,6 +84,8 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Start in the packet list."""
+        self.query_one(PacketList).moved = self._take_row
+        self.query_one(HopList).moved = self._take_hop
         self.query_one(PacketList).focus()
         self.show(self._snapshot)
         self.set_interval(RULES_PACE, self.look_at_rules)
@@ -144,15 +146,17 @@ class MainScreen(Screen[None]):
 
     # ---------------------------------------------------------------- moving
 
-    @on(PacketList.Moved)
-    def _row_chosen(self, event: PacketList.Moved) -> None:
-        event.stop()
-        if isinstance(event.sender, HopList):
-            self._hop = event.index
-            self._show_hop()
-        elif event.index < len(self._table):
-            self._table.select_row(event.index)
+    def _take_row(self) -> None:
+        """Select the packet at the cursor of the list."""
+        row = self.query_one(PacketList).cursor
+        if row is not None and row < len(self._table):
+            self._table.select_row(row)
             self._show_selected()
+
+    def _take_hop(self) -> None:
+        """Select the hop at the cursor of the list."""
+        self._hop = self.query_one(HopList).cursor
+        self._show_hop()
 
     def action_step(self, step: int) -> None:
         """Go to the next or the previous hop, wherever the focus is."""

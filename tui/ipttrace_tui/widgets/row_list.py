@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -49,6 +50,8 @@ class RowList(Pane, can_focus=True, inherit_bindings=False):
     def __init__(self) -> None:
         super().__init__()
         self._cursor: int | None = None
+        self.moved: Callable[[], None] | None = None
+        """Called before `Moved` is posted, for what must be there when the next key comes."""
 
     def line(self, index: int, width: int) -> Text:
         """Return line `index`, at most `width` columns."""
@@ -117,6 +120,8 @@ class RowList(Pane, can_focus=True, inherit_bindings=False):
             return
         here = min(max(index, 0), self.count() - 1)
         self.cursor = here
+        if self.moved is not None:
+            self.moved()
         self.post_message(self.Moved(self, here))
 
     def on_click(self, event: Click) -> None:
