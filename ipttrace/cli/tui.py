@@ -77,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
             "Use ipttrace probe or ipttrace lab run instead.",
         )
     from ipttrace.cli.workbench import HostWorkbench
+    from ipttrace.system import user_namespace
     from ipttrace_tui.app import IptTraceApp
     from ipttrace_tui.settings import load_settings
 
     settings, notices = load_settings()
+    if args.lab is not None and user_namespace.enter_if_needed():
+        notices = (*notices, user_namespace.NOTE)
     bench = HostWorkbench()
     feed, title = _first_run(args, bench, settings)
     error = IptTraceApp(feed, title, bench, settings, notices).run()

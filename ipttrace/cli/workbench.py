@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ipttrace.lab.building import RunningLab
     from ipttrace.lab.lab_probe import Change
     from ipttrace.lab.parts import LabBackend
-    from ipttrace.lab.runner import ProbeRun
+    from ipttrace.lab.runner import LabRun, ProbeRun
     from ipttrace.lab.scenario import Scenario
     from ipttrace.lab.topology import Topology
     from ipttrace.probe import ProbeSpec
@@ -237,6 +237,7 @@ class HeldLabFeed:
         """Build the lab, run its probes and publish after each of them."""
         from ipttrace.lab.runner import run_lab
         from ipttrace.lab.scenario import load_scenario
+        from ipttrace.system import user_namespace
         from ipttrace.system.capabilities import require_privilege
 
         require_privilege()
@@ -249,8 +250,20 @@ class HeldLabFeed:
 
         scenario = load_scenario(self._lab)
         builder = _Holder(self._bench, scenario)
-        run_lab(scenario, self._backend, builder, _tracing(cancelled), tell)
-        publish(replace(Snapshot.of(join_results(results)), message="the lab is up"))
+        events = not user_namespace.is_inside()
+        run = run_lab(scenario, self._backend, builder, _tracing(cancelled), tell, events=events)
+        whole = join_results(results)
+        warnings = (*whole.warnings, *run.warnings, *_unexpected(run))
+        shown = Snapshot.of(replace(whole, warnings=warnings))
+        publish(replace(shown, message="the lab is up"))
+
+
+def _unexpected(run: LabRun) -> Iterator[str]:
+    """Yield in words where a lab's run is not as its file expects."""
+    for refusal in run.refusals:
+        yield from refusal.differences
+    for probe in run.probes:
+        yield from (f"{probe.probe.name}: {difference}" for difference in probe.differences)
 
 
 def _tracing(cancelled: Cancelled) -> Callable[[ProbeSpec], TraceResult]:

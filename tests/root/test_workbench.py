@@ -134,6 +134,12 @@ def test_run_that_is_cancelled_leaves_the_lab_to_the_bench(bench: HostWorkbench,
         run(bench.lab(lab, LabBackend.LEGACY))
 
 
+def test_what_is_not_as_the_lab_expects_is_said(bench: HostWorkbench, lab: str) -> None:
+    Path(lab).write_text(LAB.replace("{outcome: delivered}", "{outcome: dropped}"))
+    shown = run(bench.lab(lab, LabBackend.LEGACY))
+    assert "open: outcome: expected dropped, got delivered" in shown.warnings
+
+
 def test_lab_that_cannot_be_read_says_so(bench: HostWorkbench) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         run(bench.lab("nowhere.yaml", LabBackend.LEGACY))

@@ -37,7 +37,7 @@ def test_namespaces_and_labs_are_listed() -> None:
     async def act(stage: Stage) -> None:
         await open_places(stage)
         for words in ("this namespace", "named     server", "container", "198.51.100.1",
-                      "eth1  down  no address", "✗ cannot use lab broken"):  # fmt: skip
+                      "eth1  down  no address", "✗ cannot use lab"):  # fmt: skip
             assert words in stage.text()
         await stage.press("j")
         await stage.shows("a namespace of ip netns: python3")

@@ -82,42 +82,45 @@ def check(values: FormValues) -> Checked:
     """Return the probe that the fields describe, or an error for each field that is wrong."""
     unused = {name: "" for name in FIELDS if name not in shown_fields(values)}
     values = replace(values, **unused)
-    errors: dict[str, str] = {}
-
-    def read(name: str, reader: Callable[[str], Any], default: Any = None) -> Any:
-        text = str(getattr(values, name)).strip()
-        try:
-            return reader(text) if text else default
-        except UsageError as error:
-            errors[name] = str(error)
-            return default
-
-    dst = read("to", _address)
-    dport = read("port", parse_port)
+    fields_read = _Reader(values)
+    read = fields_read.read
     src, sport = read("source", parse_endpoint, (None, None))
-    flags = read("flags", parse_flags, ("SYN",))
-    size, count = read("size", _number("size")), read("count", _number("count"), 1)
-    if not values.to.strip():
-        errors["to"] = "the destination is missing"
-    interface, client = _way(values, errors)
-    if errors:
-        return Checked(errors=errors)
+    interface, client = _way(values, fields_read.errors)
     spec = ProbeSpec(
         protocol=values.protocol,
-        dst=dst,
-        dport=dport,
+        dst=read("to", _address, ""),
+        dport=read("port", parse_port),
         src=src,
         sport=sport,
         in_interface=interface,
         from_netns=client,
         netns=tuple(values.netns.replace(",", " ").split()),
-        tcp_flags=flags,
-        size=size,
-        count=count,
+        tcp_flags=read("flags", parse_flags, ("SYN",)),
+        size=read("size", _number("size")),
+        count=read("count", _number("count"), 1),
         trigger=Trigger(values.trigger) if values.trigger != "auto" else None,
         let_out=values.containment == LET_OUT,
     )
-    return _validated(spec)
+    if not values.to.strip():
+        fields_read.errors["to"] = "the destination is missing"
+    return Checked(errors=fields_read.errors) if fields_read.errors else _validated(spec)
+
+
+class _Reader:
+    """Reads fields; what cannot be read becomes the field's error."""
+
+    def __init__(self, values: FormValues) -> None:
+        self._values = values
+        self.errors: dict[str, str] = {}
+
+    def read(self, name: str, reader: Callable[[str], Any], default: Any = None) -> Any:
+        """Return what stands in a field; `default` where nothing does, or nothing readable."""
+        text = str(getattr(self._values, name)).strip()
+        try:
+            return reader(text) if text else default
+        except UsageError as error:
+            self.errors[name] = str(error)
+            return default
 
 
 def _way(values: FormValues, errors: dict[str, str]) -> tuple[str | None, str | None]:
