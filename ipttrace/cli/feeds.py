@@ -25,7 +25,7 @@ Cancelled = Callable[[], bool]
 PACE = 0.1
 """Seconds between two snapshots of a watch, at least."""
 RULES_ONLY = "no kernel evidence"
-"""What a watch cannot see: it asks neither tracepoints nor tables."""
+"""Of a run that asks neither tracepoints nor tables: every watch, and `--evidence none`."""
 
 
 def rules_now(netns: str | None) -> Ruleset:
@@ -53,15 +53,21 @@ class ProbeFeed:
         from ipttrace.cli.compose import trace_probe
 
         notes: list[str] = []
-        publish(Snapshot(message="tracing"))
+        missing = RULES_ONLY if self._spec.evidence == "none" else ""
+        publish(Snapshot(message="tracing", missing=missing))
+
+        def answer(found: TraceResult) -> None:
+            publish(replace(running([found], "tidying up"), missing=missing))
+
         result = trace_probe(
             self._spec,
-            answer=lambda found: publish(running([found], "tidying up")),
+            answer=answer,
             note=notes.append,
             hint=notes.append,
             cancelled=cancelled,
         )
-        publish(Snapshot.of(replace(result, warnings=(*notes, *result.warnings))))
+        whole = Snapshot.of(replace(result, warnings=(*notes, *result.warnings)))
+        publish(replace(whole, missing=missing))
 
 
 class WatchFeed:

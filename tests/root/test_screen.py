@@ -121,8 +121,14 @@ def test_lab_started_on_the_screen_stays_up_and_goes_with_it(
     with Terminal("tui", environment=home) as terminal:
         terminal.shows("i sends a probe")
         terminal.press("3")
-        terminal.shows("article-complete")
-        terminal.press("Tab", "Enter")
+        terminal.shows("accept-queue-full")
+        terminal.press("/")
+        terminal.shows("a word of the lab's name")
+        terminal.type("all four rules of")
+        wait_until(lambda: "accept-queue-full" not in terminal.text(), DEADLINE, "the lab alone")
+        terminal.press("Enter")
+        terminal.shows("━ labs")
+        terminal.press("Home", "Enter")
         terminal.shows("the lab is up")
         mine = our_namespaces(terminal) - before
         assert mine

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from ipttrace_tui.app import IptTraceApp
 
@@ -25,6 +26,12 @@ def normal_svg(svg: str) -> str:
     )
     svg = re.sub(r"terminal-\d+", "terminal", svg)
     return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def steady_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no cursor blink: half of the pictures would be without it."""
+    monkeypatch.setattr(Input.cursor_blink, "_default", False)
 
 
 @pytest.fixture(autouse=True)
