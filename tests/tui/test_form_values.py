@@ -388,6 +388,7 @@ def test_legs_are_looked_for_near_the_packet() -> None:
 def test_long_trace_is_saved_with_its_newest_packets() -> None:
     many = tuple(mark_drop_path(number=n) for n in range(1, MOST_SAVED + 6))
     shown = Shown("watch", Snapshot(paths=many), None, None)
-    saved = shown.result(whole=True).paths
-    assert len(saved) == MOST_SAVED
-    assert saved[-1].id == many[-1].id
+    saved = shown.result(whole=True)
+    assert len(saved.paths) == MOST_SAVED
+    assert saved.paths[-1].id == many[-1].id
+    assert saved.warnings == ("the 5 oldest packets are not in this file: it holds 20000 at most",)

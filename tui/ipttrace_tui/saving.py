@@ -39,9 +39,12 @@ class Shown:
 
     def result(self, *, whole: bool) -> TraceResult:
         """Return the trace, or of it the selected packet alone; raises UsageError."""
-        known = self.snapshot
+        known, warnings = self.snapshot, self.snapshot.warnings
         if whole:
             paths = tuple(known.paths[-MOST:])
+            if (older := len(known.paths) - len(paths)) > 0:
+                cut = f"the {older} oldest packets are not in this file: it holds {MOST} at most"
+                warnings = (*warnings, cut)
         elif self.path is not None:
             paths = (self.path,)
         else:
@@ -51,7 +54,7 @@ class Shown:
             known.totals,
             trigger=known.trigger,
             backends=known.backends,
-            warnings=known.warnings,
+            warnings=warnings,
         )
 
 
