@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -178,12 +179,12 @@ def test_labs_are_checked_without_root(backend: Backend) -> None:
     assert "working in a user namespace of our own" in done.stderr
 
 
-def test_a_live_host_is_not_exchanged_for_an_empty_one(tmp_path: Path) -> None:
-    file = tmp_path / "live.yaml"
-    file.write_text(LIVE)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    done = unprivileged("article-complete", file)
+def test_a_live_host_is_not_exchanged_for_an_empty_one() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder, "live.yaml")
+        file.write_text(LIVE)
+        done = unprivileged("article-complete", file)
     assert done.returncode == 3
     assert "this process lacks CAP_NET_ADMIN" in done.stderr
     assert done.stdout == ""

@@ -413,7 +413,7 @@ def test_a_closed_port_and_the_error_about_it(
     unreachable = "icmp[0] = 3" if family is V4 else "icmp6 and ip6[40] = 1"
     with Watching(netns, f"udp port {PORT} or ({unreachable})") as watching:
         refused(known.client, family, known.server.address(family), socket.SOCK_DGRAM)
-    assert ways(watching.paths) == [(RECEIVED, Outcome.DELIVERED), (SENT, Outcome.SENT)]
+    assert ways(watching.paths) == [(RECEIVED, Outcome.REFUSED), (SENT, Outcome.SENT)]
     quoted = watching.paths[1].packet.quoted
     if backend is Backend.LEGACY:
         assert quoted is not None
