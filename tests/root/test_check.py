@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
