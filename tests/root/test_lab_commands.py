@@ -296,7 +296,7 @@ def test_ctrl_c_ends_all_runs_at_the_same_time(lab: Path, tmp_path: Path) -> Non
     slow = LAB.replace("expect: {outcome: dropped}", "expect: {outcome: dropped}\n    wait: 60")
     lab.write_text(slow)
     process = subprocess.Popen(
-        [PROGRAM, "lab", "run", str(lab), "--jobs", "2"],
+        ["env", "--default-signal=INT", PROGRAM, "lab", "run", str(lab), "--jobs", "2"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
