@@ -57,6 +57,10 @@ FILES_LEFT_OUT = {
     "test_lab_commands.py": "our own processes and words: the same on every kernel",
     "test_twin.py": "thousands of rules: hours on an emulated processor",
     "test_screen.py": "a screen is drawn by our own processes: the same on every kernel",
+    "test_trace_screen.py": "as above",
+    "test_workbench.py": "as above",
+    "test_places.py": "as above",
+    "test_kills.py": "waits for each moment of a program's start, a minute each there",
     "test_writing.py": "our own files: the same on every kernel",
 }
 """By the file's name: why none of its tests is run."""
