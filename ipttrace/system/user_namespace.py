@@ -71,11 +71,10 @@ def original_user() -> int:
 def enter_if_needed(aim: str = "build labs") -> bool:
     """Make sure that this process may build namespaces; return whether it had to go inside.
 
-    Who is root in a user namespace only, and may not write to /run, goes into a second one.
+    Who is root in a user namespace only, whose /run is somebody else's, goes into a second one.
     Raises NotPermittedError that says what is missing.
     """
-    rights = not missing_privileges(STATUS.read_text()) and os.access(RUN, os.W_OK)
-    if is_inside() or rights:
+    if is_inside() or (not missing_privileges(STATUS.read_text()) and _is_ours(RUN)):
         return False
     enter(aim)
     return True
@@ -118,6 +117,11 @@ def join(pid: int) -> None:
             "Only who brought the lab up can do that, as long as its keeper lives.",
         ) from error
     _state.uid = uid
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether all in a folder is up to us: who may only write there finds others' files."""
+    return folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
 
 
 def _threads() -> int:
