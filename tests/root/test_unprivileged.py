@@ -23,6 +23,9 @@ PROGRAM = str(Path(sys.executable).parent / "ipttrace")
 AS_NOBODY = (
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all",
 )  # fmt: skip
+EVERYBODYS_RUN = (
+    "unshare", "--mount", "sh", "-ec", 'mount -t tmpfs -o mode=1777 run /run; exec "$@"', "sh",
+)  # fmt: skip
 AT_ONCE = ("unshare", "-Urn")
 ONE_BY_ONE = ("unshare", "-Ur", "unshare", "-n")
 
@@ -68,14 +71,18 @@ class Done:
 
 
 def as_nobody(
-    unshare: tuple[str, ...], *commands: tuple[str, ...], lock: Path | None = None
+    unshare: tuple[str, ...],
+    *commands: tuple[str, ...],
+    lock: Path | None = None,
+    run_is_everybodys: bool = False,
 ) -> list[Done]:
     """Run commands as an ordinary user, in the namespaces that `unshare` makes."""
     lock_file = [f"XTABLES_LOCKFILE={lock}"] if lock else []
     environment = ("env", "-u", "XTABLES_LOCKFILE", "HOME=/nonexistent", *lock_file)
     up = [("ip", "link", "set", "lo", "up")] if unshare else []
     words = json.dumps([*up, *commands])
-    whole = [*AS_NOBODY, *environment, *unshare, sys.executable, "-c", RUN_ALL, words]
+    before = EVERYBODYS_RUN if run_is_everybodys else ()
+    whole = [*before, *AS_NOBODY, *environment, *unshare, sys.executable, "-c", RUN_ALL, words]
     done = subprocess.run(whole, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"an ordinary user cannot run {sys.executable}: {done.stderr}"
     return [Done(*each) for each in json.loads(done.stdout)][len(up) :]
@@ -217,6 +224,13 @@ def test_a_lab_runs_without_root(unshare: tuple[str, ...]) -> None:
         ("nft", True),
     ]
     assert "not root: working in a user namespace of our own" in done.err
+
+
+def test_a_run_where_everybody_may_write_is_not_ours() -> None:
+    """As in virtme-ng's machine: whose lab registry it is was decided before we came."""
+    command = (PROGRAM, "lab", "run", "article-complete", "--backend", "nft", "--json")
+    *_, done = as_nobody(AT_ONCE, command, run_is_everybodys=True)
+    assert [run["as_expected"] for run in done.records("lab-run")] == [True]
 
 
 @pytest.fixture
