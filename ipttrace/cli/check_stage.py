@@ -10,6 +10,7 @@ from ipttrace.netfilter import Backend
 from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.ruleset import Ruleset
+from ipttrace.system import user_namespace
 from ipttrace.system.lab_builder import LabBuilder, TwinBuilder
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.rulesets import NamespaceRules
@@ -28,6 +29,7 @@ def open_stage(*, coverage: bool = False, note: Note) -> Stage:
         read=read_rules,
         live_backend=live_backend,
         coverage=coverage,
+        events=not user_namespace.is_inside(),
         warn=note,
     )
 

@@ -205,7 +205,7 @@ def _print_record(run: LabRun) -> None:
 def _print_table(args: argparse.Namespace, runs: Sequence[LabRun], *, one_lab: bool) -> None:
     from ipttrace.lab.run_table import lab_lines, probe_lines
 
-    for warning in (warning for run in runs for warning in run.warnings):
+    for warning in (warning for run in runs for warning in run.notices):
         output.note(warning)
     if args.json:
         return

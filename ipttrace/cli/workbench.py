@@ -253,7 +253,7 @@ class HeldLabFeed:
         events = not user_namespace.is_inside()
         run = run_lab(scenario, self._backend, builder, _tracing(cancelled), tell, events=events)
         whole = join_results(results)
-        warnings = (*whole.warnings, *run.warnings, *_unexpected(run))
+        warnings = (*whole.warnings, *run.notices, *_unexpected(run))
         shown = Snapshot.of(replace(whole, warnings=warnings))
         publish(replace(shown, message="the lab is up"))
 

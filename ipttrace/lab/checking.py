@@ -16,7 +16,15 @@ from ipttrace.lab.check_file import Check
 from ipttrace.lab.coverage import CoveredBuilder, CoveredLab, ReadRules, RulesMet
 from ipttrace.lab.lab_probe import Change, LabProbe
 from ipttrace.lab.parts import LabBackend
-from ipttrace.lab.runner import ProbeRun, RefusalRun, Tracer, run_lab, run_probe
+from ipttrace.lab.runner import (
+    NEEDS_ROOT,
+    ProbeRun,
+    RefusalRun,
+    Tracer,
+    make_changes,
+    run_lab,
+    run_probe,
+)
 
 NOT_MADE = "it is not made for this backend"
 ONE_BACKEND = "a twin is built on legacy or nft"
@@ -48,6 +56,8 @@ class Stage:
     live_backend: Callable[[Sequence[str | None]], str]
     """Where namespaces, by their real names, have rules: `legacy`, `nft` or `both`."""
     coverage: bool = False
+    events: bool = True
+    """Whether the kernel's events are there: without them some probes are skipped."""
     warn: Callable[[str], None] = lambda _: None
     _met: dict[tuple[str, str, str], RulesMet] = field(default_factory=dict)
 
@@ -103,7 +113,10 @@ class _Run:
             def tell(run: ProbeRun) -> None:
                 self._probed(run, backend, met)
 
-            done = run_lab(scenario, backend, builder, self._stage.trace, tell)
+            stage = self._stage
+            done = run_lab(scenario, backend, builder, stage.trace, tell, events=stage.events)
+            for name in done.left_out:
+                self._add(self._case(name, backend, State.SKIPPED, NEEDS_ROOT))
             for refusal in done.refusals:
                 self._refused(refusal, backend)
             self._warn(done.warnings)
@@ -165,8 +178,10 @@ class _Run:
                 only = f"it is for {' and '.join(probe.backends)} only"
                 self._add(self._case(probe.name, backend, State.SKIPPED, only))
                 continue
-            for number, change in enumerate(probe.change):
-                lab.change(change, "probes", place, "change", number)
+            make_changes(lab, probe, place)
+            if probe.needs_events and not self._stage.events:
+                self._add(self._case(probe.name, backend, State.SKIPPED, NEEDS_ROOT))
+                continue
             placed = _placed(probe, lab.namespaces)
             try:
                 run = run_probe(placed, lab.namespaces, self._stage.trace, backend)

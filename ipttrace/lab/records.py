@@ -68,7 +68,7 @@ def run_record(run: LabRun) -> bytes:
             error=run.error,
             refusals=tuple(_probe(name, said) for name, said in refusals),
             probes=tuple(_probe(name, said) for name, said in probes),
-            warnings=run.warnings,
+            warnings=run.notices,
             seconds=round(run.seconds, 3),
         )
     )

@@ -72,6 +72,15 @@ class LabRun:
     seconds: float = 0.0
     error: str | None = None
     """Why the lab could not be run to its end."""
+    left_out: tuple[str, ...] = ()
+    """Names of the probes that need the kernel's events, where there are none."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its reader should know."""
+        name = self.scenario.name
+        left_out = (f"{name}: {probe} was left out: {NEEDS_ROOT}" for probe in self.left_out)
+        return (*left_out, *self.warnings)
 
     @property
     def as_expected(self) -> bool:
@@ -89,17 +98,17 @@ def run_lab(
     backend: str,
     builder: TopologyBuilder,
     trace: Tracer,
-    tell: Callable[[ProbeRun], None] | None = None,
+    tell: Callable[[ProbeRun], None] = lambda _: None,
     *,
     keep: bool = False,
     events: bool = True,
 ) -> LabRun:
     """Try what must be refused and run all probes in their order.
 
-    Without `events` (tracefs) the probes that need them are left out, with a warning.  The lab
-    comes down whatever happens, unless all was done and `keep` is set.  `tell` hears of each probe
-    as soon as it is done.  Raises UsageError if the lab cannot be run on `backend`, and what
-    builder and tracer raise.
+    Without `events` (tracefs) the probes that need them are left out.  The lab comes down whatever
+    happens, unless all was done and `keep` is set.  `tell` hears of each probe as soon as it is
+    done.  Raises UsageError if the lab cannot be run on `backend`, and what builder and tracer
+    raise.
     """
     if backend not in scenario.backends:
         raise UsageError(
@@ -108,28 +117,40 @@ def run_lab(
         )
     lab = builder.up(scenario.topology, backend)
     runs: list[ProbeRun] = []
-    warnings: list[str] = []
+    left_out: list[str] = []
+    warnings: tuple[str, ...] = ()
     kept = False
     try:
         refusals = tuple(_refusals(scenario, backend, lab))
         for place, probe in enumerate(scenario.probes):
             if not probe.runs_on(backend):
                 continue
-            for number, change in enumerate(probe.change):
-                lab.change(change, "probes", place, "change", number)
+            make_changes(lab, probe, place)
             if probe.needs_events and not events:
-                warnings.append(f"{scenario.name}: {probe.name} was left out: {NEEDS_ROOT}")
+                left_out.append(probe.name)
                 continue
             runs.append(run_probe(probe, lab.namespaces, trace, backend))
-            if tell is not None:
-                tell(runs[-1])
+            tell(runs[-1])
         if keep:
             lab.keep()
             kept = True
     finally:
         if not kept:
-            warnings += lab.down()
-    return LabRun(scenario, LabBackend(backend), tuple(runs), tuple(warnings), refusals)
+            warnings = tuple(lab.down())
+    return LabRun(
+        scenario,
+        LabBackend(backend),
+        tuple(runs),
+        warnings,
+        refusals,
+        left_out=tuple(left_out),
+    )
+
+
+def make_changes(lab: RunningLab, probe: LabProbe, place: int) -> None:
+    """Change a lab that is up as its probe at a `place` of the file wants it before it is sent."""
+    for number, change in enumerate(probe.change):
+        lab.change(change, "probes", place, "change", number)
 
 
 def _refusals(scenario: Scenario, backend: str, lab: RunningLab) -> list[RefusalRun]:

@@ -93,7 +93,7 @@ class Kernel:
         self.read.append(netns)
         return b.article_rules()
 
-    def stage(self, *, coverage: bool = False) -> Stage:
+    def stage(self, *, coverage: bool = False, events: bool = True) -> Stage:
         return Stage(
             labs=self,
             twins=self,
@@ -101,6 +101,7 @@ class Kernel:
             read=self.rules,
             live_backend=lambda named: "legacy",
             coverage=coverage,
+            events=events,
             warn=self.warned.append,
         )
 
@@ -272,6 +273,16 @@ def test_a_probe_for_another_backend_is_skipped() -> None:
     cases = run(twin(), kernel(DROPPED), "nft")
     assert states(cases) == [("nft", "first", "passed"), ("nft", "web", "skipped")]
     assert cases[1].message == "it is for legacy only"
+
+
+@pytest.mark.parametrize("text", [LAB, "live: true" + PROBES], ids=["lab", "live"])
+def test_what_only_the_kernels_events_prove_is_a_visible_skip(text: str) -> None:
+    check = parse_check(text.replace("{name: first,", "{name: first, needs-events: true,"), "x.yml")
+    there = kernel(DROPPED)
+    cases = run_check(check, "legacy", there.stage(events=False), lambda _: None)
+    (skipped,) = (case for case in cases if case.state is State.SKIPPED)
+    assert (skipped.name, skipped.message.split()[:2]) == ("first", ["only", "root"])
+    assert len(there.specs) == 1
 
 
 def test_a_twin_that_cannot_be_built() -> None:

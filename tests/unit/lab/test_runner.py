@@ -118,7 +118,9 @@ def test_what_only_events_prove_is_left_out_where_there_are_none() -> None:
     lab = parse_scenario(text, "x")
     run = run_lab(lab, "legacy", builder, answering(path()), events=False)
     assert [each.probe.name for each in run.probes] == ["before"]
-    assert any("after was left out: only root" in warning for warning in run.warnings)
+    assert run.left_out == ("after",)
+    assert "after was left out: only root" in run.notices[0]
+    assert run.notices[1:] == run.warnings
     assert ("server", ("probes", 1, "change", 0)) in builder.lab.done
     whole = run_lab(lab, "legacy", FakeBuilder(), answering(path()))
     assert [each.probe.name for each in whole.probes] == ["before", "after"]
