@@ -33,6 +33,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ipttrace.accounts import Interfaces, path_of
 from ipttrace.copies import is_copied_at, may_be_group, returning, split
 from ipttrace.ends import Ends
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
@@ -47,9 +48,9 @@ from ipttrace.netfilter import (
 )
 from ipttrace.own_table import OBSERVERS
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import Outcome, PacketPath, Role, WireHop
+from ipttrace.path import Outcome, PacketPath, WireHop
 from ipttrace.reassembly import Fragments
-from ipttrace.report import Fingerprint, Locator, Station, Step, can_be_one, fingerprint
+from ipttrace.report import Fingerprint, Locator, Station, can_be_one, fingerprint
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.targets import copies
 from ipttrace.walk import Walk
@@ -97,8 +98,7 @@ class Correlator:
         self.foreign: list[ForeignLog] = []
         self.last_time = 0.0
         self._ids = ids
-        self._interfaces = dict(interfaces or {})
-        self._bridge_of = dict(bridges or {})
+        self._interfaces = Interfaces(dict(interfaces or {}), dict(bridges or {}))
         self._created = created
         self._own_table = own_table
         self._walks: list[Walk] = []
@@ -306,7 +306,7 @@ class Correlator:
         outcome = Outcome.SENT if walk.local else Outcome.FORWARDED
         index = event.out_index if station.bridged else walk.out_index
         if event.verdict is Verdict.DROP:
-            walk.leave(outcome, WireHop(event.time, "contained", self._name(index)))
+            walk.leave(outcome, WireHop(event.time, "contained", self._interfaces.name(index)))
         elif index != LOOPBACK_INDEX:
             copies = walk.local and may_be_group(walk.packet.dst)
             walk.leave(
@@ -320,7 +320,7 @@ class Correlator:
         bridged meets its own, if at all, inside the bridge's (br_nf_post_routing).
         """
         if not station.bridged:
-            return walk.out_index in self._bridge_of.values()
+            return walk.out_index in self._interfaces.bridge_of.values()
         return (Hook.POSTROUTING, False) not in walk.reached
 
     def outcome(self, walk: Walk) -> Outcome:
@@ -354,38 +354,7 @@ class Correlator:
         return tuple(self._path(walk, changes or {}) for walk in self._walks[first:])
 
     def _path(self, walk: Walk, changes: Mapping[RuleRef, Counter]) -> PacketPath:
-        hops = tuple(
-            step.hop(changes.get(step.station.ref) if changes else None)
-            if isinstance(step, Step)
-            else step
-            for step in walk.hops
-        )
-        outcome = self.outcome(walk)
-        leaves = outcome in (Outcome.FORWARDED, Outcome.SENT)
-        return PacketPath(
-            id=walk.id,
-            netns=self.netns,
-            role=Role.OBSERVED,
-            time=walk.time,
-            packet=walk.first,
-            in_interface=self._name(walk.first_in or self._bridge_of.get(walk.physical_in or 0)),
-            out_interface=self._name(self._way_out(walk)) if leaves else None,
-            physical_in=self._name(walk.physical_in),
-            physical_out=self._name(walk.physical_out) if leaves else None,
-            mark=walk.first_mark,
-            hops=hops,
-            outcome=outcome,
-            ambiguous=walk.ambiguous,
-            last_packet=walk.packet,
-            reports=tuple(walk.reports),
-        )
-
-    def _way_out(self, walk: Walk) -> int | None:
-        return walk.out_index or self._bridge_of.get(walk.physical_out or 0)
-
-    def _name(self, index: int | None) -> str | None:
-        """Return an interface's name; one that came after arming has only its number."""
-        return self._interfaces.get(index, f"if{index}") if index else None
+        return path_of(walk, self.outcome(walk), self.netns, self._interfaces, changes)
 
     def take(self, before: float) -> tuple[PacketPath, ...]:
         """Return and forget the packets of which nothing more is to come.

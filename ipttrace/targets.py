@@ -33,6 +33,11 @@ def verdict_of(target: str | None) -> Verdict:
     return STANDARD.get(target or "", Verdict.CONTINUE)
 
 
+def answers(target: str | None) -> bool:
+    """Tell whether a target takes a packet in a socket's place (nf_synproxy_core.c)."""
+    return (target or "").upper() == "SYNPROXY"
+
+
 ADDRESS_FIELDS = frozenset({"src", "dst", "sport", "dport"})
 _DESTINATION = frozenset({"dst", "dport"})
 _SOURCE = frozenset({"src", "sport"})

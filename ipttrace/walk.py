@@ -26,8 +26,7 @@ from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.rewrites import differences, nat_hop, source_hop
-from ipttrace.ruleset import Rule
-from ipttrace.targets import ADDRESS_FIELDS, copies
+from ipttrace.targets import ADDRESS_FIELDS, answers, copies
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
@@ -353,7 +352,7 @@ class Walk:
             self.fate, self.open_end = Outcome.DROPPED, False
         elif verdict is Verdict.REJECT:
             self.fate, self.open_end = Outcome.REJECTED, False
-        elif verdict is Verdict.STOLEN and station.rule and _is_answered_by(station.rule):
+        elif verdict is Verdict.STOLEN and station.rule and answers(station.rule.target):
             self.fate, self.open_end = Outcome.DELIVERED, False
 
     def note_source(self, before: PacketSummary, time: float) -> None:
@@ -394,8 +393,3 @@ class Walk:
         self.base, self.base_open = None, False
         self.visited = {base for base in self.visited if base[3] is Hook.OUTPUT}
         self.come_back()
-
-
-def _is_answered_by(rule: Rule) -> bool:
-    """Tell whether a rule takes a packet in a socket's place (nf_synproxy_core.c)."""
-    return (rule.target or "").upper() == "SYNPROXY"
