@@ -74,12 +74,6 @@ class Hook(StrEnum):
 INET_HOOKS = (Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 """Indexed by NF_INET_PRE_ROUTING .. NF_INET_POST_ROUTING, the `hook` byte of an NFLOG header."""
 
-NETDEV_HOOKS = (Hook.INGRESS, Hook.EGRESS)
-"""Indexed by NF_NETDEV_INGRESS, NF_NETDEV_EGRESS."""
-
-INET_INGRESS = 5
-"""NF_INET_INGRESS."""
-
 LATER_HOOKS: dict[Hook, frozenset[Hook]] = {
     Hook.INGRESS: frozenset(
         {Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING, Hook.EGRESS}

@@ -20,8 +20,6 @@ from ipttrace.lab.parts import (
 )
 
 LARGEST = 0xFFFFFFFF
-MAIN_TABLE = 254
-"""RT_TABLE_MAIN (uapi/linux/rtnetlink.h)."""
 DEFAULT_NETWORK = {4: "0.0.0.0/0", 6: "::/0"}
 
 RouteType = Literal["unicast", "blackhole", "unreachable", "prohibit"]

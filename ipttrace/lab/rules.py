@@ -25,7 +25,6 @@ Program = Literal["iptables", "ip6tables"]
 
 INCLUDE = re.compile(r"(^|[;{])\s*include\b", re.MULTILINE)
 MODPROBE_SHORT = re.compile(r"-[0-9A-Za-z]?M|-[46hnvVx]+M")
-LONGEST_TEXT = 64 * 1024 * 1024
 
 
 class RulesFile(Part, frozen=True):

@@ -97,10 +97,6 @@ class NamespaceRules:
         has_nft = self._namespace.run(nft_rules.available)
         return frozenset({Backend.NFT if has_nft else Backend.LEGACY})
 
-    def has_legacy(self, family: PacketFamily) -> bool:
-        """Return whether ip_tables (ip6_tables) has tables here."""
-        return bool(self._namespace.run(lambda: legacy_rules.tables(family)))
-
     def hidden(self) -> str | None:
         """Return what of the rules this process may not see, and what to do; None if nothing."""
         try:

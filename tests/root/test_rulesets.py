@@ -61,7 +61,6 @@ def test_only_the_family_that_is_asked_for(
         families = {ref.table_family for ref in reader.read(family).chains}
         assert families == {family.table_family}
         assert reader.backends(family) == {backend}
-        assert reader.has_legacy(family) == (backend is Backend.LEGACY)
     assert len({ref.table_family for ref in reader.read().chains}) == 2
 
 

@@ -33,7 +33,6 @@ from ipttrace_tui.probe_form import (
     completed,
     shown_fields,
     split_target,
-    values_of,
 )
 from ipttrace_tui.rule_rows import (
     Level,
@@ -56,18 +55,55 @@ from tests.tui.builders import article
 
 
 @pytest.mark.parametrize(
-    "spec",
+    ("values", "spec"),
     [
-        ProbeSpec("tcp", "198.51.100.1", 80),
-        ProbeSpec("icmp", "198.51.100.1", count=3),
-        ProbeSpec("udp", "2001:db8::1", 53, "2001:db8::2", 40000, from_netns="client"),
-        ProbeSpec("tcp", "::1", 80, "::2", in_interface="eth0", netns=("a", "b"), size=80),
-        ProbeSpec("tcp", "10.0.0.1", 1, in_interface="eth0", tcp_flags=("ACK",), let_out=True),
-        ProbeSpec("tcp", "10.0.0.1", 1, trigger=Trigger.OWNER),
+        (FormValues(to="198.51.100.1", port="80"), ProbeSpec("tcp", "198.51.100.1", 80)),
+        (
+            FormValues(protocol="icmp", to="198.51.100.1", count="3"),
+            ProbeSpec("icmp", "198.51.100.1", count=3),
+        ),
+        (
+            FormValues(
+                protocol="udp",
+                to="2001:db8::1",
+                port="53",
+                source="[2001:db8::2]:40000",
+                way=OTHER_CLIENT,
+                client="client",
+            ),
+            ProbeSpec("udp", "2001:db8::1", 53, "2001:db8::2", 40000, from_netns="client"),
+        ),
+        (
+            FormValues(
+                to="::1",
+                port="80",
+                source="::2",
+                way=INJECTED,
+                interface="eth0",
+                netns="a b",
+                size="80",
+            ),
+            ProbeSpec("tcp", "::1", 80, "::2", in_interface="eth0", netns=("a", "b"), size=80),
+        ),
+        (
+            FormValues(
+                to="10.0.0.1",
+                port="1",
+                way=INJECTED,
+                interface="eth0",
+                flags="ACK",
+                containment=LET_OUT,
+            ),
+            ProbeSpec("tcp", "10.0.0.1", 1, in_interface="eth0", tcp_flags=("ACK",), let_out=True),
+        ),
+        (
+            FormValues(to="10.0.0.1", port="1", trigger="owner"),
+            ProbeSpec("tcp", "10.0.0.1", 1, trigger=Trigger.OWNER),
+        ),
     ],
 )
-def test_probe_goes_into_the_form_and_comes_out_again(spec: ProbeSpec) -> None:
-    checked = check(values_of(spec))
+def test_the_fields_of_the_form_are_a_probe(values: FormValues, spec: ProbeSpec) -> None:
+    checked = check(values)
     assert checked.errors == {}
     assert checked.spec == spec
 

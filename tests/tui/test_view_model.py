@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
-from ipttrace.path import Change, NatHop, Outcome, WireHop
+from ipttrace.path import Change, NatHop, Outcome, PacketPath, WireHop
 from ipttrace_tui.explanation import hop_sentences, why
 from ipttrace_tui.header_fields import Field, fields_at
-from ipttrace_tui.view_model import OUTCOMES, Tone, cut_rule, hop_rows, packet_row, telling_hop
+from ipttrace_tui.packet_log import entry_of
+from ipttrace_tui.view_model import (
+    OUTCOMES,
+    PacketRow,
+    Tone,
+    cut_rule,
+    entry_row,
+    hop_rows,
+    telling_hop,
+)
 from ipttrace_tui.widgets.hop_list import columns_for
 from tests.builders import (
     CLIENT6,
@@ -24,6 +33,10 @@ from tests.builders import (
     tcp,
 )
 from tests.tui.builders import MARK_DROP, dropped, hostile
+
+
+def packet_row(packet: PacketPath) -> PacketRow:
+    return entry_row(entry_of(packet, ()))
 
 
 def test_every_outcome_has_its_own_words_beside_its_colour() -> None:

@@ -202,29 +202,6 @@ def split_target(values: FormValues, text: str) -> FormValues:
     return replace(values, to=address, port=str(port) if port is not None else values.port)
 
 
-def values_of(spec: ProbeSpec) -> FormValues:
-    """Return the fields for a probe that was described elsewhere."""
-    way = INJECTED if spec.in_interface else OTHER_CLIENT if spec.from_netns else HERE_CLIENT
-    source = spec.src or ""
-    if spec.sport is not None:
-        source = f"[{source}]:{spec.sport}" if ":" in source else f"{source}:{spec.sport}"
-    return FormValues(
-        protocol=spec.protocol,
-        to=spec.dst,
-        port=str(spec.dport or ""),
-        source=source,
-        way=way,
-        interface=spec.in_interface or "",
-        client=spec.from_netns or "",
-        netns=" ".join(spec.netns),
-        flags=",".join(spec.tcp_flags) if spec.tcp_flags != ("SYN",) else "",
-        size=str(spec.size or ""),
-        count=str(spec.count) if spec.count > 1 else "",
-        trigger=str(spec.trigger or "auto"),
-        containment=LET_OUT if spec.let_out else CONTAINED,
-    )
-
-
 def candidates(name: str, values: FormValues, places: Sequence[Place]) -> tuple[str, ...]:
     """Return what could stand in a field, of what exists, the likeliest first."""
     where = values.netns.replace(",", " ").split()

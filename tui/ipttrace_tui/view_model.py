@@ -32,7 +32,7 @@ from ipttrace.render.words import (
     socket_words,
     table_name,
 )
-from ipttrace_tui.packet_log import Entry, entry_of
+from ipttrace_tui.packet_log import Entry
 
 
 class Tone(StrEnum):
@@ -94,11 +94,6 @@ class HopRow:
     changes: str
     counter: str
     tone: Tone
-
-
-def packet_row(path: PacketPath) -> PacketRow:
-    """Return a path's line in the packet list."""
-    return entry_row(entry_of(path, ()))
 
 
 def entry_row(entry: Entry) -> PacketRow:
