@@ -1,6 +1,6 @@
 """What a native nft rule asks of a packet, in iptables' options, as far as that is certain.
 
-The text is that of `nft -a list ruleset` (nft(8)).  Whatever is not plainly a match on addresses,
+The text is that of `nft -s list ruleset` (nft(8)).  Whatever is not plainly a match on addresses,
 ports, interfaces, marks or the conntrack state ends the reading: the rest is one criterion that
 nothing judges.
 """
@@ -12,9 +12,8 @@ from collections.abc import Iterator
 
 from ipttrace.criteria import Criterion
 
-NOISE = re.compile(
-    r'\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*|\bcomment "[^"]*"\s*|\bcounter\b\s*'
-)
+COUNTER = re.compile(r'("[^"]*")|\bcounter\b(?: name "[^"]*")?\s*')
+COMMENT = re.compile(r'\bcomment "[^"]*"\s*')
 ENDS = frozenset(
     {"accept", "drop", "reject", "jump", "goto", "return", "continue", "queue", "dnat", "snat"}
     | {"redirect", "masquerade", "tproxy", "synproxy"}
@@ -46,7 +45,12 @@ OPERATORS = frozenset(
 
 def nft_criteria(text: str) -> tuple[Criterion, ...]:
     """Return what a native rule asks of a packet."""
-    return tuple(_criteria(NOISE.sub(" ", text).strip()))
+    return tuple(_criteria(COMMENT.sub(" ", without_counters(text)).strip()))
+
+
+def without_counters(text: str) -> str:
+    """Return a native rule's text without the statements that only count."""
+    return COUNTER.sub(lambda match: match[1] or "", text).strip()
 
 
 def _criteria(text: str) -> Iterator[Criterion]:

@@ -84,7 +84,7 @@ class Rule:
     number: int | None
     """From 1, as the user counts: None in a rule of ours."""
     text: str
-    """`-A CHAIN ...` as iptables-save writes it; as `nft -a list` does for native tables."""
+    """`-A CHAIN ...` as iptables-save writes it; as `nft -s list` does for native tables."""
     target: str | None = None
     """The word after -j or -g; in native nft the verdict statement's first word; None if none."""
     goto: bool = False
@@ -118,6 +118,8 @@ class Chain:
     """ACCEPT or DROP; None in user chains."""
     counter: Counter | None = None
     """The policy's; legacy and iptables-nft only."""
+    devices: tuple[str, ...] = ()
+    """The interfaces of a chain at INGRESS or EGRESS."""
 
     @property
     def user_rules(self) -> tuple[Rule, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ipttrace.decode import nft_maps
 from ipttrace.netfilter import Backend, ChainRef, Hook, TableFamily, Verdict
-from ipttrace.ruleset import TAG, Chain, MapElement, Rule, Ruleset
+from ipttrace.ruleset import TAG, Chain, Counter, MapElement, Rule, Ruleset
 
 VERDICT_WORDS = frozenset(
     {
@@ -37,9 +37,10 @@ VERDICT_WORDS = frozenset(
 
 _TABLE = re.compile(r"table (\w+) (.+) \{(?: #.*)?\Z")
 _CHAIN = re.compile(r"\tchain (.+) \{(?: #.*)?\Z")
-_BASE = re.compile(r"type \w+ hook (\w+) .*?priority (-?[0-9]{1,10});(?: policy (\w+);)?")
+_BASE = re.compile(r"type \w+ hook (\w+) (.*?)priority (-?[0-9]{1,10});(?: policy (\w+);)?")
 _HANDLE = re.compile(r" # handle ([0-9]{1,20})\Z")
 _QUOTED = re.compile(r'"[^"]*"')
+_COUNTER = re.compile(r'"[^"]*"|(?<=\bcounter) packets ([0-9]{1,20}) bytes ([0-9]{1,20})')
 _OWN = re.compile(rf'\bcomment "{TAG}[^"]*"\Z')
 
 
@@ -51,28 +52,31 @@ class _OpenChain:
     hook: Hook | None = None
     priority: int | None = None
     policy: Verdict | None = None
+    devices: tuple[str, ...] = ()
     rules: list[Rule] = field(default_factory=list)
     own: int = 0
 
-    def set_base(self, hook: str, priority: str, policy: str | None) -> None:
+    def set_base(self, hook: str, devices: str, priority: str, policy: str | None) -> None:
         """Note what makes it a base chain; a hook's name and a policy are in lower case."""
         self.hook = Hook[hook.upper()] if hook.upper() in Hook.__members__ else None
+        self.devices = _devices(devices)
         self.priority = int(priority)
         self.policy = Verdict.DROP if policy == "drop" else Verdict.ACCEPT
 
     def add(self, text: str, handle: int) -> None:
         """Append a rule."""
+        text, counter = _without_counts(text)
         own = _OWN.search(text) is not None
         self.own += own
         position = len(self.rules) + 1
         number = None if own else position - self.own
         target = _target(text)
-        self.rules.append(
-            Rule(self.ref, position, number, text, target, target == "goto", handle=handle)
-        )
+        goes = target == "goto"
+        self.rules.append(Rule(self.ref, position, number, text, target, goes, counter, handle))
 
     def close(self) -> Chain:
-        return Chain(self.ref, tuple(self.rules), self.hook, self.priority, self.policy)
+        rules, place = tuple(self.rules), (self.hook, self.priority, self.policy)
+        return Chain(self.ref, rules, *place, devices=self.devices)
 
 
 def decode_nft_list(text: str) -> Ruleset:
@@ -148,7 +152,7 @@ def _read_chain(ref: ChainRef, body: Iterator[str]) -> Chain:
         base = _BASE.match(content)
         handle = _HANDLE.search(content)
         if base is not None:
-            chain.set_base(base[1], base[2], base[3])
+            chain.set_base(base[1], base[2], base[3], base[4])
         elif handle is not None:
             parts.append(content[: handle.start()].rstrip())
             chain.add(" ".join(parts), int(handle[1]))
@@ -158,8 +162,30 @@ def _read_chain(ref: ChainRef, body: Iterator[str]) -> Chain:
     return chain.close()
 
 
+def _devices(text: str) -> tuple[str, ...]:
+    """Return the names in `device "eth0"` or `devices = { eth0, eth1 }`."""
+    if text.startswith("devices"):
+        return tuple(text.partition("{")[2].rpartition("}")[0].strip().split(", "))
+    return tuple(name[1:-1] for name in _QUOTED.findall(text))
+
+
 def _is_chain_property(content: str) -> bool:
     return not content or content.startswith(("comment ", "flags ", "devices "))
+
+
+def _without_counts(text: str) -> tuple[str, Counter | None]:
+    """Return a rule's text as `nft -s` has it, and its counter: of several the last."""
+    counts: list[Counter] = []
+
+    def leave(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        counts.append(Counter(int(match[1]), int(match[2])))
+        return ""
+
+    if " packets " not in text:
+        return text, None
+    return _COUNTER.sub(leave, text), counts[-1] if counts else None
 
 
 def _target(text: str) -> str | None:

@@ -26,13 +26,13 @@ from ipttrace.diagnose.unmatched import accepting_behind
 from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, Hook, Verdict
+from ipttrace.nft_criteria import without_counters
 from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Role, Strength
 
 MARK_MATCH = re.compile(r"-m (mark|connmark) (! )?--mark (\w+)(?:/(\w+))?")
 NATIVE_MARK = re.compile(r"\b(?:meta )?(ct )?mark (!= )?(0x[0-9a-f]+|\d+)\b(?! *[|&^<])")
 INVALID_MATCH = re.compile(r"(?<!! )--(?:ctstate|state) INVALID(?![,\w])|\bct state invalid\b(?!,)")
 SETS_CONNMARK = re.compile(r"--set-x?mark|--save-mark|ct mark set")
-NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,7 @@ def what_it_wants(hop: ChainHop) -> str:
     try:
         wanted = criteria(text)
     except ValueError:
-        text = NATIVE_NOISE.sub("", text)
-        return re.sub(r"\b(?:drop|reject|jump|goto)\b.*$", "", text).strip()
+        return re.sub(r"\b(?:drop|reject|jump|goto)\b.*$", "", without_counters(text)).strip()
     return " ".join(str(each) for each in wanted if each.option not in ("-m", "--comment"))
 
 

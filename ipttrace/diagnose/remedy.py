@@ -17,11 +17,9 @@ from ipttrace.netfilter import (
     TableFamily,
     builtin_priority,
 )
+from ipttrace.nft_criteria import without_counters
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop
-
-NATIVE_NOISE = re.compile(r"\s*# handle \d+$|\bcounter packets \d+ bytes \d+\s*")
-"""What `nft -a list` writes and `nft add` does not need."""
 
 SOURCE = re.compile(
     r"\bsaddr\b|(?:^| )-s |--match-set \S+ src|--src"
@@ -140,7 +138,7 @@ def same_in_output(chain: ChainRef, rule: str, local: bool) -> str:
     if not rule.startswith("-A "):
         limit = 'oifname "lo" ' if local else ""
         table = f"{chain.table_family} {chain.table}"
-        text = f"{limit}{NATIVE_NOISE.sub(' ', rule).strip()}"
+        text = f"{limit}{without_counters(rule)}"
         base = "'{ type nat hook output priority -100; }'"
         command = shlex.join(["nft", "add", "rule", *table.split(), "local_nat", text])
         return f"nft add chain {table} local_nat {base} && {command}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ipttrace.decode.text import clean_text
@@ -11,6 +12,9 @@ from ipttrace.render.style import Style, paint
 from ipttrace.render.table import GAP, Row, table_lines
 from ipttrace.render.words import rule_words, table_name
 from ipttrace.ruleset import OWN_TABLE, Chain, Counter, Rule, Ruleset
+
+NAMED_COUNTER = re.compile(r'\bcounter name "')
+"""An object that several rules may count in."""
 
 
 def user_chains(ruleset: Ruleset, table: str | None = None) -> list[Chain]:
@@ -79,10 +83,14 @@ def _rows(rules: Iterable[Rule]) -> list[Row]:
 
 def _cells(rule: Rule) -> tuple[tuple[str, ...], str, str]:
     counter = rule.counter
-    packets = count_words(counter.packets, "packet") if counter else "no counter"
+    packets = count_words(counter.packets, "packet") if counter else _uncounted(rule)
     size = count_words(counter.bytes, "byte") if counter else ""
     handle = f"handle {rule.handle}" if rule.handle is not None else ""
     return (f"{rule.number}", packets, size), rule_words(rule.text, rule.chain.chain), handle
+
+
+def _uncounted(rule: Rule) -> str:
+    return "named counter" if NAMED_COUNTER.search(rule.text) else "no counter"
 
 
 def rise_lines(chains: Iterable[Chain], rises: Mapping[RuleRef, Counter]) -> Iterator[str]:

@@ -64,9 +64,7 @@ MARKS = {
 """The sign before a packet's fate."""
 
 STOPS = FATAL_VERDICTS | {Verdict.QUEUE, Verdict.STOLEN}
-NATIVE_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
 VERDICT_MAP = re.compile(r"\bvmap\b")
-NATIVE_HANDLE = re.compile(r"\s*# handle \d+\s*$")
 
 
 def endpoint(address: str, port: int | None) -> str:
@@ -145,8 +143,7 @@ def table_name(chain: ChainRef) -> str:
 
 
 def rule_words(text: str, chain: str) -> str:
-    """Return a rule's text without what its line says already: chain, handle and counters."""
-    text = NATIVE_HANDLE.sub("", NATIVE_COUNTER.sub("counter", text))
+    """Return a rule's text without what its line says already: the chain."""
     return clean_text(text.removeprefix(f"-A {chain} "))
 
 

@@ -220,7 +220,7 @@ def test_rules_read_as_nft_lists_them(firewall: Pair) -> None:
 
 
 def without_counts(text: str) -> str:
-    return re.sub(r"packets \d+ bytes \d+", "", text).partition(" # handle")[0]
+    return re.sub(r" packets \d+ bytes \d+", "", text).partition(" # handle")[0]
 
 
 def test_what_a_verdict_map_decided_is_shown(firewall: Pair) -> None:

@@ -95,7 +95,7 @@ def rules_of_article(factor: int = 1) -> Ruleset:
     native = chain(
         "fw",
         "input",
-        ["tcp dport 8443 counter packets 0 bytes 0 accept # handle 4"],
+        ["tcp dport 8443 counter accept"],
         backend=Backend.NFT,
         family=TableFamily.INET,
     )

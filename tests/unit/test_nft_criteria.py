@@ -15,7 +15,8 @@ FACTS = PacketFacts(b.tcp(dport=8443), "eth0", mark=0x1, ct_state="NEW")
     "rule",
     [
         "accept",
-        "counter packets 3 bytes 180 accept",
+        "counter accept",
+        'counter name "web" accept',
         "tcp dport 8443 accept # handle 7",
         "tcp dport { 22, 8000-9000 } counter accept",
         "tcp sport 40000 tcp dport != 22 accept",

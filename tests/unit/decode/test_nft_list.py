@@ -137,6 +137,59 @@ def test_base_chains(
     assert (chain.hook, chain.priority, chain.policy) == (hook, priority, policy)
 
 
+COUNTED = [
+    ("tcp dport 22 counter packets 5 bytes 300 accept", "tcp dport 22 counter accept", (5, 300)),
+    (
+        "counter packets 1 bytes 2 ip saddr 1.2.3.4 counter packets 3 bytes 4",
+        "counter ip saddr 1.2.3.4 counter",
+        (3, 4),
+    ),
+    ('counter name "named" drop', 'counter name "named" drop', None),
+    (
+        'log prefix "counter packets 7 bytes 8 " drop',
+        'log prefix "counter packets 7 bytes 8 " drop',
+        None,
+    ),
+    (
+        'counter packets 2 bytes 9 comment "counter packets 7 bytes 8"',
+        'counter comment "counter packets 7 bytes 8"',
+        (2, 9),
+    ),
+    ("limit rate 5/second burst 5 packets drop", "limit rate 5/second burst 5 packets drop", None),
+]
+
+
+@pytest.mark.parametrize(("written", "text", "counts"), COUNTED)
+def test_a_rules_counter_is_a_number_and_no_text(
+    written: str, text: str, counts: tuple[int, int] | None
+) -> None:
+    rule = f"\t\t{written} # handle 3\n"
+    listed = f"table inet t {{ # handle 1\n\tchain c {{ # handle 1\n{rule}\t}}\n}}\n"
+    (chain,) = decode_nft_list(listed).chains.values()
+    (found,) = chain.rules
+    assert (found.text, found.counter) == (text, Counter(*counts) if counts else None)
+
+
+@pytest.mark.parametrize(
+    ("written", "devices"),
+    [
+        ('device "eth0"', ("eth0",)),
+        ("devices = { eth0, x }", ("eth0", "x")),
+        ('device "priority;"', ("priority;",)),
+        ("devices = { a}b, c,d }", ("a}b", "c,d")),
+        ("", ()),
+    ],
+)
+def test_a_chain_at_ingress_knows_its_devices(written: str, devices: tuple[str, ...]) -> None:
+    """As nft 1.0.6 writes them: one in quotes, several without."""
+    text = (
+        "table netdev guard { # handle 1\n\tchain in { # handle 1\n"
+        f"\t\ttype filter hook ingress {written} priority -7; policy drop;\n\t}}\n}}\n"
+    )
+    (chain,) = decode_nft_list(text).chains.values()
+    assert (chain.devices, chain.priority, chain.policy) == (devices, -7, Verdict.DROP)
+
+
 def test_a_rule_has_handle_text_and_number() -> None:
     assert chain_of("inet", "t", "c1").rules[1] == Rule(
         ref("inet", "t", "c1"), 2, 2, "ip saddr @s drop", "drop", handle=13
@@ -164,7 +217,7 @@ def test_our_rule_takes_a_position_but_no_number() -> None:
 
 def test_a_rule_over_several_lines_is_one() -> None:
     rule = chain_of("inet", "t", "c1").rules[-1]
-    assert rule.text == "tcp dport { 80, 443 } counter packets 0 bytes 0 goto c2"
+    assert rule.text == "tcp dport { 80, 443 } counter goto c2"
     assert rule.handle == 20
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ipttrace.lab.coverage import RulesMet
 from ipttrace.netfilter import Backend, TableFamily
-from ipttrace.ruleset import TAG, Rule, Ruleset
+from ipttrace.ruleset import TAG, Counter, Rule, Ruleset
 from tests import builders as b
 
 
@@ -64,15 +64,17 @@ def test_equal_rules_are_told_apart() -> None:
 
 def test_a_native_rule_whose_counter_rose_is_the_same() -> None:
     def rules(packets: int) -> Ruleset:
-        text = f"counter packets {packets} bytes {packets * 60} drop # handle 4"
-        return b.ruleset(b.chain("my", "in", [text], backend=Backend.NFT, family=TableFamily.INET))
+        chain = b.chain("my", "in", ["counter drop"], backend=Backend.NFT, family=TableFamily.INET)
+        (rule,) = chain.rules
+        rule = replace(rule, counter=Counter(packets, packets * 60))
+        return b.ruleset(replace(chain, rules=(rule,)))
 
     met = RulesMet()
     met.read("server", rules(0))
     met.read("server", rules(1))
     [coverage] = met.coverage("lab", "nft")
     assert (coverage.rules, len(coverage.unmet)) == (1, 1)
-    assert coverage.unmet[0].text == "counter packets 1 bytes 60 drop # handle 4"
+    assert coverage.unmet[0].text == "counter drop"
 
 
 def test_rules_of_ours_do_not_count() -> None:

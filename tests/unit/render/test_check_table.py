@@ -59,7 +59,7 @@ def test_nothing_at_all() -> None:
 
 def test_coverage() -> None:
     native = b.chain(
-        "my", "in", ["tcp dport 22 counter packets 0 bytes 0 drop # handle 4"],
+        "my", "in", ["tcp dport 22 counter drop"],
         backend=Backend.NFT, family=TableFamily.INET,
     )  # fmt: skip
     rules = tuple((b.article_rules() | b.ruleset(native)).rules())
