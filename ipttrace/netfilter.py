@@ -74,6 +74,9 @@ class Hook(StrEnum):
 INET_HOOKS = (Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 """Indexed by NF_INET_PRE_ROUTING .. NF_INET_POST_ROUTING, the `hook` byte of an NFLOG header."""
 
+HOOK_NUMBER = {hook: number for number, hook in enumerate((*INET_HOOKS, Hook.INGRESS))}
+"""NF_INET_*, for tables of family inet, too (NF_INET_INGRESS)."""
+
 LATER_HOOKS: dict[Hook, frozenset[Hook]] = {
     Hook.INGRESS: frozenset(
         {Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.POSTROUTING, Hook.EGRESS}

@@ -50,8 +50,18 @@ BRIDGED_CHAINS = {
 """Of the second table, of family bridge.  br_netfilter, at INT_MAX (NF_BR_PRI_LAST), calls IP's
 POSTROUTING after the last of them."""
 
-OWN_CHAINS = IP_CHAINS | BRIDGED_CHAINS
-TRACERS = frozenset({*TRIGGERS, *REPLIES, BRIDGED_TRIGGER, BRIDGED_OBSERVER})
+EARLY_INGRESS = "early-ingress"
+EARLY_PREROUTING = "early-prerouting"
+EARLY_OUTPUT = "early-output"
+EARLY_CHAINS = {
+    EARLY_INGRESS: OwnChain(Hook.INGRESS, FIRST),
+    EARLY_PREROUTING: OwnChain(Hook.PREROUTING, FIRST),
+    EARLY_OUTPUT: OwnChain(Hook.OUTPUT, FIRST),
+}
+"""Of the table of family inet, which is there where chains come before the triggers."""
+
+OWN_CHAINS = IP_CHAINS | BRIDGED_CHAINS | EARLY_CHAINS
+TRACERS = frozenset({*TRIGGERS, *REPLIES, BRIDGED_TRIGGER, BRIDGED_OBSERVER, *EARLY_CHAINS})
 """Their rules set the trace bit, or count where it is set; no rule in them does anything else."""
 
 OBSERVERS = frozenset(

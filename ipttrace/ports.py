@@ -188,6 +188,10 @@ class TraceRequest:
     """Packets a second that each trigger of a filter traces at most; None for all."""
     untracked: frozenset[PacketFamily] = frozenset()
     """Families whose connections are not tracked though `conntrack_active`; of a filter."""
+    early_devices: tuple[str, ...] = ()
+    """Interfaces with chains at INGRESS, which packets meet before all others; of a flow."""
+    early_hooks: tuple[Hook, ...] = ()
+    """PREROUTING or OUTPUT, where chains come before the triggers; of a flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,8 @@ class Armed:
     own_table: tuple[TableFamily, str] | None = None
     """Our nft table, whose chains (named after their hook) report where a packet came through."""
     warnings: tuple[str, ...] = ()
+    early: bool = False
+    """Whether packets are traced from the first chain on that they meet."""
 
 
 @dataclass(frozen=True, slots=True)

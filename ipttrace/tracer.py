@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ipttrace.correlate import Correlator
 from ipttrace.event import Lost
-from ipttrace.netfilter import Hook, PacketFamily, RuleRef, TableFamily
+from ipttrace.netfilter import Hook, PacketFamily, RuleRef, TableFamily, Verdict
 from ipttrace.own_table import BEFORE_RAW
 from ipttrace.ports import (
     Armed,
@@ -20,6 +20,9 @@ from ipttrace.ports import (
     TraceRules,
 )
 from ipttrace.ruleset import Chain, Counter, Ruleset, conntrack_active, counter_changes
+
+EARLY_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
+"""Hooks at which our usual triggers stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,10 @@ class Tracer:
         """Arm for `request`, completed by what the namespace has; None means both families."""
         reader = self._side.reader
         self._family = family
-        tracked = _tracked(reader.read(family), reader.conntrack_entries())
+        known = reader.read(family)
+        tracked = _tracked(known, reader.conntrack_entries())
+        if request.flow is not None:
+            request = _with_early(request, known)
         request = replace(
             request,
             backends=reader.backends(family),
@@ -86,7 +92,8 @@ class Tracer:
             self._source.drain()
         self._source = self._source or self._side.open_source(request, self.armed)
         ruleset = reader.read(family)
-        warnings = (*self.armed.warnings, *self._source.warnings, *rules_met_untraced(ruleset))
+        unseen = () if self.armed.early else rules_met_untraced(ruleset)
+        warnings = (*self.armed.warnings, *self._source.warnings, *unseen)
         self.armed = replace(self.armed, warnings=warnings)
         self.correlator = Correlator(
             ruleset,
@@ -156,8 +163,20 @@ class Tracer:
                 self._source = None
 
 
+def _with_early(request: TraceRequest, ruleset: Ruleset) -> TraceRequest:
+    """Return the request with the places where chains come before the usual triggers."""
+    early = [chain for chain in ruleset.chains.values() if _is_early(chain)]
+    devices = dict.fromkeys(name for chain in early for name in chain.devices)
+    hooks = {chain.hook for chain in early}
+    return replace(
+        request,
+        early_devices=tuple(devices),
+        early_hooks=tuple(hook for hook in EARLY_HOOKS if hook in hooks),
+    )
+
+
 def rules_met_untraced(ruleset: Ruleset) -> tuple[str, ...]:
-    """Return a warning if packets meet rules before they are traced: triggers stand in IP."""
+    """Return a warning if packets meet rules before a filter's triggers, which stand in IP."""
     early = [f"{c.ref.table_family} {c.ref}" for c in ruleset.chains.values() if _is_early(c)]
     if not early:
         return ()
@@ -165,9 +184,11 @@ def rules_met_untraced(ruleset: Ruleset) -> tuple[str, ...]:
 
 
 def _is_early(chain: Chain) -> bool:
-    if not chain.user_rules or chain.ref.table_family is TableFamily.BRIDGE:
+    """Tell whether a chain has rules that packets meet before the usual triggers."""
+    silent = not chain.user_rules and chain.policy is not Verdict.DROP
+    if silent or chain.ref.table_family is TableFamily.BRIDGE:
         return False
-    if chain.hook in (Hook.PREROUTING, Hook.OUTPUT):
+    if chain.hook in EARLY_HOOKS:
         return (chain.priority or 0) < BEFORE_RAW
     return chain.hook is Hook.INGRESS
 

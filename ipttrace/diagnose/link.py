@@ -180,11 +180,11 @@ def kernel_drop(case: Case) -> Diagnosis | None:
 
 
 def _at_ingress(case: Case) -> Iterator[Evidence]:
-    """Yield the chains at ingress: they are asked before the first hook that is traced."""
+    """Yield the chains at ingress: they are asked first."""
     for chain in case.ruleset.chains.values():
         if chain.hook is Hook.INGRESS:
             where = f"{chain.ref.table_family} {chain.ref}"
-            text = f"no chain reported it; {where} stands at ingress, which is not traced"
+            text = f"no chain reported it; {where} stands at ingress"
             yield Evidence(text, Strength.INFERRED)
 
 

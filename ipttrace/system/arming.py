@@ -14,6 +14,7 @@ from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
 from ipttrace.system.bridge_arming import BridgeArming, as_ip_sees_it
 from ipttrace.system.bridges import Bridges, find_bridges
+from ipttrace.system.early_arming import EarlyArming
 from ipttrace.system.family_arming import FamilyArming, Undo
 from ipttrace.system.trace_rule import FASTEST_LIMIT
 from ipttrace.system.triggers import Notify
@@ -51,6 +52,7 @@ class Arming:
         self._undo: list[Undo] = []
         self._sides: list[FamilyArming] = []
         self._bridged: BridgeArming | None = None
+        self._early: EarlyArming | None = None
         self._bequest: Bequest | None = None
         self._armed_once = False
 
@@ -67,7 +69,7 @@ class Arming:
             own, self._undo[:] = self._undo[len(kept) :], kept
             for step in reversed(own):
                 self._attempt(step)
-            self._sides, self._bridged = [], None
+            self._sides, self._bridged, self._early = [], None, None
             raise
         self._armed_once = True
         return armed
@@ -76,6 +78,10 @@ class Arming:
         has_nft = nft_rules.available()
         _refuse_impossible(request, has_nft=has_nft)
         bridges = find_bridges() if has_nft else Bridges()
+        self._early = EarlyArming(request, self._undo)
+        warnings = self._early.arm() if has_nft else ()
+        if not self._early.stands:
+            request = replace(request, early_devices=(), early_hooks=())
         seen = as_ip_sees_it(request, bridges)
         self._sides = [
             FamilyArming(seen, family, has_nft=has_nft, notify=self._notify, undo=self._undo)
@@ -83,7 +89,8 @@ class Arming:
         ]
         armed = _joined([side.arm() for side in self._sides])
         self._bridged = BridgeArming(request, bridges, self._undo)
-        return replace(armed, warnings=(*armed.warnings, *self._bridged.arm()))
+        warnings = (*warnings, *armed.warnings, *self._bridged.arm())
+        return replace(armed, warnings=warnings, early=self._early.stands)
 
     def bequeath(self, bequest: Bequest) -> None:
         """Keep what is to be done before the rules go."""
@@ -106,10 +113,9 @@ class Arming:
 
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
-        for side in self._sides:
-            side.quiet()
-        if self._bridged is not None:
-            self._bridged.quiet()
+        for part in (*self._sides, self._bridged, self._early):
+            if part is not None:
+                part.quiet()
 
     def take_back(self) -> Disarmed:
         """Undo every step in reverse; a step that fails stays noted for another try."""
@@ -123,8 +129,8 @@ class Arming:
         self._undo[:] = failed
         said = [problem for problem in problems if problem is not None]
         found = [complaint for side in self._sides for complaint in side.complaints]
-        hits = sum(side.hits for side in self._sides)
-        hits += self._bridged.hits if self._bridged is not None else 0
+        parts = (*self._sides, self._bridged, self._early)
+        hits = sum(part.hits for part in parts if part is not None)
         return Disarmed(not said, hits, (*found, *dict.fromkeys(said)))
 
     @property

@@ -10,13 +10,12 @@ counted and contained there.
 
 from __future__ import annotations
 
-from ipttrace.netfilter import PacketFamily
 from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.filter_rules import MATCHING
 from ipttrace.system.flow_rules import Rule
-from ipttrace.system.flow_selectors import FlowSelectors
+from ipttrace.system.flow_selectors import ETHERTYPES, errors_about_answers, selectors_of
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 _ACCEPT = nft.accept()
 
-ETHERTYPES = {PacketFamily.IPV4: b"\x08\x00", PacketFamily.IPV6: b"\x86\xdd"}
-
 
 class BridgedFlowRules:
     """The rules of a request for a flow."""
@@ -37,18 +34,16 @@ class BridgedFlowRules:
     def __init__(self, request: TraceRequest, flow: Flow, bridges: Bridges) -> None:
         self.limits: dict[str, int] = {}
         self.remembers = self.traces_tracked = False
-        self._request = request
+        self._contain = request.contain
         self._silent = bridges.silent(flow.family)
         self._calling = bridges.calling_ports(flow.family)
-        self._family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[flow.family])
-        self._select = FlowSelectors(
-            flow, any_source=request.any_source, any_destination=request.any_destination
-        )
+        self._selectors = selectors_of(request, flow)
+        self._about_answers = errors_about_answers(request, flow)
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
         trace = nft.trace() + nft.accept()
-        rules = [(BRIDGED_TRIGGER, chosen + trace) for chosen, _ in self._selectors()]
+        rules = [(BRIDGED_TRIGGER, chosen + trace) for chosen, _ in self._selectors]
         if not self._silent:
             return rules
         return [
@@ -56,29 +51,20 @@ class BridgedFlowRules:
             *_leave_to_ip(BRIDGED_OBSERVER, self._calling),
             *(
                 (BRIDGED_OBSERVER, chosen + nft.count(counter) + nft.accept())
-                for chosen, counter in self._selectors()
+                for chosen, counter in self._selectors
             ),
         ]
 
     def containment(self) -> list[Rule]:
         """Return the rules that keep frames from leaving."""
-        if not (self._request.contain and self._silent):
+        if not (self._contain and self._silent):
             return []
-        about_answers = [self._family + each for each in self._select.errors_about_answers()]
-        chosen = [*(each for each, _ in self._selectors()), *about_answers]
+        chosen = [*(each for each, _ in self._selectors), *self._about_answers]
         end = nft.count("contained") + nft.drop()
         return [
             *_leave_to_ip(BRIDGED_CONTAINMENT, self._calling),
             *((BRIDGED_CONTAINMENT, each + end) for each in chosen),
         ]
-
-    def _selectors(self) -> list[tuple[bytes, str]]:
-        """Return what holds for packets of the flow and for its answers, and what counts them."""
-        found = [(self._family + self._select.flow(), "probe")]
-        if self._request.replies:
-            answers = [self._select.answers(), *self._select.errors()]
-            found += [(self._family + each, "reply") for each in answers]
-        return found
 
 
 class BridgedFilterRules:

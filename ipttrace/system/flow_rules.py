@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipttrace.netfilter import Hook
 from ipttrace.own_table import CONTAINMENT, REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
+from ipttrace.system.early_rules import seen_before
 from ipttrace.system.flow_selectors import FlowSelectors
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
@@ -36,7 +37,8 @@ class FlowRules:
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
-        rules = self._probe_rules() + self._return_rules()
+        rules = seen_before(self._request, self._flow)
+        rules += self._probe_rules() + self._return_rules()
         return rules + self._reply_rules() + self._tracked_reply_rules()
 
     def containment(self) -> list[Rule]:

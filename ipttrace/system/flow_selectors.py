@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import socket
 
+from ipttrace.netfilter import PacketFamily
 from ipttrace.system import nft_expressions as nft
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.packet import Flow
+    from ipttrace.ports import TraceRequest
 
 IPPROTO = {
     "icmp": 1,
@@ -22,6 +24,7 @@ IPPROTO = {
     "icmp6": 58,
     "sctp": 132,
 }
+ETHERTYPES = {PacketFamily.IPV4: b"\x08\x00", PacketFamily.IPV6: b"\x86\xdd"}
 _NETWORK = nft.NFT_PAYLOAD_NETWORK_HEADER
 _TRANSPORT = nft.NFT_PAYLOAD_TRANSPORT_HEADER
 
@@ -172,6 +175,34 @@ class FlowSelectors:
             return _field(_TRANSPORT, ERROR_HEADER_SIZE + 6, protocol)
         version_and_length = _field(_TRANSPORT, ERROR_HEADER_SIZE, b"\x45")
         return version_and_length + _field(_TRANSPORT, ERROR_HEADER_SIZE + 9, protocol)
+
+
+def selectors_of(request: TraceRequest, flow: Flow) -> list[tuple[bytes, str]]:
+    """Return what holds for packets of a request's flow and for its answers, and what counts them.
+
+    For tables that meet both families.
+    """
+    family, select = _of_family(flow), _asked(request, flow)
+    found = [(family + select.flow(), "probe")]
+    if request.replies:
+        found += [(family + each, "reply") for each in (select.answers(), *select.errors())]
+    return found
+
+
+def errors_about_answers(request: TraceRequest, flow: Flow) -> list[bytes]:
+    """Return what holds, each alternative, for ICMP errors that quote an answer, as above."""
+    family = _of_family(flow)
+    return [family + each for each in _asked(request, flow).errors_about_answers()]
+
+
+def _of_family(flow: Flow) -> bytes:
+    return nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[flow.family])
+
+
+def _asked(request: TraceRequest, flow: Flow) -> FlowSelectors:
+    return FlowSelectors(
+        flow, any_source=request.any_source, any_destination=request.any_destination
+    )
 
 
 def protocol_number(protocol: str) -> int:

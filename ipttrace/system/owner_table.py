@@ -11,13 +11,14 @@ packet came through (`own_table.OWN_CHAINS`):
   observe-*  input, forward and postrouting: report packets where no other chain may;
              observe-postrouting also contains, after SNAT and before conntrack confirms.
 Rules count in the named counters `probe`, `reply` and `contained`, each packet once.  Where there
-are bridges, a second table of the same name, of family bridge, does its part (`bridge_rules`).
+are bridges, a second table of the same name, of family bridge, does its part (`bridge_rules`), and
+where packets meet chains before the triggers, one of family inet (`early_rules`).
 """
 
 from __future__ import annotations
 
 from ipttrace.errors import NotSupportedError
-from ipttrace.netfilter import INET_HOOKS, NFPROTO_NUMBER, TableFamily
+from ipttrace.netfilter import HOOK_NUMBER, NFPROTO_NUMBER, Hook, TableFamily
 from ipttrace.own_table import (
     BRIDGED_CHAINS,
     IP_CHAINS,
@@ -29,6 +30,7 @@ from ipttrace.own_table import (
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.bridge_rules import BridgedFilterRules, BridgedFlowRules
+from ipttrace.system.early_rules import AGAIN, EarlyFlowRules
 from ipttrace.system.filter_rules import FilterRules
 from ipttrace.system.flow_rules import FlowRules, Rule
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from ipttrace.ports import TraceRequest
     from ipttrace.system.bridges import Bridges
 
-    Contents = FlowRules | FilterRules | BridgedFlowRules | BridgedFilterRules
+    Contents = FlowRules | FilterRules | BridgedFlowRules | BridgedFilterRules | EarlyFlowRules
 
 # uapi/linux/netfilter/nf_tables.h
 NFT_MSG_NEWTABLE = 0
@@ -68,6 +70,8 @@ NFTA_CHAIN_HOOK = 4
 NFTA_CHAIN_TYPE = 7
 NFTA_HOOK_HOOKNUM = 1
 NFTA_HOOK_PRIORITY = 2
+NFTA_HOOK_DEVS = 4
+NFTA_DEVICE_NAME = 1
 NFTA_RULE_TABLE = 1
 NFTA_RULE_CHAIN = 2
 NFTA_RULE_EXPRESSIONS = 4
@@ -78,7 +82,7 @@ NFTA_OBJ_TYPE = 3
 NFTA_OBJ_DATA = 4
 NFTA_COUNTER_PACKETS = 2
 
-COUNTERS = ("probe", "reply", "contained")
+COUNTERS = ("probe", "reply", "contained", AGAIN)
 
 
 class OwnerTable:
@@ -91,15 +95,21 @@ class OwnerTable:
         conntrack_active: bool = False,
         family: PacketFamily | None = None,
         bridges: Bridges | None = None,
+        early: bool = False,
     ) -> None:
         """Describe the table; `family` is that of the packets where a filter does not say it.
 
-        With `bridges` it is the second table, for what these bridge.
+        With `bridges` it is the second table, for what these bridge; with `early` that for chains
+        before the triggers.
         """
         from ipttrace.ruleset import OWN_TABLE, TAG
 
         if bridges is not None:
             self._contents, self._family = _bridged(request, bridges)
+        elif early:
+            assert request.flow is not None
+            self._contents = EarlyFlowRules(request, request.flow)
+            self._family = TableFamily.INET
         else:
             self._contents, self._family = _contents(request, family, tracked=conntrack_active)
         self._name = OWN_TABLE + request.session
@@ -137,10 +147,11 @@ class OwnerTable:
     def hits(self) -> int:
         """Return how many packets the trigger rules met, probes and replies; last known if closed.
 
-        A packet that comes again over `lo` was counted on its way out.
+        A packet that comes again over `lo` was counted on its way out.  One that an earlier table
+        of ours counted, and that is counted again here or by the raw triggers, is taken off.
         """
         self._read_counters()
-        return self._counts["probe"] + self._counts["reply"]
+        return self._counts["probe"] + self._counts["reply"] - self._counts[AGAIN]
 
     def contained(self) -> int:
         """Return how many packets were kept from leaving; last known if closed."""
@@ -184,6 +195,8 @@ class OwnerTable:
         ]
 
     def _chains(self) -> list[str]:
+        if isinstance(self._contents, EarlyFlowRules):
+            return list(self._contents.chains)
         if self._family is TableFamily.BRIDGE:
             return list(BRIDGED_CHAINS)
         return [n for n in IP_CHAINS if n not in REPLIES or self._contents.traces_tracked]
@@ -203,14 +216,22 @@ class OwnerTable:
         return Message(NFNL_SUBSYS_NFTABLES, number, family, attributes, flags)
 
     def _chain(self, name: str) -> Message:
+        place = OWN_CHAINS[name]
         hook = nested(
             NFTA_CHAIN_HOOK,
-            number32(NFTA_HOOK_HOOKNUM, INET_HOOKS.index(OWN_CHAINS[name].hook)),
-            number32(NFTA_HOOK_PRIORITY, OWN_CHAINS[name].priority),
+            number32(NFTA_HOOK_HOOKNUM, HOOK_NUMBER[place.hook]),
+            number32(NFTA_HOOK_PRIORITY, place.priority),
+            *([self._devices()] if place.hook is Hook.INGRESS else []),
         )
         names = string(NFTA_CHAIN_TABLE, self._name) + string(NFTA_CHAIN_NAME, name)
         kind = string(NFTA_CHAIN_TYPE, "filter")
         return self._message(NFT_MSG_NEWCHAIN, names + hook + kind, NLM_F_CREATE)
+
+    def _devices(self) -> bytes:
+        assert isinstance(self._contents, EarlyFlowRules)
+        return nested(
+            NFTA_HOOK_DEVS, *(string(NFTA_DEVICE_NAME, name) for name in self._contents.devices)
+        )
 
     def _rule(self, chain: str, expressions: bytes) -> Message:
         names = string(NFTA_RULE_TABLE, self._name) + string(NFTA_RULE_CHAIN, chain)

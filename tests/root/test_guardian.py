@@ -57,7 +57,8 @@ flow = Flow(PacketFamily(family), "tcp", src, dst, 40000, 8445)
 if device != "-":
     guardian.bequeath(int(device), [b"first frame", b"second frame"], [flow])
 guardian.arm(TraceRequest(session, Hook.PREROUTING, flow, contain=True,
-             backends=frozenset({Backend(backend)})))
+             backends=frozenset({Backend(backend)}),
+             early_devices=("lo",), early_hooks=(Hook.PREROUTING, Hook.OUTPUT)))
 print(guardian.pid, flush=True)
 sys.stdin.read()
 """
@@ -209,7 +210,8 @@ def test_all_goes_when_the_main_process_is_killed(
     parent = start_parent(netns, backend, family, session, write if device else None)
     os.close(write)
     assert len(own_rules(netns, backend, family)) == 1
-    assert any(OWN_TABLE + session in table for table in nft_tables(netns))
+    own = {table for table in nft_tables(netns) if OWN_TABLE + session in table}
+    assert own == {f"{each} {OWN_TABLE}{session}" for each in (family.table_family, "inet")}
     kill(parent)
     wait_until(lambda: saved_raw(netns, backend, family) == before, 2.0, "the raw table as before")
     wait_until(lambda: not any(OWN_TABLE in t for t in nft_tables(netns)), 2.0, "no own table")
