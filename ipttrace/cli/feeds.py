@@ -54,7 +54,7 @@ class ProbeFeed:
 
         notes: list[str] = []
         missing = RULES_ONLY if self._spec.evidence == "none" else ""
-        publish(Snapshot(message="tracing", missing=missing))
+        publish(Snapshot(missing=missing))
 
         def answer(found: TraceResult) -> None:
             publish(replace(running([found], "tidying up"), missing=missing))

@@ -160,7 +160,7 @@ class LabProbeFeed:
         from ipttrace.lab.runner import real_spec
 
         notes: list[str] = []
-        publish(Snapshot(message="tracing"))
+        publish(Snapshot())
         result = trace_probe(
             real_spec(self._spec, self._real_names),
             answer=lambda found: publish(running([self._named(found)], "tidying up")),
