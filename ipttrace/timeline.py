@@ -163,13 +163,40 @@ def _is_bridged(path: PacketPath) -> bool:
 def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
     """Return the decision behind which no chain reported."""
     last = path.chain_hops[-1] if path.chain_hops else None
-    if path.in_interface is None or (last is not None and last.verdict in FATAL_VERDICTS):
+    if last is not None and last.verdict in FATAL_VERDICTS:
         return None
+    if path.in_interface is None:
+        return _refused_decision(path, scene) if last is not None else None
     if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED) or full_listener(path, scene, ()):
         return Decision.LOCAL
     if path.outcome in LEFT:
         return Decision.FORWARD
     return _refused_decision(path, scene)
+
+
+def refused_anew(path: PacketPath, scene: Scene, drop: DropHop) -> bool:
+    """Tell whether a packet made here died because its new destination, or mark, has no route.
+
+    The hook of the table that changed it ends in NF_DROP_ERR then (nf_nat_ipv4_local_fn,
+    nf_nat_ipv6_local_fn, ipt_mangle_out, nf_route_table_hook4), behind all its rules.
+    """
+    last = path.chain_hops[-1] if path.chain_hops else None
+    return (
+        drop.reason == "NETFILTER_DROP"
+        and last is not None
+        and last.hook is Hook.OUTPUT
+        and last.verdict not in FATAL_VERDICTS
+        and _goes_elsewhere(path, scene)
+        and scene.route is not None
+        and scene.route.kind in REJECTED_BY_ROUTE
+    )
+
+
+def _goes_elsewhere(path: PacketPath, scene: Scene) -> bool:
+    """Tell whether OUTPUT changed where a packet goes, be it by the last rule that it met."""
+    seen = path.last_packet or path.packet
+    aimed = scene.last or seen
+    return aimed.dst != seen.dst or _routed_anew_after(path) is not None
 
 
 def _refused_decision(path: PacketPath, scene: Scene) -> Decision | None:
@@ -179,6 +206,8 @@ def _refused_decision(path: PacketPath, scene: Scene) -> Decision | None:
     drop, kind = death(path, scene.trail), scene.route.kind if scene.route else ""
     if drop is None:
         return REJECTED_BY_ROUTE.get(kind) if presumed(path, scene) in REFUSED else None
+    if refused_anew(path, scene, drop):
+        return REJECTED_BY_ROUTE[kind]
     if drop.reason in UNROUTED or (drop.location or "").startswith(REFUSERS):
         unrouted = Decision.UNREACHABLE if drop.reason in UNROUTED else None
         return REJECTED_BY_ROUTE.get(kind, unrouted)

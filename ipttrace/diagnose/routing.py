@@ -10,7 +10,7 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.proof import answer_words, call_refused, proof
 from ipttrace.evidence import Route
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
+from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import (
     REFUSING,
     Sign,
@@ -20,7 +20,7 @@ from ipttrace.presumed import (
     rp_filter,
 )
 from ipttrace.targets import sent_on_to
-from ipttrace.timeline import REFUSERS, UNROUTED
+from ipttrace.timeline import REFUSERS, UNROUTED, refused_anew
 
 MODES = {1: "strict", 2: "loose"}
 """Of rp_filter (Documentation/networking/ip-sysctl.rst)."""
@@ -88,8 +88,8 @@ def martian_loopback(case: Case) -> Diagnosis | None:
     found = proof(case, Sign.MARTIAN_LOOPBACK, fits)
     if found is None:
         return None
-    setters = [hop for hop in case.path.chain_hops if sent_on_to(hop.rule) is not None]
-    refs = tuple(hop.ref for hop in setters[-1:])
+    setters = _setters(case)
+    refs = tuple(hop.ref for hop in setters)
     who = f"{refs[0]} sent it on to" if refs else "it is addressed to"
     name = _conf(case, "route_localnet")
     summary = (
@@ -105,9 +105,14 @@ def martian_loopback(case: Case) -> Diagnosis | None:
             f"{_sysctl(name, 1)}"
         ),
     )
-    rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in setters[-1:]]
+    rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in setters]
     evidence = (*found, closed, *rule)
     return Diagnosis(Cause.MARTIAN_LOOPBACK, summary, refs, evidence, remedy=remedy)
+
+
+def _setters(case: Case) -> list[ChainHop]:
+    """Return the hop, if there is one, whose rule gave the packet its destination."""
+    return [hop for hop in case.path.chain_hops if sent_on_to(hop.rule) is not None][-1:]
 
 
 def forwarding_off(case: Case) -> Diagnosis | None:
@@ -147,15 +152,16 @@ def blackhole_route(case: Case) -> Diagnosis | None:
         return None
 
     def fits(drop: DropHop) -> bool:
-        return drop.reason in UNROUTED or (
-            drop.reason == NO_REASON and (drop.location or "").startswith(REFUSERS)
-        )
+        unnamed = drop.reason == NO_REASON and (drop.location or "").startswith(REFUSERS)
+        return drop.reason in UNROUTED or unnamed or refused_anew(case.path, case.scene, drop)
 
     found = call_refused(case, route.error) or proof(case, Sign.BLACKHOLE_ROUTE, fits)
     if found is None:
         return None
     what = _refusing_entry(route)
-    summary = f"dropped by routing: {case.packet.dst} has {what}"
+    refs = tuple(hop.ref for hop in _setters(case))
+    by = f", the destination that {refs[0]} gave it," if refs else ""
+    summary = f"dropped by routing: {case.packet.dst}{by} has {what}"
     seen = Evidence(f"RTM_GETROUTE for it ends with {route.error}: {what}", Strength.MATCHED)
     told = answer_words(case, "an ICMP error", UNREACHABLE[case.packet.family])
     program = _ip(case)
@@ -170,7 +176,8 @@ def blackhole_route(case: Case) -> Diagnosis | None:
             f"to see the route: {program} route show table {route.table} type {route.kind}",
             f"to delete it: {program} route del {entry}",
         )
-    return Diagnosis(Cause.BLACKHOLE_ROUTE, summary, evidence=(*found, seen, *told), remedy=remedy)
+    evidence = (*found, seen, *told)
+    return Diagnosis(Cause.BLACKHOLE_ROUTE, summary, refs, evidence, remedy=remedy)
 
 
 def _refusing_entry(route: Route) -> str:
@@ -187,8 +194,11 @@ def no_route(case: Case) -> Diagnosis | None:
     counters = frozenset(
         {"IpExt.InNoRoutes", "Ip.OutNoRoutes"} if v4 else {"Ip6InNoRoutes", "Ip6OutNoRoutes"}
     )
-    found = call_refused(case, "ENETUNREACH")
-    found = found or proof(case, Sign.NO_ROUTE, lambda drop: drop.reason in UNROUTED, counters)
+
+    def fits(drop: DropHop) -> bool:
+        return drop.reason in UNROUTED or refused_anew(case.path, case.scene, drop)
+
+    found = call_refused(case, "ENETUNREACH") or proof(case, Sign.NO_ROUTE, fits, counters)
     if found is None:
         return None
     seen: tuple[Evidence, ...] = ()
@@ -196,14 +206,16 @@ def no_route(case: Case) -> Diagnosis | None:
         seen = (Evidence(f"RTM_GETROUTE finds none: {route.error}", Strength.MATCHED),)
     where = "" if case.client_here or case.path.in_interface else " in the client's namespace"
     for_what = f" for what comes in by {case.path.in_interface}" if case.path.in_interface else ""
-    summary = f"there is no route to {packet.dst}{for_what}{where}"
+    refs = tuple(hop.ref for hop in _setters(case))
+    by = f", the destination that {refs[0]} gave it" if refs else ""
+    summary = f"there is no route to {packet.dst}{by}{for_what}{where}"
     summary = f"dropped by routing: {summary}" if for_what else f"not sent: {summary}"
     told = answer_words(case, "an ICMP error", UNREACHABLE[packet.family])
     remedy = (
         f"to see the routes: {_ip(case)} route show",
         f"to see which one a packet takes: {_route_get(case)}",
     )
-    return Diagnosis(Cause.NO_ROUTE, summary, evidence=(*found, *seen, *told), remedy=remedy)
+    return Diagnosis(Cause.NO_ROUTE, summary, refs, (*found, *seen, *told), remedy=remedy)
 
 
 def _conf(case: Case, setting: str, interface: str | None = None) -> str:

@@ -185,6 +185,42 @@ def test_no_route_in_a_clients_own_namespace_is_not_blamed_on_another(routed: Ro
     assert decisions(probed) == []
 
 
+@pytest.mark.parametrize(
+    ("family", "kind"), ways((V4, None), (V6, None), (V4, "unreachable"), (V6, "prohibit"))
+)
+def test_a_destination_that_output_gave_may_have_no_route(
+    routed: Routed, iptables: Iptables, family: PacketFamily, kind: str | None
+) -> None:
+    """The kernel says only that a hook dropped it, behind all rules: NF_DROP_ERR of nat's own."""
+    if kind is not None:
+        run("ip", "-n", routed.netns, "route", "add", kind, REFUSED_NET[family])
+    sent_on = ("-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", "80", "-j", "DNAT")
+    iptables(routed.netns, family, *sent_on, "--to-destination", NOWHERE[family])
+    probed = send(routed, LOCAL, routed.backend.address(family))
+    probed.check("blackhole-route" if kind else "no-route", Outcome.DROPPED, within=EARLY)
+    assert f"{NOWHERE[family]}, the destination that nat/OUTPUT 1 gave it" in (
+        probed.diagnosis.summary
+    )
+    assert rule_numbers(probed) == ["nat/OUTPUT 1"]
+    refused = DECISIONS[kind] if kind else Decision.UNREACHABLE
+    assert decisions(probed) == [Decision.OUTPUT, refused]
+
+
+@full
+@pytest.mark.parametrize("family", [V4, V6])
+def test_a_mark_that_output_gave_may_lead_to_no_route(
+    routed: Routed, iptables: Iptables, family: PacketFamily
+) -> None:
+    version = "-4" if family is V4 else "-6"
+    run("ip", "-n", routed.netns, version, "rule", "add", "fwmark", "7", "prohibit", "pref", "77")
+    marked = ("-t", "mangle", "-A", "OUTPUT", "-p", "tcp", "-j", "MARK", "--set-mark", "7")
+    iptables(routed.netns, family, *marked)
+    probed = send(routed, LOCAL, routed.backend.address(family))
+    probed.check("blackhole-route", Outcome.DROPPED, within=EARLY)
+    assert "prohibit routing rule (ip rule, priority 77)" in probed.diagnosis.summary
+    assert decisions(probed)[-1] is Decision.PROHIBIT
+
+
 @pytest.mark.parametrize("kind", list(ERRNO))
 @pytest.mark.parametrize(("family", "way"), ways(*BOTH[:1], (V6, LOCAL), *BOTH[1:], (V4, LOCAL)))
 def test_a_route_that_refuses_is_named_with_its_type(
