@@ -189,9 +189,9 @@ class TraceRequest:
     untracked: frozenset[PacketFamily] = frozenset()
     """Families whose connections are not tracked though `conntrack_active`; of a filter."""
     early_devices: tuple[str, ...] = ()
-    """Interfaces with chains at INGRESS, which packets meet before all others; of a flow."""
+    """Interfaces with chains at INGRESS, which packets meet before all others."""
     early_hooks: tuple[Hook, ...] = ()
-    """PREROUTING or OUTPUT, where chains come before the triggers; of a flow."""
+    """PREROUTING or OUTPUT, where chains come before the usual triggers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,8 @@ class Tracer:
         self._family = family
         known = reader.read(family)
         tracked = _tracked(known, reader.conntrack_entries())
-        if request.flow is not None:
-            request = _with_early(request, known)
         request = replace(
-            request,
+            _with_early(request, known),
             backends=reader.backends(family),
             conntrack_active=bool(tracked & {family} if family else tracked),
             untracked=frozenset(PacketFamily) - tracked,
@@ -92,7 +90,7 @@ class Tracer:
             self._source.drain()
         self._source = self._source or self._side.open_source(request, self.armed)
         ruleset = reader.read(family)
-        unseen = () if self.armed.early else rules_met_untraced(ruleset)
+        unseen = rules_met_untraced(ruleset, request if self.armed.early else None)
         warnings = (*self.armed.warnings, *self._source.warnings, *unseen)
         self.armed = replace(self.armed, warnings=warnings)
         self.correlator = Correlator(
@@ -166,7 +164,8 @@ class Tracer:
 def _with_early(request: TraceRequest, ruleset: Ruleset) -> TraceRequest:
     """Return the request with the places where chains come before the usual triggers."""
     early = [chain for chain in ruleset.chains.values() if _is_early(chain)]
-    devices = dict.fromkeys(name for chain in early for name in chain.devices)
+    # A filter's match cannot be had at ingress: see system.early_rules.
+    devices = dict.fromkeys(name for chain in early for name in chain.devices if request.flow)
     hooks = {chain.hook for chain in early}
     return replace(
         request,
@@ -175,12 +174,18 @@ def _with_early(request: TraceRequest, ruleset: Ruleset) -> TraceRequest:
     )
 
 
-def rules_met_untraced(ruleset: Ruleset) -> tuple[str, ...]:
-    """Return a warning if packets meet rules before a filter's triggers, which stand in IP."""
-    early = [f"{c.ref.table_family} {c.ref}" for c in ruleset.chains.values() if _is_early(c)]
+def rules_met_untraced(ruleset: Ruleset, armed: TraceRequest | None) -> tuple[str, ...]:
+    """Return a warning if packets meet rules before any trigger.
+
+    `armed` is what early triggers were asked for, None if there are none.
+    """
+    early = [chain for chain in ruleset.chains.values() if _is_early(chain)]
+    if armed is not None:
+        early = [c for c in early if c.hook is Hook.INGRESS and not armed.early_devices]
     if not early:
         return ()
-    return (f"not traced, because packets meet them first: the rules of {', '.join(early)}",)
+    names = ", ".join(f"{chain.ref.table_family} {chain.ref}" for chain in early)
+    return (f"not traced, because packets meet them first: the rules of {names}",)
 
 
 def _is_early(chain: Chain) -> bool:

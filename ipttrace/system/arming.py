@@ -82,6 +82,9 @@ class Arming:
         warnings = self._early.arm() if has_nft else ()
         if not self._early.stands:
             request = replace(request, early_devices=(), early_hooks=())
+        elif request.filter is not None:
+            # What the raw rules would judge once more counted twice, and against two limits.
+            request = replace(request, trigger=Trigger.OWNER)
         seen = as_ip_sees_it(request, bridges)
         self._sides = [
             FamilyArming(seen, family, has_nft=has_nft, notify=self._notify, undo=self._undo)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.filter_rules import MATCHING
+from ipttrace.system.early_rules import MATCHING
 from ipttrace.system.flow_rules import Rule
 from ipttrace.system.flow_selectors import ETHERTYPES, errors_about_answers, selectors_of
 

@@ -1,42 +1,48 @@
-"""What our table of family inet does: trace a flow from the first chain on that it meets.
+"""What our table of family inet does: trace packets from the first chain on that they meet.
 
     early-ingress      on the interfaces that have chains of family netdev, or inet's at ingress
     early-prerouting   where chains come before the usual triggers, which stand next to raw
     early-output       likewise
 
-They set the trace bit, and count.  What they let go on meets chains of ours that count it once
-more, in the counter `again`: the difference is what was dropped between.
+They set the trace bit, and count.  Of a flow, what they let go on meets chains of ours that count
+it once more, in the counter `again`: the difference is what was dropped between.  Of a filter,
+which traces no more than so many packets a second, the chains behind do not judge again what these
+have judged; and there is none at ingress, where the kernel does not take its xt_bpf
+(nft_match_validate in net/netfilter/nft_compat.c).
 """
 
 from __future__ import annotations
 
-from ipttrace.netfilter import Hook
+from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.own_table import EARLY_INGRESS, EARLY_OUTPUT, EARLY_PREROUTING, TRIGGERS
 from ipttrace.system import nft_expressions as nft
-from ipttrace.system.flow_selectors import selectors_of
+from ipttrace.system import nft_filtering
+from ipttrace.system.flow_selectors import ETHERTYPES, selectors_of
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ipttrace.packet import Flow
-    from ipttrace.ports import TraceRequest
+    from ipttrace.ports import PacketFilter, TraceRequest
 
     Rule = tuple[str, bytes]
     """As in `flow_rules`."""
 
 AGAIN = "again"
+MATCHING = "matching"
+"""The limit of a filter, one for all rules of a table that trace what matches."""
 
 
-class EarlyFlowRules:
-    """The rules of a request for a flow, in the table of family inet."""
+class EarlyRules:
+    """The chains of the table of family inet, for any request."""
 
-    def __init__(self, request: TraceRequest, flow: Flow) -> None:
+    remembers = traces_tracked = False
+
+    def __init__(self, request: TraceRequest) -> None:
         self.limits: dict[str, int] = {}
-        self.remembers = self.traces_tracked = False
         self.devices = request.early_devices
         self._hooks = request.early_hooks
-        self._selectors = selectors_of(request, flow)
 
     @property
     def chains(self) -> tuple[str, ...]:
@@ -45,20 +51,59 @@ class EarlyFlowRules:
         at_hooks = {Hook.PREROUTING: EARLY_PREROUTING, Hook.OUTPUT: EARLY_OUTPUT}
         return (*at_ingress, *(at_hooks[hook] for hook in self._hooks))
 
+    def containment(self) -> list[Rule]:
+        """Return nothing: what leaves is contained at POSTROUTING."""
+        return []
+
+
+class EarlyFlowRules(EarlyRules):
+    """The rules of a request for a flow."""
+
+    def __init__(self, request: TraceRequest, flow: Flow) -> None:
+        super().__init__(request)
+        self._selectors = selectors_of(request, flow)
+
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
         rules: list[Rule] = []
         if EARLY_PREROUTING in self.chains:
-            rules += counted_again(EARLY_PREROUTING, self.devices, self._selectors)
+            rules += _counted_again(EARLY_PREROUTING, self.devices, self._selectors)
         for chain in self.chains:
             for selector, counter in self._selectors:
                 end = nft.trace() + nft.count(counter) + nft.accept()
                 rules.append((chain, selector + end))
         return rules
 
-    def containment(self) -> list[Rule]:
-        """Return nothing: what leaves is contained at POSTROUTING."""
-        return []
+
+class EarlyFilterRules(EarlyRules):
+    """The rules of a request for a filter; they stand with the owner trigger only."""
+
+    def __init__(self, request: TraceRequest, packet_filter: PacketFilter) -> None:
+        super().__init__(request)
+        self.limits = {} if request.limit is None else {MATCHING: request.limit}
+        self._request = request
+        self._filter = packet_filter
+
+    def triggers(self) -> list[Rule]:
+        """Return the rules that set the trace bit."""
+        rules: list[Rule] = []
+        for chain in self.chains:
+            rules += judged_in_output(chain)
+            rules += [(chain, self._traced(family)) for family in PacketFamily]
+        return rules
+
+    def _traced(self, family: PacketFamily) -> bytes:
+        """Return the rule for packets of one family.
+
+        Answers are what matches the other way round, where no connection will tell them.
+        """
+        request = self._request
+        tracked = request.conntrack_active and family not in request.untracked
+        both_ways = self._filter.both_ways if request.replies and not tracked else ()
+        matches = nft_filtering.matches(both_ways or self._filter.program)
+        limited = nft_filtering.limited(MATCHING) if self.limits else b""
+        of_family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[family])
+        return of_family + matches + limited + nft.trace() + nft.count("probe") + nft.accept()
 
 
 def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:
@@ -69,11 +114,18 @@ def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:
         if hook in request.early_hooks:
             rules += [(chain, selector + nft.count(AGAIN)) for selector, _ in selectors]
         elif hook is Hook.PREROUTING:
-            rules += counted_again(chain, request.early_devices, selectors)
+            rules += _counted_again(chain, request.early_devices, selectors)
     return rules
 
 
-def counted_again(
+def judged_in_output(chain: str) -> list[Rule]:
+    """Return the rule that lets pass at PREROUTING what a filter has judged in OUTPUT."""
+    if not chain.endswith("-prerouting"):
+        return []
+    return [(chain, nft.received_on_loopback() + nft.accept())]
+
+
+def _counted_again(
     chain: str, devices: Sequence[str], selectors: Sequence[tuple[bytes, str]]
 ) -> list[Rule]:
     """Return the rules that count what came in by one of the interfaces."""

@@ -11,6 +11,9 @@ Over `lo` a packet comes by twice.  In OUTPUT it is judged by the headers that i
 coming in it is judged again only if NAT has rewritten it, and its connection is not known.  The
 trace bit stays with it, so it is traced and counted once.
 
+Where packets meet chains before raw, `early_rules` judge them, and the trigger-* chains do not
+judge them again.
+
 Limits are token buckets: `matching` is one for all rules that trace what matches, `others` one for
 the rest of the connections.  How many connections are learned is limited as well, in each chain,
 so that the set stays small on a busy host.
@@ -18,17 +21,16 @@ so that the set stays small on a busy host.
 
 from __future__ import annotations
 
-from ipttrace.netfilter import Hook
-from ipttrace.own_table import REPLIES, TRIGGERS
+from ipttrace.own_table import REPLIES
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
+from ipttrace.system.early_rules import MATCHING, judged_in_output
 from ipttrace.system.flow_rules import Rule
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.ports import PacketFilter, TraceRequest
 
-MATCHING = "matching"
 OTHERS = "others"
 
 
@@ -58,11 +60,12 @@ class FilterRules:
 
         if self._request.trigger is not Trigger.OWNER:
             return []
-        rules: list[Rule] = []
-        if Hook.OUTPUT in self._request.hooks:
-            rules.append((TRIGGERS[0], nft.received_on_loopback() + nft.accept()))
+        hooks = [hook for hook in self._request.hooks if hook not in self._request.early_hooks]
         trace = self._matches + self._traced(MATCHING, "probe") + nft.accept()
-        return rules + [(f"trigger-{hook.lower()}", trace) for hook in self._request.hooks]
+        rules: list[Rule] = []
+        for chain in (f"trigger-{hook.lower()}" for hook in hooks):
+            rules += [*judged_in_output(chain), (chain, trace)]
+        return rules
 
     def _connection_rules(self) -> list[Rule]:
         known = nft_filtering.remembered()

@@ -30,7 +30,7 @@ from ipttrace.own_table import (
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.bridge_rules import BridgedFilterRules, BridgedFlowRules
-from ipttrace.system.early_rules import AGAIN, EarlyFlowRules
+from ipttrace.system.early_rules import AGAIN, EarlyFilterRules, EarlyFlowRules, EarlyRules
 from ipttrace.system.filter_rules import FilterRules
 from ipttrace.system.flow_rules import FlowRules, Rule
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from ipttrace.ports import TraceRequest
     from ipttrace.system.bridges import Bridges
 
-    Contents = FlowRules | FilterRules | BridgedFlowRules | BridgedFilterRules | EarlyFlowRules
+    Bridged = BridgedFlowRules | BridgedFilterRules
+    Early = EarlyFlowRules | EarlyFilterRules
+    Contents = FlowRules | FilterRules | Bridged | Early
 
 # uapi/linux/netfilter/nf_tables.h
 NFT_MSG_NEWTABLE = 0
@@ -107,9 +109,7 @@ class OwnerTable:
         if bridges is not None:
             self._contents, self._family = _bridged(request, bridges)
         elif early:
-            assert request.flow is not None
-            self._contents = EarlyFlowRules(request, request.flow)
-            self._family = TableFamily.INET
+            self._contents, self._family = _early(request), TableFamily.INET
         else:
             self._contents, self._family = _contents(request, family, tracked=conntrack_active)
         self._name = OWN_TABLE + request.session
@@ -136,7 +136,7 @@ class OwnerTable:
 
     def _explain_absence(self, error: BaseException) -> None:
         """Say what an unknown expression means in the rules of a filter, which need modules."""
-        filters = isinstance(self._contents, FilterRules | BridgedFilterRules)
+        filters = isinstance(self._contents, FilterRules | BridgedFilterRules | EarlyFilterRules)
         if isinstance(error, FileNotFoundError) and filters:
             raise NotSupportedError(
                 f"cannot match a packet filter in nft table {self}: "
@@ -195,7 +195,7 @@ class OwnerTable:
         ]
 
     def _chains(self) -> list[str]:
-        if isinstance(self._contents, EarlyFlowRules):
+        if isinstance(self._contents, EarlyRules):
             return list(self._contents.chains)
         if self._family is TableFamily.BRIDGE:
             return list(BRIDGED_CHAINS)
@@ -228,7 +228,7 @@ class OwnerTable:
         return self._message(NFT_MSG_NEWCHAIN, names + hook + kind, NLM_F_CREATE)
 
     def _devices(self) -> bytes:
-        assert isinstance(self._contents, EarlyFlowRules)
+        assert isinstance(self._contents, EarlyRules)
         return nested(
             NFTA_HOOK_DEVS, *(string(NFTA_DEVICE_NAME, name) for name in self._contents.devices)
         )
@@ -282,6 +282,13 @@ def _contents(
     assert request.filter is not None
     assert family is not None
     return FilterRules(request, request.filter, tracked=tracked), family.table_family
+
+
+def _early(request: TraceRequest) -> Early:
+    if request.flow is not None:
+        return EarlyFlowRules(request, request.flow)
+    assert request.filter is not None
+    return EarlyFilterRules(request, request.filter)
 
 
 def _bridged(request: TraceRequest, bridges: Bridges) -> tuple[Contents, TableFamily]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -13,11 +15,14 @@ from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe
 from tests.root.kernel import Iptables, Listeners, Pair, run
+from tests.root.mixed_traffic import AF, know_each_other
 from tests.root.oracle import Monitor
 from tests.root.sessions import nft_tables
+from tests.root.watching import Watching
 from tests.waiting import wait_until
 
 OPEN, SHUT = 8443, 8444
+LOOPBACK = {PacketFamily.IPV4: "127.0.0.1", PacketFamily.IPV6: "::1"}
 INGRESS = """
 table {family} guard {{
     chain in {{
@@ -232,3 +237,57 @@ def test_nothing_of_it_stays(server: Pair, family: PacketFamily) -> None:
     before = nft_tables(netns)
     assert injected(server, family, SHUT).result.clean
     assert nft_tables(netns) == before
+
+
+# ------------------------------------------------------------------ watches
+
+
+@pytest.mark.parametrize("trigger", list(Trigger), ids=str)
+def test_a_watch_sees_what_dies_before_raw(
+    server: Pair, family: PacketFamily, trigger: Trigger
+) -> None:
+    """Every packet once; at ingress the kernel takes no packet filter, which is said."""
+    netns = server.server.netns
+    know_each_other(server)
+    load(netns, INGRESS.replace("tcp", "sctp"), family=TableFamily.NETDEV, devices=DEVICES[1])
+    load(netns, HOOKS.replace("tcp", "udp"), priority=-500)
+    with Watching(netns, "udp", trigger) as watching:
+        for port in (OPEN, SHUT, OPEN):
+            with server.client.socket(AF[family], socket.SOCK_DGRAM) as client:
+                client.sendto(b"early", (server.server.address(family), port))
+        with server.server.socket(AF[family], socket.SOCK_DGRAM) as local:
+            local.sendto(b"over lo", (LOOPBACK[family], OPEN))
+        watching.wait_for(4)
+    assert [met(path)[0] for path in watching.paths] == [
+        ("PREROUTING", "before/in", 1),
+        ("PREROUTING", "before/in", 1),
+        ("PREROUTING", "before/in", 1),
+        ("OUTPUT", "before/out", None),
+    ]
+    assert watching.paths[1].outcome is Outcome.DROPPED
+    result = watching.result
+    assert result is not None
+    assert result.trigger == Trigger.OWNER
+    assert result.warnings == (
+        "not traced, because packets meet them first: the rules of netdev guard/in",
+    )
+    totals = result.totals
+    assert (totals.hits, totals.packets, totals.complete) == (4, 4, 4)
+
+
+def test_a_watchs_limit_holds_where_chains_come_early(server: Pair) -> None:
+    """What was not traced at the first chain is not traced behind it."""
+    netns = server.server.netns
+    know_each_other(server)
+    load(netns, HOOKS.replace("tcp", "udp"), priority=-500)
+    with Watching(netns, "udp dst port 8443", limit=10) as watching:
+        began = time.monotonic()
+        with server.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(300):
+                client.sendto(b"burst", (server.server.ipv4, OPEN))
+        watching.wait_for(10)
+        seconds = time.monotonic() - began
+    result = watching.result
+    assert result is not None
+    assert result.totals.hits == len(watching.paths)
+    assert 10 <= result.totals.hits <= 10 + 10 * (1 + seconds)

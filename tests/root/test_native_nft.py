@@ -290,30 +290,6 @@ def test_a_dormant_table_has_no_hops(firewall: Pair) -> None:
     assert path.outcome is Outcome.DELIVERED
 
 
-EARLY = """
-table netdev guard {
-    chain in { type filter hook ingress device "eth0" priority -500; counter; }
-}
-table inet before {
-    chain raw { type filter hook prerouting priority -1000; counter; }
-    chain empty { type filter hook prerouting priority -1001; }
-}
-"""
-
-
-def test_rules_that_packets_meet_before_they_are_traced_are_named(firewall: Pair) -> None:
-    netns = firewall.server.netns
-    load(netns, EARLY)
-    with Watching(netns, "udp") as watching:
-        send(firewall.client, V4, firewall.server.ipv4, SHUT)
-        watching.wait_for(1)
-    assert watching.result is not None
-    (warning,) = watching.result.warnings
-    assert warning == (
-        "not traced, because packets meet them first: the rules of netdev guard/in, inet before/raw"
-    )
-
-
 def test_egress_is_shown(firewall: Pair) -> None:
     netns = firewall.server.netns
     load(

@@ -25,7 +25,9 @@ READY, DONE = 20.0, 20.0
 class Watching:
     """`ipttrace watch FILTER --netns NETNS --limit none`, with its paths as values."""
 
-    def __init__(self, netns: str, text: str, trigger: Trigger = Trigger.RAW) -> None:
+    def __init__(
+        self, netns: str, text: str, trigger: Trigger = Trigger.RAW, limit: int | None = None
+    ) -> None:
         self.paths: list[PacketPath] = []
         """In the order of their times; all of them when the block has ended."""
         self.result: TraceResult | None = None
@@ -36,6 +38,7 @@ class Watching:
             filter=compile_filter(text),
             hooks=(Hook.PREROUTING, Hook.OUTPUT),
             trigger=trigger,
+            limit=limit,
         )
         self._armed, self._stop = threading.Event(), threading.Event()
         self._failure: BaseException | None = None

@@ -7,11 +7,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from ipttrace.decode.nft_list import decode_nft_list
 from ipttrace.event import TraceKind
 from ipttrace.mapped import matched_element
-from ipttrace.netfilter import PacketFamily, Verdict
+from ipttrace.netfilter import Hook, PacketFamily, Verdict
 from ipttrace.path import ChainHop
+from ipttrace.ports import TraceRequest
 from ipttrace.render.words import hop_effects
 from ipttrace.tracer import rules_met_untraced
 from tests.builders import tcp
@@ -172,9 +175,23 @@ def test_none_is_named_where_that_is_not_known() -> None:
 
 
 def test_rules_that_stand_before_the_triggers_are_named() -> None:
-    (warning,) = rules_met_untraced(decode_nft_list(EARLY))
+    (warning,) = rules_met_untraced(decode_nft_list(EARLY), None)
     assert warning == (
         "not traced, because packets meet them first: "
         "the rules of netdev guard/in, inet before/raw, inet before/sent"
     )
-    assert rules_met_untraced(read_recording("nft4-walk").ruleset) == ()
+    assert rules_met_untraced(read_recording("nft4-walk").ruleset, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("devices", "warnings"),
+    [
+        (("eth0",), ()),
+        ((), ("not traced, because packets meet them first: the rules of netdev guard/in",)),
+    ],
+)
+def test_rules_that_early_triggers_come_before_are_not_named(
+    devices: tuple[str, ...], warnings: tuple[str, ...]
+) -> None:
+    armed = TraceRequest("x", early_devices=devices, early_hooks=(Hook.PREROUTING, Hook.OUTPUT))
+    assert rules_met_untraced(decode_nft_list(EARLY), armed) == warnings
