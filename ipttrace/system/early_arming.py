@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ipttrace.errors import IptTraceError
 from ipttrace.ports import TraceRequest
+from ipttrace.system.capabilities import load_modules
 from ipttrace.system.owner_table import OwnerTable
 
 Undo = Callable[[], None]
@@ -31,6 +32,9 @@ class EarlyArming:
         """Make the table if there are such chains; return warnings."""
         if not (self._request.early_devices or self._request.early_hooks):
             return ()
+        if self._request.filter is not None:
+            # In family inet the kernel asks for a module of no name (xt_prefix, x_tables.c).
+            load_modules(("xt_bpf",))
         self._undo.append(self.close)
         table = OwnerTable(self._request, early=True)
         try:
