@@ -254,6 +254,8 @@ class ChainRecord(Struct, frozen=True):
     rise: CounterFields | None
     """Since the reading before, with --watch; null in the first."""
     rules: int
+    devices: tuple[str, ...]
+    """The interfaces of a chain at INGRESS or EGRESS."""
 
 
 class RuleRecord(Struct, frozen=True):

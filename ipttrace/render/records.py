@@ -93,6 +93,7 @@ def chain_record(netns: str | None, chain: Chain, rise: Counter | None = None) -
             counter=_counter(chain.counter),
             rise=_counter(rise),
             rules=len(chain.user_rules),
+            devices=chain.devices,
         )
     )
 

@@ -44,7 +44,8 @@ def _heading(chain: Chain, color: bool) -> str:
     name = f"{table_name(ref)}/{clean_text(ref.chain)}"
     parts = [paint(f"{program(ref, is_native(ref, text))}  {name}", Style.HEAD, color)]
     if is_native(ref, text) and chain.hook is not None:
-        parts.append(f"hook {chain.hook} priority {chain.priority}")
+        devices = f" of {clean_text(', '.join(chain.devices))}" if chain.devices else ""
+        parts.append(f"hook {chain.hook}{devices} priority {chain.priority}")
     if chain.policy is not None:
         parts.append(f"policy {chain.policy}")
     if chain.hook is None:

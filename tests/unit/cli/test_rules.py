@@ -12,7 +12,7 @@ import pytest
 from inline_snapshot import snapshot
 
 from ipttrace.cli import rules
-from ipttrace.netfilter import Backend, TableFamily
+from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
 from ipttrace.render.schema import json_schema
 from ipttrace.ruleset import Chain, Counter, Ruleset
 from tests import builders as b
@@ -49,11 +49,13 @@ def some_rules(*packets: int) -> Ruleset:
         1,
         handle=9,
     )
+    ingress = b.chain_ref("guard", "early", Backend.NFT, TableFamily.NETDEV)
     return b.ruleset(
         counted(b.chain("nat", "PREROUTING", [b.REDIRECT_RULE]), *numbers),
         counted(b.chain("filter", "WEB", ["-j DROP"], backend=Backend.NFT), *numbers),
         b.chain("filter", "INPUT", family=TableFamily.IP6),
         Chain(native.chain, (replace(native, counter=None),)),
+        Chain(ingress, (), Hook.INGRESS, -5, Verdict.DROP, devices=("eth0", "lo")),
     )
 
 
@@ -67,6 +69,7 @@ iptables-nft  filter/WEB  user chain
 ip6tables-legacy  filter/INPUT  policy ACCEPT  0 packets, 0 bytes  no rules
 nft  inet fw/in  user chain
   1  no counter            tcp dport 22 counter accept                                                handle 9
+nft  netdev guard/early  hook INGRESS of eth0, lo priority -5  policy DROP  no rules
 """)
 
 
@@ -140,6 +143,7 @@ def test_json_has_a_line_for_every_chain_and_rule(
         "chain",
         "chain",
         "rule",
+        "chain",
     ]
     assert {record["netns"] for record in found} == {"server"}
     assert {record["rise"] for record in found} == {None}

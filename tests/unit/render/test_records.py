@@ -249,6 +249,12 @@ def test_a_user_chain_has_no_hook_and_no_policy() -> None:
     assert (record["hook"], record["policy"], record["counter"]) == (None, None, None)
 
 
+def test_a_chain_at_ingress_names_its_interfaces() -> None:
+    chain = b.chain("guard", "in", [], backend=Backend.NFT, family=TableFamily.NETDEV)
+    record = validated(chain_record(None, replace(chain, devices=("eth0", "lo"))))
+    assert record["devices"] == ["eth0", "lo"]
+
+
 def test_a_rule_of_ours_is_refused() -> None:
     own = replace(b.chain("raw", "OUTPUT", ["-j TRACE"]).rules[0], number=None)
     with pytest.raises(ValueError, match="not shown"):
