@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from ipttrace.correlate import Tally
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
+from ipttrace.fates import fate
 from ipttrace.gathering import Gathering, Trails
 from ipttrace.netfilter import RuleRef
 from ipttrace.packet import Flow
 from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.roles import Sent, assign_roles
 from ipttrace.ruleset import Counter
-from ipttrace.timeline import fate, with_evidence
+from ipttrace.timeline import with_evidence
 from ipttrace.tracer import Tracer
 
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})

@@ -8,12 +8,13 @@ from dataclasses import replace
 from itertools import count
 
 from ipttrace.conclusion import answers_to, flows_of, trails_of
+from ipttrace.fates import fate, full_listener
 from ipttrace.gathering import Gathering, Trails
 from ipttrace.packet import PacketSummary
 from ipttrace.path import LEFT, Outcome, PacketPath, Role
 from ipttrace.ports import Clock, ProbeClient
 from ipttrace.roles import Sent, assign_roles
-from ipttrace.timeline import fate, full_listener, opens
+from ipttrace.takers import opens
 from ipttrace.tracer import Tracer
 
 QUIET = 0.2

@@ -17,7 +17,7 @@ from ipttrace.diagnose.remedy import what_listens
 from ipttrace.diagnose.remote import from_here, is_refusal
 from ipttrace.evidence import SocketEntry
 from ipttrace.path import Diagnosis, Evidence, Outcome, SocketState, Strength
-from ipttrace.timeline import taking
+from ipttrace.takers import taking
 
 NO_SOCKET = "NO_SOCKET"
 SHOWN = 4

@@ -19,7 +19,7 @@ from ipttrace.path import (
     TraceResult,
     WireHop,
 )
-from ipttrace.timeline import taking
+from ipttrace.takers import taking
 
 HERE = "/proc/self/ns/net"
 """What --netns takes for the namespace that the tool was started in."""

@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.drops import rewrites
+from ipttrace.fates import death
 from ipttrace.path import DropHop, Evidence, Outcome, PacketPath, Strength
 from ipttrace.presumed import Sign, presumed
-from ipttrace.timeline import death
 
 
 def told(case: Case) -> DropHop | None:

@@ -19,8 +19,8 @@ from ipttrace.presumed import (
     loopback_routed,
     rp_filter,
 )
+from ipttrace.route_hops import REFUSERS, UNROUTED, refused_anew
 from ipttrace.targets import sent_on_to
-from ipttrace.timeline import REFUSERS, UNROUTED, refused_anew
 
 MODES = {1: "strict", 2: "loose"}
 """Of rp_filter (Documentation/networking/ip-sysctl.rst)."""

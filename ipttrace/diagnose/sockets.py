@@ -14,6 +14,7 @@ from ipttrace.diagnose.remedy import what_listens
 from ipttrace.diagnose.remote import is_refusal, kind, left
 from ipttrace.diagnose.walk import made_here, packet_before
 from ipttrace.evidence import SocketEntry
+from ipttrace.fates import OVERFLOWS, full_listener
 from ipttrace.netfilter import Hook
 from ipttrace.path import (
     ChainHop,
@@ -26,7 +27,7 @@ from ipttrace.path import (
     Strength,
 )
 from ipttrace.presumed import is_loopback
-from ipttrace.timeline import OVERFLOWS, full_listener, opens, taking
+from ipttrace.takers import opens, taking
 
 DROPPED_REQUESTS = "TcpExt.ListenDrops"
 ECHO_REPLIES = frozenset({0, 129})

@@ -9,7 +9,8 @@ import pytest
 
 from ipttrace.evidence import Crossing, Scene, SocketEntry, Trail
 from ipttrace.path import Decision, Outcome, ResetHop, RouteHop, SocketHop, SocketState
-from ipttrace.timeline import taking, with_evidence
+from ipttrace.takers import taking
+from ipttrace.timeline import with_evidence
 from tests import builders as b
 
 SEEN = Trail((Crossing(b.TIME, "eth0"),))
