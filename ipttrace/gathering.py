@@ -109,7 +109,10 @@ class Gathering:
         owners: dict[Report, int] = {
             (numbers[path.netns], message): path.id for path in paths for message in path.reports
         }
-        return Trails(self._ties, self._ties.trails(owners, made_here))
+        flows = {
+            path.id: (path.packet.flow, (path.last_packet or path.packet).flow) for path in paths
+        }
+        return Trails(self._ties, self._ties.trails(owners, made_here, flows))
 
     def unreported(self, index: int) -> Trail | None:
         """Return the trail of the packet sent as number `index` that no chain reported."""

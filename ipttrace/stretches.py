@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipttrace.event import KernelEvent
 from ipttrace.evidence import Crossing, NeighbourWait
 from ipttrace.headers import address_text
+from ipttrace.packet import Flow
 from ipttrace.path import Strength
+from ipttrace.takers import MAPPED, WILDCARDS
 
 Report = tuple[int, int]
 """The number of a queue, and of a message in it."""
@@ -30,7 +34,19 @@ RECEIVE, QUEUE, FREE = "netif_receive_skb", "net_dev_queue", "kfree_skb"
 RESET, ERROR, READY = "tcp_send_reset", "icmp_send", "sk_data_ready"
 WAIT = "neigh_event_send_done"
 
-AF_INET = 2
+AF_INET, AF_INET6 = 2, 10
+LOOPBACK = "lo"
+
+SENDERS = re.compile(r"xmit|qdisc|queue|^sch_|dev_forward|^br_|tunnel")
+"""How functions are called that free a packet on its way out of an interface."""
+SENDERS_REASONS = re.compile(r"QDISC|FULL_RING|BACKLOG|^DEV_")
+"""And how their reasons are (include/net/dropreason-core.h)."""
+
+Flows = Mapping[int, Sequence[Flow]]
+"""By path: the flows that its packet has had."""
+
+Locate = Callable[[int], str | None]
+"""Returns the name of the kernel function at an address."""
 
 
 @dataclass(slots=True)
@@ -54,6 +70,8 @@ class Traced:
     ended: bool = False
     guessed: int | None = None
     """The address of what was sent or freed last, if that may have been another packet."""
+    gone: bool = False
+    """It was given to an interface; who receives it there may be another namespace, unseen."""
     received: list[Crossing] = field(default_factory=list)
     queued: list[Crossing] = field(default_factory=list)
     drops: list[tuple[KernelEvent, Strength]] = field(default_factory=list)
@@ -92,6 +110,7 @@ def note_received(packets: list[Traced], event: KernelEvent) -> None:
     if known is None:
         known = Traced(None, {address})
         packets.append(known)
+    known.gone = False
     known.received.append(Crossing(event.time, event.text("name")))
 
 
@@ -101,14 +120,18 @@ def note_queued(packets: list[Traced], event: KernelEvent) -> None:
     packet.addresses.add(event.number("skbaddr"))
     packet.queued.append(Crossing(event.time, event.text("name")))
     packet.ended = True
+    packet.gone = event.text("name") != LOOPBACK
 
 
-def note_freed(packets: list[Traced], event: KernelEvent) -> None:
+def note_freed(packets: list[Traced], event: KernelEvent, locate: Locate) -> None:
     """Take a death; one whose address nobody told is that of a packet made here, or of no other.
 
-    An answer that is not traced may die within the stretch of the packet that it answers.
+    An answer that is not traced may die within the stretch of the packet that it answers.  A packet
+    that is gone may die of the interface; what else frees it is on its way behind that.
     """
     packet, strength = _named(packets, event), Strength.REPORTED
+    if packet is not None and packet.gone and not _frees_in_sending(event, locate):
+        return
     if packet is None:
         packet, strength = _nameless(packets, event), Strength.MATCHED
     packet.drops.append((event, strength))
@@ -126,16 +149,60 @@ def _nameless(packets: list[Traced], event: KernelEvent) -> Traced:
     return packet
 
 
-def note_answered(packets: list[Traced], event: KernelEvent) -> None:
-    """Take what the kernel does about a packet; it may name a copy of the one received."""
+def note_answered(packets: list[Traced], event: KernelEvent, flows: Flows) -> None:
+    """Take what the kernel does about a packet; it may name a copy of the one received.
+
+    Of a packet that nobody told of it may speak, too, received where we do not look: one that has
+    neither end with the packet that acts.
+    """
     if event.name == WAIT:
         _waits(packets, event)
         return
-    packet = _named(packets, event) or _acting(packets)
+    packet = _named(packets, event)
     if packet is None:
+        packet = _acting(packets)
+        known = flows.get(packet.path, ()) if packet and packet.path is not None else ()
+        if known and not _shares_an_end(event, known):
+            return
+    if packet is None or packet.gone:
         return
     packet.addresses.add(event.number("skbaddr"))
     (packet.resets if event.name == RESET else packet.errors).append(event)
+
+
+def _shares_an_end(event: KernelEvent, flows: Sequence[Flow]) -> bool:
+    told = [_end(event, name) for name in ("saddr", "daddr")]
+    ends = [end for end in told if end is not None and end[0] not in WILDCARDS]
+    known = {end for flow in flows for end in ((flow.src, flow.sport), (flow.dst, flow.dport))}
+    addresses = {address for address, _ in known}
+    return not ends or any(
+        end in known if end[1] is not None else end[0] in addresses for end in ends
+    )
+
+
+def _end(event: KernelEvent, name: str) -> tuple[str, int | None] | None:
+    """Return one end of a packet: a socket's address of a reset, or an ICMP error's fields.
+
+    An ICMP error tells the ports of UDP only, else they are 0 (include/trace/events/icmp.h).
+    """
+    data = event.fields.get(name, b"")
+    if not isinstance(data, bytes):
+        return None
+    if len(data) == 4:
+        return address_text(data), event.number("sport" if name == "saddr" else "dport") or None
+    family, port = int.from_bytes(data[:2], sys.byteorder), int.from_bytes(data[2:4], "big")
+    if family == AF_INET:
+        return address_text(data[4:8]), port
+    if family == AF_INET6:
+        return address_text(data[8:24]).removeprefix(MAPPED), port
+    return None
+
+
+def _frees_in_sending(event: KernelEvent, locate: Locate) -> bool:
+    if SENDERS_REASONS.search(event.text("reason")):
+        return True
+    function = locate(event.number("location"))
+    return function is not None and SENDERS.search(function) is not None
 
 
 def _waits(packets: list[Traced], event: KernelEvent) -> None:

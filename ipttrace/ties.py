@@ -25,7 +25,7 @@ we sent it.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from ipttrace.event import KernelEvent
@@ -41,6 +41,8 @@ from ipttrace.stretches import (
     RESET,
     WAIT,
     Context,
+    Flows,
+    Locate,
     Report,
     Stretch,
     Traced,
@@ -66,9 +68,6 @@ MOST_ENDS = 10_000
 NOT_A_DEATH = frozenset({("NO_SOCKET", "ping_rcv")})
 """How an echo reply ends after raw sockets, ping's, had their copies (icmp_rcv, icmpv6_rcv)."""
 
-Locate = Callable[[int], str | None]
-"""Returns the name of the kernel function at an address."""
-
 
 class Ties:
     """The kernel's events of one session, as far as they have to do with it."""
@@ -88,6 +87,7 @@ class Ties:
         self._devices: frozenset[str] = frozenset()
         self._threads: frozenset[int] = frozenset()
         self._made_here: AbstractSet[int] = frozenset()
+        self._flows: Flows = {}
         self._crossing: set[int] = set()
         """Addresses of what these threads gave to an interface, as far as it may come in again."""
 
@@ -160,7 +160,10 @@ class Ties:
         return report
 
     def trails(
-        self, owners: Mapping[Report, int], made_here: AbstractSet[int] = frozenset()
+        self,
+        owners: Mapping[Report, int],
+        made_here: AbstractSet[int] = frozenset(),
+        flows: Flows | None = None,
     ) -> dict[int, Trail]:
         """Return each path's trail; `owners` says which path each message is a report of.
 
@@ -168,7 +171,7 @@ class Ties:
         """
         if not self.tied:
             return {}
-        self._made_here = made_here
+        self._made_here, self._flows = made_here, flows or {}
         found: defaultdict[int, list[Traced]] = defaultdict(list)
         for stretch in self._wanted():
             if owners.keys().isdisjoint(stretch.reports.values()):
@@ -225,9 +228,9 @@ class Ties:
             elif event.name == QUEUE:
                 note_queued(packets, event)
             elif event.name == FREE:
-                note_freed(packets, event)
+                note_freed(packets, event, self._locate)
             elif event.name in (RESET, ERROR, WAIT):
-                note_answered(packets, event)
+                note_answered(packets, event, self._flows)
         return packets
 
     def _reported(self, packets: list[Traced], path: int | None, *, doubtful: bool) -> None:
@@ -243,7 +246,7 @@ class Ties:
             return
         packets.remove(known)
         packets.append(known)
-        known.ended = False
+        known.ended = known.gone = False
         known.guessed = None
 
     def _may_be(self, received: Traced, path: int) -> bool:

@@ -5,6 +5,7 @@ Client -- router -- backend: the router is traced; ports are the test's own.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
@@ -14,7 +15,15 @@ from ipttrace.netfilter import PacketFamily
 from ipttrace.path import Outcome, ResetHop
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe
-from tests.root.kernel import Iptables, Listeners, Namespaces
+from tests.root.kernel import (
+    Endpoint,
+    Iptables,
+    Listeners,
+    Namespaces,
+    run,
+    set_sysctl,
+    wait_for_addresses,
+)
 from tests.root.routed import Routed, build_routed
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
@@ -23,6 +32,12 @@ LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 WAIT, QUICK = 12.0, 8.0
 """Seconds: what a probe may wait, and much less: enough where the cause is proved early."""
 SILENCE = 0.7
+SHUT = """table inet t {
+    chain i {
+        type filter hook input priority 0; policy drop;
+    }
+}
+"""
 
 full = pytest.mark.full
 WAYS = ["injected", "client"]
@@ -97,6 +112,56 @@ def test_another_host_refuses(
     assert resets == (["remote"] if protocol == "tcp" else [])
     if way == "client":
         assert probed.result.client == ("ECONNREFUSED",)
+
+
+def rename_far_end(routed: Routed) -> None:
+    """Give the backend's interface a name that the router has none of: its events are not seen."""
+    end, gateway = routed.backend, routed.outside
+    lines = (
+        f"link set {end.interface} down",
+        f"link set {end.interface} name far0",
+        "link set far0 up",
+        f"address replace {end.ipv6}/64 dev far0 nodad",
+        f"neighbour replace {gateway.ipv4} lladdr {mac(gateway)} dev far0",
+        f"neighbour replace {gateway.ipv6} lladdr {mac(gateway)} dev far0",
+        f"route replace default via {gateway.ipv4}",
+        f"route replace ::/0 via {gateway.ipv6}",
+    )
+    run("ip", "-n", end.netns, "-batch", "-", stdin="\n".join(lines))
+    wait_for_addresses(end.netns)
+
+
+def mac(end: Endpoint) -> str:
+    (link,) = json.loads(run("ip", "-n", end.netns, "-json", "link", "show", end.interface))
+    return str(link["address"])
+
+
+@pytest.mark.parametrize(
+    ("family", "there"),
+    [(V4, "nobody"), (V4, "dropped"), (V4, "filtered")]
+    + [pytest.param(V6, there, marks=full) for there in ("nobody", "dropped")],
+)
+def test_what_befalls_it_in_the_next_namespace_is_not_told_of_this_one(
+    family: PacketFamily, there: str, port: int, routed: Routed, send: Send, listen: Listeners
+) -> None:
+    """The kernel's events name its buffer there, too: who received it is not looked at."""
+    rename_far_end(routed)
+    if there != "nobody":
+        listen(routed.backend.netns, routed.backend.address(family), port)
+    if there == "dropped":
+        table = (
+            "table inet t {\n chain i {\n type filter hook input priority 0; policy drop;\n }\n}\n"
+        )
+        run("nft", "-f", "-", netns=routed.backend.netns, stdin=table)
+    if there == "filtered":
+        set_sysctl(routed.backend.netns, "net/ipv4/conf/far0/rp_filter", "1")
+        run("ip", "-n", routed.backend.netns, "route", "del", "default")
+    probed = send(family, "client", "tcp", port)
+    cause = "remote-refused" if there == "nobody" else "remote-silent"
+    probed.check(cause, Outcome.FORWARDED)
+    kinds = [type(hop).__name__ for hop in probed.path.hops]
+    assert "DropHop" not in kinds
+    assert "SocketHop" not in kinds
 
 
 @every_way

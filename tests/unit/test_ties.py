@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from socket import AF_INET
+
+import pytest
+
 from ipttrace.event import KernelEvent
+from ipttrace.netfilter import PacketFamily
+from ipttrace.packet import Flow
 from ipttrace.path import Strength
 from ipttrace.ties import Report, Ties
 
@@ -129,6 +136,91 @@ def test_an_unreported_packet_of_ours_is_followed_through_a_veth() -> None:
     assert trail is not None
     assert [drop.reason for drop in trail.drops] == ["TC_INGRESS"]
     assert [crossing.interface for crossing in trail.received] == ["eth0"]
+
+
+def sockaddr(address: bytes, port: int) -> bytes:
+    """Return a struct sockaddr_in as the event holds it."""
+    return (AF_INET.to_bytes(2, sys.byteorder) + port.to_bytes(2) + address).ljust(28, b"\0")
+
+
+def gone_to_an_unseen_namespace() -> Kernel:
+    """A router forwards; who receives behind eth1 has an interface of a name that is filtered."""
+    kernel = Kernel()
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    kernel.queue(PACKET, "eth1")
+    return kernel
+
+
+def test_what_befalls_a_packet_in_the_next_namespace_is_not_told_of_this_one() -> None:
+    kernel = gone_to_an_unseen_namespace()
+    kernel("tcp_send_reset", skbaddr=PACKET, reason="NO_SOCKET")
+    kernel("icmp_send", skbaddr=PACKET, type=3, code=3)
+    kernel.free(PACKET, "NO_SOCKET")
+    trail = kernel.ties.trails(owners(1))[1]
+    assert (trail.drops, trail.resets, trail.errors) == ((), (), ())
+    assert [crossing.interface for crossing in trail.queued] == ["eth1"]
+
+
+def test_an_interface_may_drop_what_was_given_to_it() -> None:
+    kernel = gone_to_an_unseen_namespace()
+    kernel.free(PACKET, "QDISC_DROP")
+    assert [drop.reason for drop in kernel.ties.trails(owners(1))[1].drops] == ["QDISC_DROP"]
+    kernel = Kernel()
+    kernel.ties = Ties(lambda _: "veth_xmit")
+    kernel.ties.follow(QUEUE_SOCKET, 0)
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    kernel.queue(PACKET, "eth1")
+    kernel.free(PACKET, "NOT_SPECIFIED")
+    assert [drop.location for drop in kernel.ties.trails(owners(1))[1].drops] == ["veth_xmit"]
+
+
+def test_a_packet_that_comes_in_again_may_be_answered() -> None:
+    kernel = gone_to_an_unseen_namespace()
+    kernel.report()
+    kernel("tcp_send_reset", skbaddr=PACKET, reason="NO_SOCKET")
+    assert len(kernel.ties.trails(owners(1, 1))[1].resets) == 1
+
+
+OUR_FLOW = Flow(PacketFamily.IPV4, "tcp", "198.51.100.9", "198.51.100.1", 40000, 8443)
+
+
+@pytest.mark.parametrize(
+    ("client", "port", "resets"),
+    [
+        (bytes([198, 51, 100, 9]), 40000, 1),
+        (bytes([192, 0, 2, 1]), 40000, 0),
+        (bytes([198, 51, 100, 9]), 40001, 0),
+        (bytes(4), 0, 1),
+    ],
+    ids=["ours", "another host", "another port", "not told"],
+)
+def test_a_reset_about_a_stranger_is_not_ours(client: bytes, port: int, resets: int) -> None:
+    """It was received by an interface that we do not look at, while ours waited for a report."""
+    kernel = Kernel()
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    kernel(
+        "tcp_send_reset",
+        skbaddr=FOREIGN,
+        reason="NO_SOCKET",
+        saddr=sockaddr(bytes(4), 9),
+        daddr=sockaddr(client, port),
+    )
+    trail = kernel.ties.trails(owners(1), flows={1: (OUR_FLOW,)})[1]
+    assert len(trail.resets) == resets
+
+
+def test_an_icmp_error_about_a_stranger_is_not_ours() -> None:
+    kernel = Kernel()
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    for last in (7, 9):
+        ends = {"saddr": bytes([198, 51, 100, last]), "daddr": bytes([203, 0, 113, last])}
+        kernel("icmp_send", skbaddr=FOREIGN, type=3, code=1, sport=0, dport=0, **ends)
+    trail = kernel.ties.trails(owners(1), flows={1: (OUR_FLOW,)})[1]
+    assert len(trail.errors) == 1
 
 
 def test_an_echo_reply_that_raw_sockets_had_is_not_refused() -> None:
