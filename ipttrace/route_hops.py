@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ipttrace.evidence import Route, Scene
 from ipttrace.fates import death, full_listener
@@ -16,12 +16,13 @@ from ipttrace.path import (
     Outcome,
     PacketPath,
     RouteHop,
+    WireHop,
 )
 from ipttrace.presumed import Sign, presumed
 from ipttrace.rewrites import aimed_hops
 
 ROUTING_HOOKS = (Hook.INPUT, Hook.FORWARD)
-AFTER_ROUTING = (*ROUTING_HOOKS, Hook.POSTROUTING)
+AFTER_ROUTING = (*ROUTING_HOOKS, Hook.POSTROUTING, Hook.EGRESS)
 """Of a packet that came in: one that was made here may meet POSTROUTING, and then be for here."""
 REJECTED_BY_ROUTE = {
     "blackhole": Decision.BLACKHOLE,
@@ -51,9 +52,10 @@ def with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
     routed = False
     before: Hop | None = None
     for hop in path.hops:
-        if not routed and isinstance(hop, ChainHop) and hop.hook in shown_by:
+        if not routed and _shows_routing(hop, path, shown_by):
             routed = True
-            then = Decision.LOCAL if hop.hook is Hook.INPUT else Decision.FORWARD
+            local = isinstance(hop, ChainHop) and hop.hook is Hook.INPUT
+            then = Decision.LOCAL if local else Decision.FORWARD
             yield _route(before.time if before else hop.time, then, path, scene)
         yield hop
         before = hop
@@ -66,6 +68,13 @@ def with_routes(path: PacketPath, scene: Scene) -> Iterator[Hop]:
         yield from aimed_hops(path.last_packet or path.packet, scene.last, time)
     if (last := _last_decision(path, scene)) is not None:
         yield _route(time, last, path, scene)
+
+
+def _shows_routing(hop: Hop, path: PacketPath, hooks: Sequence[Hook]) -> bool:
+    """Tell whether a hop is behind the routing decision: by its hook, or as the way out."""
+    if isinstance(hop, ChainHop):
+        return hop.hook in hooks
+    return isinstance(hop, WireHop) and hop.event == "contained" and path.in_interface is not None
 
 
 def _routed_anew_after(path: PacketPath) -> ChainHop | None:

@@ -8,7 +8,7 @@ from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import rewrites
 from ipttrace.diagnose.walk import with_port
-from ipttrace.netfilter import PacketFamily
+from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import PacketSummary
 from ipttrace.path import (
     LEFT,
@@ -63,12 +63,23 @@ def left(case: Case) -> Diagnosis | None:
         end = ", and was stopped there (contained)" if contained else ""
         return Diagnosis(Cause.UNKNOWN, f"the answer left by {interface}{end}", evidence=evidence)
     if contained:
-        text = f"left by {interface} (contained); use --let-out to go further"
+        text = f"left by {interface} (contained){_not_asked(case, device)}; "
+        text += "use --let-out to go further"
         return Diagnosis(Cause.UNKNOWN, text, evidence=evidence)
     went = f"{'sent' if path.outcome is Outcome.SENT else 'forwarded'} by {interface}"
     if path.role is Role.OBSERVED and not case.replies:
         return Diagnosis(Cause.UNKNOWN, went, evidence=evidence)
     return _answered(case, went, evidence) or _unanswered(case, went, device, evidence)
+
+
+def _not_asked(case: Case, device: str | None) -> str:
+    """Return in words which chains at egress a contained packet did not come to."""
+    behind = [
+        f"{chain.ref.table_family} {chain.ref}"
+        for chain in case.ruleset.chains.values()
+        if chain.hook is Hook.EGRESS and device in chain.devices
+    ]
+    return f", before {' and '.join(behind)} at egress could see it" if behind else ""
 
 
 def _answered(case: Case, went: str, evidence: tuple[Evidence, ...]) -> Diagnosis | None:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import pytest
 
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
-from ipttrace.path import ChainHop, Outcome, PacketPath, Role
+from ipttrace.path import ChainHop, Outcome, PacketPath, Role, RouteHop, WireHop
 from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe
-from tests.root.kernel import Iptables, Listeners, Pair, run
+from tests.root.kernel import Iptables, Listeners, Namespaces, Pair, run
 from tests.root.mixed_traffic import AF, know_each_other
 from tests.root.oracle import Monitor
+from tests.root.routed import build_routed
 from tests.root.sessions import nft_tables
 from tests.root.watching import Watching
 from tests.waiting import wait_until
@@ -291,3 +292,37 @@ def test_a_watchs_limit_holds_where_chains_come_early(server: Pair) -> None:
     assert result is not None
     assert result.totals.hits == len(watching.paths)
     assert 10 <= result.totals.hits <= 10 + 10 * (1 + seconds)
+
+
+# ------------------------------------------------------------------ egress
+
+
+EGRESS = """
+table netdev last {{
+    chain out {{
+        type filter hook egress device "eth1" priority 0; policy accept;
+        tcp dport 8444 counter drop
+    }}
+}}
+"""
+
+
+def test_a_contained_probe_says_what_it_did_not_come_to(
+    namespaces: Namespaces, iptables: Iptables, family: PacketFamily
+) -> None:
+    """What keeps it in stands before egress; the route stands before both."""
+    routed = build_routed(namespaces)
+    iptables(routed.netns, family, "-t", "raw", "-A", "PREROUTING", "-p", "tcp")
+    load(routed.netns, EGRESS)
+    source = routed.client.address(family)
+    spec = ProbeSpec("tcp", routed.backend.address(family), SHUT, source, in_interface="eth0")
+    kept = probe(spec, routed.netns)
+    assert "(contained), before netdev last/out at egress could see it" in kept.diagnosis.summary
+    assert [hop for hop in kept.path.hops if isinstance(hop, RouteHop | WireHop)][-2:] == [
+        *kept.hops(RouteHop),
+        kept.hops(WireHop)[-1],
+    ]
+    out = probe(spec, routed.netns, let_out=True)
+    out.check("rule-drop", Outcome.DROPPED)
+    assert met(out.path)[-1] == ("EGRESS", "last/out", 1)
+    assert out.hops(RouteHop)
