@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ipttrace.cli import output
 from ipttrace.decode.text import clean_text
+
+if TYPE_CHECKING:
+    from ipttrace.system.namespaces import Namespace
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +49,25 @@ def run(args: argparse.Namespace) -> int:
         removed = sweep(namespace)
         lines = [f"removed {line}" for line in removed] or ["nothing to remove"]
         output.lines(clean_text(f"{namespace}: {line}") for line in lines)
+        if removed:
+            _note_loggers(namespace)
     left = [*put_back_left(), *sweep_labs()]
     output.lines(clean_text(f"this host: removed {line}") for line in left)
     return 0
+
+
+def _note_loggers(namespace: Namespace) -> None:
+    """Say what cannot be put back: what it was before died with session and guardian."""
+    from ipttrace.system.nf_log import FAMILIES, LISTENER, read_loggers
+
+    loggers = namespace.run(read_loggers)
+    ours = [f for f, logger in zip(FAMILIES, loggers, strict=False) if logger == LISTENER]
+    if ours:
+        names = " and ".join(f"net.netfilter.nf_log.{family}" for family in ours)
+        output.note(
+            clean_text(
+                f"{namespace}: {names} may have been set to {LISTENER} by a killed session, and "
+                "what it was is not known; unless a program listens there (ulogd), ask: "
+                "ipttrace doctor"
+            )
+        )

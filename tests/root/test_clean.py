@@ -12,7 +12,7 @@ from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.system import presence
 from ipttrace.system.guardian import sweep
-from tests.root.kernel import Iptables, Namespaces, in_namespace, run
+from tests.root.kernel import Iptables, Namespaces, in_namespace, run, set_sysctl
 from tests.root.sessions import (
     Guardians,
     new_session,
@@ -120,6 +120,18 @@ def test_all_that_a_killed_guardian_left(
     assert len(clean(netns)) == 1
     assert own_rules(netns, backend, family) == []
     assert nft_tables(netns) == []
+
+
+def test_what_cannot_be_put_back_is_named(
+    netns: str, iptables: Iptables, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who was logger before a session is known to it and its guardian alone."""
+    iptables(netns, PacketFamily.IPV4, *TAGGED, "ipttrace:dead", "-j", "TRACE")
+    set_sysctl(netns, "net/netfilter/nf_log/2", "nfnetlink_log")
+    assert main(["clean", "--netns", netns]) == 0
+    assert "net.netfilter.nf_log.2 may have been set to nfnetlink_log" in capsys.readouterr().err
+    assert main(["clean", "--netns", netns]) == 0
+    assert "nf_log" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("comment", ["ipttrace: mine", "my ipttrace:dead", "ipttrace", "ipttraced"])
