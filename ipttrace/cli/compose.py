@@ -121,6 +121,7 @@ def open_side(
 def _placed(spec: ProbeSpec, traced: Namespace, hint: Note) -> ProbeSpec:
     """Return `spec` with the interface that it comes in by, and say what it does not show."""
     if spec.from_netns is not None:
+        find_namespace(spec.from_netns)  # a wrong name is an error before it is a client
         hint(f"a real client in {spec.from_netns} sends this: the service sees it")
         return spec
     if spec.in_interface is not None:
