@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ipttrace.path import PacketPath
 from ipttrace.render import flow_boxes, flow_lanes
+from ipttrace.render.journey import journey
 from ipttrace.render.picture import Look, Picture, Segment
 from ipttrace.render.ruled import with_rules
-from ipttrace.render.stations import journey
 from ipttrace.ruleset import Ruleset
 
 __all__ = ["Look", "Picture", "Segment", "flow_picture"]

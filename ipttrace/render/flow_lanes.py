@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from ipttrace.netfilter import Hook
 from ipttrace.render import flow_items as items
 from ipttrace.render.flow_items import Item
+from ipttrace.render.journey import Journey
 from ipttrace.render.picture import Canvas, Look, Picture
-from ipttrace.render.stations import Journey
 
 ORDER = (
     Hook.INGRESS,
@@ -20,7 +20,15 @@ ORDER = (
     Hook.EGRESS,
     None,
 )
-LOOP = (Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT)
+LOOP = (
+    Hook.OUTPUT,
+    Hook.POSTROUTING,
+    Hook.EGRESS,
+    Hook.INGRESS,
+    Hook.PREROUTING,
+    Hook.INPUT,
+    None,
+)
 MARGIN = 14
 """Columns of the hook's name."""
 
@@ -33,28 +41,12 @@ def draw(way: Journey, width: int, selected: int | None, *, tight: bool = False)
         on = lane.met or lane.passed
         name = hook.value if hook else "hook unknown"
         canvas.text(row, 0, f"{'●' if on else '○'} {name}", Look.LIT if on else Look.DIM)
-        row = _line(canvas, row, _items(way, hook, selected), width, tight=tight)
+        row = _line(canvas, row, items.lane(way, hook, selected), width, tight=tight)
     return canvas.picture()
 
 
 def _shown(way: Journey) -> Iterable[Hook | None]:
-    if not way.loops:
-        return [hook for hook in ORDER if hook in way.lanes]
-    return [*LOOP, *(hook for hook in way.visited if hook not in LOOP)]
-
-
-def _items(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:
-    here = items.stations(way.lanes[hook], selected)
-    match hook:
-        case Hook.PREROUTING:
-            return [items.wire_in(way), *here, items.route_in(way)]
-        case Hook.INPUT:
-            return [*here, items.socket_in(way)]
-        case Hook.OUTPUT:
-            return [items.socket_out(way), items.route_out(way), *here]
-        case Hook.POSTROUTING:
-            return [*here, items.wire_out(way)]
-    return here
+    return [hook for hook in (LOOP if way.loops else ORDER) if hook in way.lanes]
 
 
 def _line(canvas: Canvas, row: int, line: list[Item], width: int, *, tight: bool) -> int:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, TableFamily
 from ipttrace.path import ChainHop, PacketPath
-from ipttrace.render.stations import CONNTRACK, Journey, Lane, Station
+from ipttrace.render.journey import Journey
+from ipttrace.render.stations import CONNTRACK, Lane, Station
 from ipttrace.ruleset import Chain, Ruleset
 
 SHARED_FAMILIES = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
