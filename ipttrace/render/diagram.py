@@ -27,7 +27,8 @@ def flow_picture(
 
     Without a path it is the map alone, nothing lit.
     `selected_hop` is an index into the path's hops.  Boxes are also left where they need more
-    than `height` lines; a line a hook may need more still.  With `rules` the tables stand back
+    than `height` lines; then the lines close up, and hooks are left out in which the packet was
+    not, but what remains may need more still.  With `rules` the tables stand back
     that hold none, and come forward that hold some.
     """
     way = journey(path)
@@ -39,4 +40,8 @@ def flow_picture(
     lanes = flow_lanes.draw(way, width, selected_hop)
     if height is None or lanes.height <= height:
         return lanes
-    return flow_lanes.draw(way, width, selected_hop, tight=True)
+    for tight, whole in ((True, True), (False, False), (True, False)):
+        lanes = flow_lanes.draw(way, width, selected_hop, tight=tight, whole=whole)
+        if lanes.height <= height:
+            break
+    return lanes

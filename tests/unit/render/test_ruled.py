@@ -13,6 +13,7 @@ from tests.builders import (
     mark_drop_path,
     path,
     policy_hop,
+    redirect_path,
     ruleset,
 )
 
@@ -70,3 +71,9 @@ def test_narrow_pictures_say_it_in_brackets() -> None:
     drawing = flow_picture(mark_drop_path(), 76, rules=rules).plain()
     assert "(raw) ━ ct ━ mangle 1" in drawing
     assert Hook.INPUT.value in drawing
+
+
+def test_brackets_stay_where_the_line_closes_up() -> None:
+    rules = ruleset(chain("mangle", "PREROUTING", [MARK_RULE]))
+    drawing = flow_picture(redirect_path(), 76, 2, 5, rules).plain()
+    assert "eth0━(raw)━ct━mangle━[nat 1] (dport 8445→8443)━route" in drawing

@@ -251,3 +251,20 @@ def test_chains_that_only_share_a_table_with_iptables_are_named() -> None:
     )
     way = path(policy_hop("filter", "INPUT", backend=Backend.NFT), second)
     assert "filter ━ ip filter/extra" in narrow(way)
+
+
+def test_hooks_without_the_packet_are_left_out_before_a_line_is_one_too_many() -> None:
+    whole = flow_picture(THROUGH_INGRESS, 76).plain()
+    short = flow_picture(THROUGH_INGRESS, 76, height=5).plain()
+    assert len(whole.splitlines()) == 7
+    assert short.splitlines() == [line for line in whole.splitlines() if line.startswith("●")]
+
+
+def test_the_hook_before_which_a_packet_died_is_not_left_out() -> None:
+    way = path(wire("received", "eth0"), early(Verdict.ACCEPT), outcome=Outcome.DROPPED)
+    short = flow_picture(way, 76, height=3).plain()
+    assert [line[:12] for line in short.splitlines()] == ["● INGRESS   ", "○ PREROUTING"]
+
+
+def test_map_without_a_packet_is_never_shortened() -> None:
+    assert flow_picture(None, 76, height=2).height == 5
