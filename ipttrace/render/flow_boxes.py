@@ -100,15 +100,14 @@ def _section(way: Journey, hook: Hook, selected: int | None) -> Section:
 
 
 def _first(item: Item) -> Item:
-    return replace(item, text=f"{_marked(item)} ")
+    return replace(item, text=f"{item.text} ")
 
 
 def _finish(item: Item) -> Item:
-    return replace(item, text=f"{'▶' if item.reached else '▷'} {_marked(item)}")
-
-
-def _marked(item: Item) -> str:
-    return f"[{item.text}]" if item.look is Look.SELECTED else item.text
+    """Return the end of a way; brackets take no more columns than its arrow."""
+    if item.look is Look.SELECTED:
+        return replace(item, text=f"[{item.text}]")
+    return replace(item, text=f"{'▶' if item.reached else '▷'} {item.text}")
 
 
 def _painter_for(sections: Map, way: Journey, width: int) -> Painter | None:
@@ -223,7 +222,11 @@ class Painter:
             column += _columns(item) + self.gap
 
     def boxes(self, top: int, column: int, line: Sequence[Item]) -> int:
-        """Draw items from `column` on, joined by lines; return the column after the last."""
+        """Draw items from `column` on, joined by lines; return the column after the last.
+
+        Brackets round the first one take no more columns than it has with its line.
+        """
+        start = column
         for index, item in enumerate(line):
             if index:
                 self.line(top + 1, column, column + self.gap, on=item.reached)
@@ -233,6 +236,8 @@ class Painter:
             else:
                 self.canvas.text(top + 1, column, item.text, item.look)
             column += _columns(item)
+        if line and line[0].look is Look.SELECTED and not line[0].boxed:
+            self.canvas.text(top + 1, start, f"[{line[0].text.strip()}]", Look.SELECTED)
         return column
 
     def box(self, top: int, column: int, item: Item, *, leads: bool) -> None:

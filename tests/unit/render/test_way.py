@@ -142,15 +142,15 @@ def test_packet_for_here_passes_input_also_where_no_chain_stands() -> None:
 @pytest.mark.parametrize(
     ("way", "hop", "line", "box"),
     [
-        (FORWARDED, 0, "[eth1] ━ raw", "[eth1] ━"),
+        (FORWARDED, 0, "[eth1] ━ raw", "[eth1]━━"),
         (FORWARDED, 1, "[route] (forward)", "╣route╠"),
-        (FORWARDED, 2, "━▶ [eth0]", "▶ [eth0]"),
+        (FORWARDED, 2, "━▶ [eth0]", "━[eth0]"),
         (OVER_LO, 0, "socket ━ [route]", "╣route╠"),
         (OVER_LO, 2, "[route] (local)", "╣route╠"),
-        (OVER_LO, 4, "━▶ [socket]", "▶ [socket]"),
-        (ANSWER, 0, "━▶ [eth0]", "▶ [eth0]"),
-        (THROUGH_INGRESS, 0, "[eth0] ━ netdev", "[eth0] ━"),
-        (THROUGH_INGRESS, 4, "━▶ [eth1]", "▶ [eth1]"),
+        (OVER_LO, 4, "━▶ [socket]", "━[socket]"),
+        (ANSWER, 0, "━▶ [eth0]", "━[eth0]"),
+        (THROUGH_INGRESS, 0, "[eth0] ━ netdev", "[eth0]━━"),
+        (THROUGH_INGRESS, 4, "━▶ [eth1]", "━[eth1]"),
     ],
 )
 def test_hop_that_is_no_chain_is_marked_at_its_place(
@@ -158,6 +158,15 @@ def test_hop_that_is_no_chain_is_marked_at_its_place(
 ) -> None:
     assert line in "\n".join(lines(way, hop))
     assert box in boxes(way, hop)
+
+
+@pytest.mark.parametrize("way", [FORWARDED, OVER_LO, ANSWER, THROUGH_INGRESS])
+def test_marking_a_hop_moves_nothing(way: PacketPath) -> None:
+    for width in range(70, 130):
+        pictures = [flow_picture(way, width, hop) for hop in range(len(way.hops))]
+        in_boxes = {each.height > 9 for each in pictures}
+        assert len(in_boxes) == 1
+        assert len({each.width for each in pictures}) == 1 or in_boxes == {False}
 
 
 def test_refusing_route_is_where_the_packet_died() -> None:
