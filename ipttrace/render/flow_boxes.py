@@ -201,6 +201,7 @@ class Painter:
 
     def row(self, top: int, column: int, *sections: Section) -> int:
         """Draw boxes with their hooks' names above; return the column after."""
+        free = 0
         for section in sections:
             if section is not sections[0]:
                 self.line(top + 2, column, column + self.gap, on=section.items[0].reached)
@@ -208,7 +209,9 @@ class Painter:
             named = next((i for i, item in enumerate(section.items) if item.boxed), 0)
             before = sum(_columns(item) + self.gap for item in section.items[:named])
             look = Look.LIT if section.on else Look.DIM
-            self.canvas.text(top, column + before, section.name, look)
+            start = max(column + before, free)
+            self.canvas.text(top, start, section.name, look)
+            free = start + len(section.name) + 1
             column = self.boxes(top + 1, column, section.items)
         return column
 
