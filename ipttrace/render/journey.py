@@ -18,6 +18,9 @@ from ipttrace.render.rewritten import rewritten, with_nat
 from ipttrace.render.stations import DEAD_MARK, LOST_MARK, Lane, is_fatal, lane, stations
 from ipttrace.render.waypoints import Place, Spot, Waypoints, waypoints
 
+BRIDGED = "bridged"
+"""In place of a routing decision: a bridge handed the packet on from port to port."""
+
 
 @dataclass(frozen=True, slots=True)
 class Journey:
@@ -96,7 +99,9 @@ def _decision(path: PacketPath, way: Waypoints) -> str:
         return told[-1]
     if Hook.INPUT in way.order:
         return Decision.LOCAL
-    return Decision.FORWARD if Hook.FORWARD in way.order else ""
+    if Hook.FORWARD not in way.order:
+        return ""
+    return BRIDGED if path.physical_in is not None else Decision.FORWARD
 
 
 def _end(path: PacketPath, way: Waypoints) -> tuple[Place, str]:

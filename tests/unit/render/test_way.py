@@ -104,6 +104,13 @@ def test_router_without_rules_shows_the_way_through_it() -> None:
     )
 
 
+def test_packet_that_a_bridge_handed_on_was_not_routed() -> None:
+    ends = wire("received", "port1"), wire("sent", "port2")
+    way = path(*ends, outcome=Outcome.FORWARDED, in_interface="br0", physical_in="port1")
+    assert lines(way)[0].endswith("nat ━ route (bridged)")
+    assert [line[0] for line in lines(way)] == ["●", "○", "●", "○", "●"]
+
+
 def test_packet_made_here_goes_out_by_lo_also_where_no_chain_says_so() -> None:
     same(
         flow_picture(OVER_LO, 76),
