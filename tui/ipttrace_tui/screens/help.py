@@ -16,7 +16,7 @@ from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 SIGNS = (
-    ("● ○", "the packet was in this hook; it was not"),
+    ("● ○", "the packet was in this hook; it was not: may be left out"),
     ("━ ┏┓", "it went here: it met a rule or a policy of this table"),
     ("━ ┌┐", "it passed here, and nothing of this table reported"),
     ("┄ ┌┐", "it did not come here, or the table is not there"),
