@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ipttrace.path import PacketPath
 from ipttrace.render import flow_boxes, flow_lanes
+from ipttrace.render.journey import journey
 from ipttrace.render.picture import Look, Picture, Segment
-from ipttrace.render.ruled import with_rules
-from ipttrace.render.stations import journey
+from ipttrace.render.ruled import with_rules, without_empty
 from ipttrace.ruleset import Ruleset
 
 __all__ = ["Look", "Picture", "Segment", "flow_picture"]
@@ -27,16 +27,23 @@ def flow_picture(
 
     Without a path it is the map alone, nothing lit.
     `selected_hop` is an index into the path's hops.  Boxes are also left where they need more
-    than `height` lines; a line a hook may need more still.  With `rules` the tables stand back
-    that hold none, and come forward that hold some.
+    than `height` lines; then the lines close up, and hooks are left out in which the packet was
+    not, but what remains may need more still.  With `rules` the tables stand back
+    that hold none, and come forward that hold some; boxes do without the former if they must.
     """
     way = journey(path)
     if rules is not None:
         way = with_rules(way, path, rules)
     boxes = flow_boxes.draw(way, width, selected_hop)
+    if boxes is None and rules is not None:
+        boxes = flow_boxes.draw(without_empty(way), width, selected_hop)
     if boxes is not None and (height is None or boxes.height <= height):
         return boxes
     lanes = flow_lanes.draw(way, width, selected_hop)
     if height is None or lanes.height <= height:
         return lanes
-    return flow_lanes.draw(way, width, selected_hop, tight=True)
+    for tight, whole in ((True, True), (False, False), (True, False)):
+        lanes = flow_lanes.draw(way, width, selected_hop, tight=tight, whole=whole)
+        if lanes.height <= height:
+            break
+    return lanes

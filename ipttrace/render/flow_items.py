@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 from ipttrace.decode.text import clean_text
 from ipttrace.netfilter import Hook
+from ipttrace.render.journey import Journey
 from ipttrace.render.picture import Look
-from ipttrace.render.stations import CONNTRACK, DEAD_MARK, Journey, Lane, Place, Station
+from ipttrace.render.stations import CONNTRACK, DEAD_MARK, Station
+from ipttrace.render.waypoints import Place
 
 LONGEST_NAME = 12
 """Columns for an interface's name; it may have 15 (IFNAMSIZ)."""
@@ -39,7 +41,7 @@ def station_item(station: Station, selected: int | None) -> Item:
         station.reached,
         caption=station.caption,
         closed=station.dead,
-        bare=station.ruled is False,
+        bare=station.ruled is False and not station.caption,
     )
 
 
@@ -59,67 +61,79 @@ def _look(station: Station, selected: int | None) -> Look:
     return Look.PLAIN if station.reached and station.label == CONNTRACK else Look.DIM
 
 
-def stations(lane: Lane, selected: int | None) -> list[Item]:
-    """Return a lane's stations."""
-    return [station_item(each, selected) for each in lane.stations]
+def lane(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:
+    """Return what stands in a hook's lane: its stations, and the places before and behind them."""
+    here = [station_item(each, selected) for each in way.lanes[hook].stations]
+    match hook:
+        case Hook.INGRESS:
+            return [wire_in(way, selected), *here]
+        case Hook.PREROUTING if Hook.INGRESS in way.lanes:
+            return [*behind_ingress(way), *here, route_in(way, selected)]
+        case Hook.PREROUTING:
+            return [wire_in(way, selected), *here, route_in(way, selected)]
+        case Hook.INPUT:
+            return [*here, socket_in(way, selected)]
+        case Hook.OUTPUT:
+            return [socket_out(way), route_out(way, selected), *here]
+        case Hook.POSTROUTING if Hook.EGRESS in way.lanes:
+            return here
+        case Hook.POSTROUTING | Hook.EGRESS:
+            return [*here, wire_out(way, selected)]
+    return here
 
 
-def wire_in(way: Journey) -> Item:
+def wire_in(way: Journey, selected: int | None) -> Item:
     """Return where packets come in."""
-    lane = way.lanes[Hook.PREROUTING]
-    came = bool(way.entered) or lane.met or lane.passed
     name = "lo" if way.loops else way.entered
-    return _end(way, Place.WIRE_IN, _name(name), came=came)
+    return _place(way, Place.WIRE_IN, _name(name), selected, boxed=False)
 
 
-def wire_out(way: Journey) -> Item:
+def behind_ingress(way: Journey) -> list[Item]:
+    """Return the mark of a packet that was lost between ingress and PREROUTING."""
+    if way.end is not Place.BEHIND_INGRESS:
+        return []
+    return [_place(way, way.end, "", None, boxed=False)]
+
+
+def wire_out(way: Journey, selected: int | None) -> Item:
     """Return where packets leave."""
-    went = way.loops or (way.end is Place.WIRE_OUT and not way.mark)
     name = "lo" if way.loops else way.left
-    return _end(way, Place.WIRE_OUT, _name(name), "contained" if way.contained else "", came=went)
+    item = _place(way, Place.WIRE_OUT, _name(name), selected, boxed=False)
+    return replace(item, caption="contained" if way.contained else "")
 
 
-def route_in(way: Journey) -> Item:
+def route_in(way: Journey, selected: int | None) -> Item:
     """Return the routing decision after PREROUTING."""
-    decided = {hook: name for hook, name in _DECISIONS.items() if hook in way.visited}
-    caption = next(iter(decided.values()), "")
-    item = _end(way, Place.ROUTE, "route", caption, came=bool(decided), boxed=True)
-    item = replace(item, indent=1 if way.loops else 5)
-    if way.end is Place.ROUTE and Hook.PREROUTING not in way.visited and not way.entered:
-        return Item("route", Look.DIM, reached=False)
-    return item
+    item = _place(way, Place.ROUTE, "route", selected, boxed=True)
+    return replace(item, caption=way.decision, indent=1 if way.loops else 5)
 
 
-_DECISIONS = {Hook.INPUT: "local", Hook.FORWARD: "forward"}
-
-
-def route_out(way: Journey) -> Item:
+def route_out(way: Journey, selected: int | None) -> Item:
     """Return the routing decision before OUTPUT."""
-    local = Hook.OUTPUT in way.visited
-    if way.end is Place.ROUTE and not way.visited and not way.entered:
-        return _end(way, Place.ROUTE, "route", came=True, boxed=True)
-    return Item("route", Look.LIT if local else Look.DIM, reached=local)
+    return _place(way, Place.ROUTE_OUT, "route", selected, boxed=True)
 
 
-def socket_in(way: Journey) -> Item:
+def socket_in(way: Journey, selected: int | None) -> Item:
     """Return who takes packets on this host."""
-    return _end(way, Place.SOCKET, "socket", came=way.end is Place.SOCKET and not way.mark)
+    return _place(way, Place.SOCKET, "socket", selected, boxed=False)
 
 
 def socket_out(way: Journey) -> Item:
     """Return who makes packets on this host."""
-    stuck = way.end is Place.ROUTE and not way.visited and not way.entered
-    local = Hook.OUTPUT in way.visited or stuck
-    return Item("socket", Look.LIT if local else Look.DIM, reached=local, boxed=False)
+    made = Place.ROUTE_OUT in way.reached or way.end is Place.ROUTE_OUT
+    return Item("socket", Look.LIT if made else Look.DIM, reached=made, boxed=False)
 
 
-def _end(
-    way: Journey, place: Place, text: str, caption: str = "", *, came: bool, boxed: bool = False
-) -> Item:
-    if way.end is place and way.mark:
-        look = Look.DEAD if way.mark == DEAD_MARK else Look.PLAIN
-        return Item(f"{text} {way.mark}", look, reached=True, boxed=boxed, closed=True)
-    return Item(text, Look.LIT if came else Look.DIM, came, boxed, caption)
+def _place(way: Journey, place: Place, name: str, selected: int | None, *, boxed: bool) -> Item:
+    """Return a place between hooks: lit where the packet was there, with a mark where it ended."""
+    ended = way.mark if way.end is place else ""
+    came = bool(ended) or place in way.reached
+    look = Look.LIT if came else Look.DIM
+    if ended:
+        look = Look.DEAD if ended == DEAD_MARK else Look.PLAIN
+    if selected is not None and selected in way.hops.get(place, ()):
+        look = Look.SELECTED
+    return Item(f"{name} {ended}".strip(), look, came, boxed, closed=bool(ended))
 
 
 def _name(interface: str) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from ipttrace.netfilter import Hook
 from ipttrace.render import flow_items as items
 from ipttrace.render.flow_items import Item
+from ipttrace.render.journey import Journey
 from ipttrace.render.picture import Canvas, Look, Picture
-from ipttrace.render.stations import Journey
+from ipttrace.render.stations import Lane
+from ipttrace.render.waypoints import Place
 
 ORDER = (
     Hook.INGRESS,
@@ -20,41 +22,57 @@ ORDER = (
     Hook.EGRESS,
     None,
 )
-LOOP = (Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT)
+LOOP = (
+    Hook.OUTPUT,
+    Hook.POSTROUTING,
+    Hook.EGRESS,
+    Hook.INGRESS,
+    Hook.PREROUTING,
+    Hook.INPUT,
+    None,
+)
+ENDS = {
+    Place.WIRE_IN: Hook.PREROUTING,
+    Place.BEHIND_INGRESS: Hook.PREROUTING,
+    Place.ROUTE: Hook.PREROUTING,
+    Place.SOCKET: Hook.INPUT,
+    Place.ROUTE_OUT: Hook.OUTPUT,
+    Place.WIRE_OUT: Hook.POSTROUTING,
+}
+"""The lane in which a place between hooks is drawn."""
 MARGIN = 14
 """Columns of the hook's name."""
 
 
-def draw(way: Journey, width: int, selected: int | None, *, tight: bool = False) -> Picture:
-    """Return the picture; `width` in columns, `tight` without spaces between the tables."""
+def draw(
+    way: Journey, width: int, selected: int | None, *, tight: bool = False, whole: bool = True
+) -> Picture:
+    """Return the picture; `width` in columns, `tight` without spaces between the tables.
+
+    If it is not to be the `whole` map, hooks are left out in which the packet was not.
+    """
     canvas, row = Canvas(), 0
-    for hook in _shown(way):
-        lane = way.lanes[hook]
-        on = lane.met or lane.passed
+    for hook in _shown(way, whole=whole):
+        on = _is_on(way.lanes[hook])
         name = hook.value if hook else "hook unknown"
         canvas.text(row, 0, f"{'●' if on else '○'} {name}", Look.LIT if on else Look.DIM)
-        row = _line(canvas, row, _items(way, hook, selected), width, tight=tight)
+        row = _line(canvas, row, items.lane(way, hook, selected), width, tight=tight)
     return canvas.picture()
 
 
-def _shown(way: Journey) -> Iterable[Hook | None]:
-    if not way.loops:
-        return [hook for hook in ORDER if hook in way.lanes]
-    return [*LOOP, *(hook for hook in way.visited if hook not in LOOP)]
+def _shown(way: Journey, *, whole: bool) -> Iterable[Hook | None]:
+    hooks = [hook for hook in (LOOP if way.loops else ORDER) if hook in way.lanes]
+    met = [hook for hook in hooks if _is_on(way.lanes[hook]) or _ends_at(way, hook)]
+    return hooks if whole or not met else met
 
 
-def _items(way: Journey, hook: Hook | None, selected: int | None) -> list[Item]:
-    here = items.stations(way.lanes[hook], selected)
-    match hook:
-        case Hook.PREROUTING:
-            return [items.wire_in(way), *here, items.route_in(way)]
-        case Hook.INPUT:
-            return [*here, items.socket_in(way)]
-        case Hook.OUTPUT:
-            return [items.socket_out(way), items.route_out(way), *here]
-        case Hook.POSTROUTING:
-            return [*here, items.wire_out(way)]
-    return here
+def _is_on(lane: Lane) -> bool:
+    return lane.met or lane.passed
+
+
+def _ends_at(way: Journey, hook: Hook | None) -> bool:
+    """Tell whether the way ends in a lane that is not lit: before any of its tables."""
+    return hook is ENDS.get(way.end, Place.STATION)
 
 
 def _line(canvas: Canvas, row: int, line: list[Item], width: int, *, tight: bool) -> int:
@@ -62,7 +80,7 @@ def _line(canvas: Canvas, row: int, line: list[Item], width: int, *, tight: bool
     column, fresh = MARGIN, True
     for index, item in enumerate(line):
         join = ("━▶ " if item.reached else "┄▷ ") if index == 0 else _join(item, tight=tight)
-        word, note = _word(item, tight=tight), f" ({item.caption})" if item.caption else ""
+        word, note = _word(item), f" ({item.caption})" if item.caption else ""
         if not fresh and column + len(join) + len(word) + len(note) > width:
             row, column = row + 1, MARGIN
             join = join.lstrip()
@@ -83,7 +101,7 @@ def _join(item: Item, *, tight: bool) -> str:
     return way if tight else f" {way} "
 
 
-def _word(item: Item, *, tight: bool) -> str:
+def _word(item: Item) -> str:
     if item.look is Look.SELECTED:
         return f"[{item.text}]"
-    return f"({item.text})" if item.bare and not tight else item.text
+    return f"({item.text})" if item.bare else item.text

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Backend, TableFamily
+from ipttrace.netfilter import Backend, Hook, TableFamily
 from ipttrace.path import ChainHop, PacketPath
-from ipttrace.render.stations import CONNTRACK, Journey, Lane, Station
+from ipttrace.render.journey import Journey
+from ipttrace.render.stations import CONNTRACK, Lane, Station
 from ipttrace.ruleset import Chain, Ruleset
 
 SHARED_FAMILIES = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
@@ -27,6 +28,18 @@ def with_rules(way: Journey, path: PacketPath | None, rules: Ruleset) -> Journey
     return replace(
         way, lanes={hook: _lane(lane, path, holding) for hook, lane in way.lanes.items()}
     )
+
+
+def without_empty(way: Journey) -> Journey:
+    """Return the journey without tables that hold no rules, where a hook has others to show."""
+    return replace(way, lanes={hook: _narrowed(lane) for hook, lane in way.lanes.items()})
+
+
+def _narrowed(lane: Lane) -> Lane:
+    kept = tuple(each for each in lane.stations if each.hops or each.ruled is not False)
+    if lane.hook is not Hook.PREROUTING and all(each.label == CONNTRACK for each in kept):
+        return lane
+    return replace(lane, stations=kept)
 
 
 def _lane(lane: Lane, path: PacketPath | None, holding: list[Chain]) -> Lane:

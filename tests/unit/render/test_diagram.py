@@ -238,7 +238,7 @@ def test_both_backends_are_named_in_one_path() -> None:
         """
 ● PREROUTING  eth0 ━ legacy raw ━ nft raw ━ ct ━ legacy mangle 1 (mark 0→1) ━ nat
               ━ route (local)
-● INPUT       ━▶ legacy mangle ━ inet fw 1 ━ nft filter ━ legacy filter 3 ✗ ┄ nat
+● INPUT       ━▶ legacy mangle ━ fw/input 1 ━ nft filter ━ legacy filter 3 ✗ ┄ nat
               ┄▷ socket
 ○ FORWARD     ┄▷ mangle ┄ filter
 ○ OUTPUT      socket ┄ route ┄ raw ┄ ct ┄ mangle ┄ nat ┄ filter
@@ -252,9 +252,9 @@ def test_native_chains_have_their_place() -> None:
     same(
         picture,
         """
-● INGRESS     ━▶ netdev early 1
-● PREROUTING  eth0 ━ inet fw 1 ━ ct ━ mangle ━ nat ━ route (local)
-● INPUT       ━▶ mangle ━ inet fw 1 ━ nat ━▶ socket
+● INGRESS     eth0 ━ netdev early/in 1
+● PREROUTING  ━▶ fw/pre 1 ━ ct ━ mangle ━ nat ━ route (local)
+● INPUT       ━▶ mangle ━ fw/in 1 ━ nat ━▶ socket
 ○ FORWARD     ┄▷ mangle ┄ filter
 ○ OUTPUT      socket ┄ route ┄ raw ┄ ct ┄ mangle ┄ nat ┄ filter
 ○ POSTROUTING ┄▷ mangle ┄ nat ┄▷ wire

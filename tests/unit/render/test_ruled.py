@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ipttrace.netfilter import Backend, Hook, TableFamily
+from ipttrace.path import Outcome
 from ipttrace.render.diagram import Look, flow_picture
 from ipttrace.render.picture import Picture
 from tests.builders import (
@@ -13,6 +16,8 @@ from tests.builders import (
     mark_drop_path,
     path,
     policy_hop,
+    redirect_path,
+    rule_hop,
     ruleset,
 )
 
@@ -70,3 +75,30 @@ def test_narrow_pictures_say_it_in_brackets() -> None:
     drawing = flow_picture(mark_drop_path(), 76, rules=rules).plain()
     assert "(raw) ━ ct ━ mangle 1" in drawing
     assert Hook.INPUT.value in drawing
+
+
+def test_brackets_stay_where_the_line_closes_up() -> None:
+    rules = ruleset(chain("mangle", "PREROUTING", [MARK_RULE]))
+    drawing = flow_picture(redirect_path(), 76, 2, 5, rules).plain()
+    assert "eth0━(raw)━ct━mangle━[nat 1] (dport 8445→8443)━route" in drawing
+
+
+def test_boxes_do_without_tables_that_hold_no_rules_before_they_give_up() -> None:
+    wide = rule_hop("filter", "INPUT", 1, "-j ACCEPT", family=TableFamily.INET, backend=Backend.NFT)
+    early = replace(wide, hook=Hook.INGRESS, chain=replace(wide.chain, chain="early"))
+    way = path(early, wide)
+    assert "┤" not in flow_picture(way, 82).plain()
+    drawing = flow_picture(way, 82, rules=ruleset()).plain()
+    line = "eth0 ━┫filter/early 1┣━┤ct├━┫route┣━┫filter/INPUT 1┣━▶ socket"
+    assert drawing.splitlines()[2] == line
+    assert "┤mangle├┄┤filter├" in drawing
+
+
+def test_names_of_hooks_keep_apart() -> None:
+    late = rule_hop("t", "c", 1, "accept", family=TableFamily.INET, backend=Backend.NFT)
+    way = path(
+        replace(late, hook=Hook.POSTROUTING),
+        replace(late, hook=Hook.EGRESS),
+        outcome=Outcome.FORWARDED,
+    )
+    assert "POSTROUTING EGRESS" in flow_picture(way, 79, rules=ruleset()).plain()

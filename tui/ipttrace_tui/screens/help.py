@@ -16,10 +16,15 @@ from ipttrace_tui.widgets.text_pane import TextPane
 from ipttrace_tui.widgets.toned import plain_text, tone
 
 SIGNS = (
-    ("━ ┏┓", "the packet went here: it met a rule or a policy of this table"),
-    ("┄ ┌┐", "it did not, or the table is not there"),
+    ("● ○", "the packet was in this hook; it was not: may be left out"),
+    ("━ ┏┓", "it went here: it met a rule or a policy of this table"),
+    ("━ ┌┐", "it passed here, and nothing of this table reported"),
+    ("┄ ┌┐", "it did not come here, or the table is not there"),
+    ("(raw)", "no rules stand there; a box is only dimmed"),
     ("╔╗ [ ]", "the selected hop"),
     ("mangle 1", "rule 1 of the chain matched; no number: its policy"),
+    ("fw/in 1", "rule 1 of chain in of nft's own table fw matched"),
+    ("ct", "where connections are tracked"),
     ("✗", "here it ended"),
     ("?", "the last that is known of it"),
     ("0 → 1", "changed here"),

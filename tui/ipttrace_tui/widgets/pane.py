@@ -47,7 +47,7 @@ class Pane(Toned, can_focus=True, inherit_bindings=False):
         """Return line `index`, at most `width` columns."""
         raise NotImplementedError
 
-    scrolls: ClassVar[bool] = True
+    scrolls: bool = True
     """Whether a column is kept for the scroll bar."""
 
     @property
