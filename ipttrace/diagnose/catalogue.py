@@ -71,7 +71,10 @@ class Cause(StrEnum):
         "hairpin-no-masquerade",
         "it was sent back into the client's own network with the client's source address",
     )
-    ASYMMETRIC_REPLY = "asymmetric-reply", "the request arrived, but its answer took another way"
+    ASYMMETRIC_REPLY = (
+        "asymmetric-reply",
+        "the request arrived, but its answer took another way, or died on its own",
+    )
     BAD_CHECKSUM = "bad-checksum", "a checksum is wrong"
     PROTOCOL_RESET = "protocol-reset", "the kernel reset the connection for a reason of TCP's own"
     KERNEL_DROP = "kernel-drop", "the kernel dropped it, and named the reason"
