@@ -35,21 +35,20 @@ def remedies(death: Death) -> tuple[str, ...]:
     return tuple(found)
 
 
-def spared(case: Case, setter: ChainHop) -> tuple[str, ...]:
-    """Return what keeps packets like this one from a rule that changed it."""
+def spared(case: Case, setter: ChainHop, what: str = "the mark") -> tuple[str, ...]:
+    """Return what keeps packets like this one from a rule that gave it `what`."""
     if not is_known(setter):
         return ()
     local = made_here(case.path) and setter.hook is Hook.PREROUTING
     limits = Limits(source=not local, loopback=local, here=is_for_this_host(case, setter) is True)
     who = "packets of this host" if local else "this client"
     exempt = let_pass(setter, packet_before(case.path, setter), limits)
-    return (f"to spare {who} the {_changed(setter)}: {exempt}",)
+    return (f"to spare {who} {what}: {exempt}",)
 
 
-def _changed(setter: ChainHop) -> str:
-    """Return what a rule changed that mattered: the mark, or the TTL."""
-    fields = {each.field for each in setter.changes}
-    return "change of its TTL" if "ttl" in fields and "mark" not in fields else "mark"
+def removal(hop: ChainHop) -> tuple[str, ...]:
+    """Return the command that deletes the rule of a hop, if it is known."""
+    return (f"or delete that rule: {_delete(hop)}",) if is_known(hop) else ()
 
 
 def answer_remedy(case: Case, answer: PacketPath, hop: ChainHop) -> str:

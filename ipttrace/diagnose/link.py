@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
+from ipttrace.diagnose.exempt import removal, spared
 from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
 from ipttrace.diagnose.walk import name
 from ipttrace.netfilter import Hook, PacketFamily
-from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
+from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
 NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
@@ -133,15 +134,26 @@ def ttl_exceeded(case: Case) -> Diagnosis | None:
         return None
     word = "TTL" if v4 else "hop limit"
     summary = f"dropped where it was to be forwarded: its {word} was {packet.ttl}"
-    seen = Evidence(f"it came in with {word} {packet.ttl}", Strength.REPORTED)
+    seen = Evidence(f"it came in with {word} {case.path.packet.ttl}", Strength.REPORTED)
     message = "ICMP 11/0 (time exceeded)" if v4 else "ICMPv6 3/0 (time exceeded)"
-    heard = answer_words(case, message, 11 if v4 else 3)
+    evidence = (*found, seen, *answer_words(case, message, 11 if v4 else 3))
+    if (setter := _spent_by(case)) is not None:
+        summary = f"{summary}, which {name(setter)} had set"
+        remedy = (*spared(case, setter, f"the {word} of that rule"), *removal(setter))
+        evidence = (*evidence, Evidence(f"{setter.ref}: {setter.rule}", Strength.INFERRED))
+        return Diagnosis(Cause.TTL_EXCEEDED, summary, (setter.ref,), evidence, remedy=remedy)
     remedy = (
         f"look for a routing loop: traceroute -n {shlex.quote(packet.dst)}",
         f"or let the sender use a larger {word}",
     )
-    evidence = (*found, seen, *heard)
     return Diagnosis(Cause.TTL_EXCEEDED, summary, evidence=evidence, remedy=remedy)
+
+
+def _spent_by(case: Case) -> ChainHop | None:
+    """Return the rule of this host that left the packet too small a TTL; None if it came so."""
+    hops = case.path.chain_hops
+    changed = (hop for hop in reversed(hops) if any(each.field == "ttl" for each in hop.changes))
+    return next(changed, None) if case.path.packet.ttl > 1 else None
 
 
 def bad_checksum(case: Case) -> Diagnosis | None:

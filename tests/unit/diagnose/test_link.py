@@ -7,7 +7,7 @@ import pytest
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Crossing, Neighbour, NeighbourWait, Scene, Trail
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
-from ipttrace.path import Outcome, WireHop
+from ipttrace.path import Change, Outcome, WireHop
 from ipttrace.ruleset import Chain
 from ipttrace.timeline import with_evidence
 from tests import builders as b
@@ -89,6 +89,33 @@ def test_an_expired_ttl_by_its_reason_and_by_its_counter() -> None:
     assert why(path, Scene(died("IP_INHDR", "ip_forward"))).cause == "ttl-exceeded"
     assert why(path, Scene(counters={"Ip.InHdrErrors": 1})).cause == "ttl-exceeded"
     assert why(path, Scene()).cause == "unknown"
+
+
+def test_a_ttl_that_a_rule_of_this_host_set_is_that_rules() -> None:
+    setter = b.rule_hop(
+        "mangle", "PREROUTING", 1, "-p tcp -j TTL --ttl-set 1", Change("ttl", 64, 1)
+    )
+    path = b.path(setter, outcome=Outcome.DROPPED, packet=b.tcp(ttl=64))
+    scene = Scene(died("IP_INHDR", "ip_forward"), local=False, last=b.tcp(ttl=1))
+    diagnosis = why(path, scene)
+    assert diagnosis.cause == "ttl-exceeded"
+    assert diagnosis.summary.endswith("its TTL was 1, which mangle/PREROUTING 1 had set")
+    assert "it came in with TTL 64 (reported)" in words(diagnosis)
+    assert [str(ref) for ref in diagnosis.rules] == ["mangle/PREROUTING 1"]
+    assert diagnosis.remedy == (
+        (
+            "to spare this client the TTL of that rule: iptables-legacy -t mangle -I PREROUTING 1 "
+            f"-s {b.CLIENT} -d {b.SERVER} -p tcp --dport 8443 -j ACCEPT"
+        ),
+        "or delete that rule: iptables-legacy -t mangle -D PREROUTING 1",
+    )
+
+
+def test_a_ttl_that_came_too_small_is_not_a_rules() -> None:
+    setter = b.rule_hop("mangle", "PREROUTING", 1, "-j TTL --ttl-dec 1", Change("ttl", 1, 0))
+    path = b.path(setter, outcome=Outcome.DROPPED, packet=b.tcp(ttl=1))
+    scene = Scene(died("IP_INHDR", "ip_forward"), last=b.tcp(ttl=0))
+    assert why(path, scene).remedy[0].startswith("look for a routing loop")
 
 
 def test_a_broken_header_is_no_expired_ttl() -> None:
