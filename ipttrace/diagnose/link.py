@@ -10,7 +10,7 @@ from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.exempt import removal, spared
 from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
-from ipttrace.diagnose.walk import name
+from ipttrace.diagnose.walk import last_change, name
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
@@ -151,9 +151,7 @@ def ttl_exceeded(case: Case) -> Diagnosis | None:
 
 def _spent_by(case: Case) -> ChainHop | None:
     """Return the rule of this host that left the packet too small a TTL; None if it came so."""
-    hops = case.path.chain_hops
-    changed = (hop for hop in reversed(hops) if any(each.field == "ttl" for each in hop.changes))
-    return next(changed, None) if case.path.packet.ttl > 1 else None
+    return last_change(case.path, "ttl") if case.path.packet.ttl > 1 else None
 
 
 def bad_checksum(case: Case) -> Diagnosis | None:
