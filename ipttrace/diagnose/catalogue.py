@@ -65,6 +65,10 @@ class Cause(StrEnum):
         "stale-conntrack",
         "an older conntrack entry kept the nat rules from being asked",
     )
+    UNTRACKED_NO_NAT = (
+        "untracked-no-nat",
+        "the nat rule that would send it on was not asked, because of NOTRACK",
+    )
     MTU_EXCEEDED = "mtu-exceeded", "it is too large for the way, and may not be fragmented"
     TTL_EXCEEDED = "ttl-exceeded", "its TTL ran out here"
     HAIRPIN_NO_MASQUERADE = (

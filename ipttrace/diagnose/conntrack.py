@@ -14,6 +14,7 @@ from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.exempt import answer_remedy
 from ipttrace.diagnose.stale import stale_conntrack
+from ipttrace.diagnose.untracked import untracked_no_nat
 from ipttrace.diagnose.walk import endpoint, name, packet_before
 from ipttrace.evidence import Connection
 from ipttrace.netfilter import CONNTRACK_PRIORITY, FATAL_VERDICTS, Hook
@@ -217,6 +218,7 @@ def _where_it_died(reply: PacketPath) -> _Death | None:
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     conntrack_full,
     stale_conntrack,
+    untracked_no_nat,
     hairpin_no_masquerade,
     asymmetric_reply,
 )

@@ -18,6 +18,7 @@ from ipttrace.diagnose.killing import killed
 from ipttrace.diagnose.remedy import is_native
 from ipttrace.diagnose.stale import stale_conntrack
 from ipttrace.diagnose.unmatched import accepting_behind
+from ipttrace.diagnose.untracked import untracked_no_nat
 from ipttrace.diagnose.walk import made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Basis, Hook, RuleRef, Verdict
@@ -39,7 +40,8 @@ def diagnose_death(case: Case, hop: ChainHop) -> Diagnosis:
     death = death_at(case, hop)
     plain = _plain(death)
     particular = (_mark_drop(death), _conntrack_invalid(death), other_backend(case, hop, plain))
-    found = [each for each in (*particular, stale_conntrack(case), plain) if each is not None]
+    entries = (stale_conntrack(case), untracked_no_nat(case))
+    found = [each for each in (*particular, *entries, plain) if each is not None]
     best = _output_blocked(death, found[0])
     found = [best, *found] if best else found
     evidence = (*_seen(death), *found[0].evidence, *killed(case, hop), *_also(found))
