@@ -7,7 +7,7 @@ import pytest
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Crossing, Neighbour, NeighbourWait, Scene, Trail
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
-from ipttrace.path import Change, Outcome, WireHop
+from ipttrace.path import ChainHop, Change, Outcome, WireHop
 from ipttrace.ruleset import Chain
 from ipttrace.timeline import with_evidence
 from tests import builders as b
@@ -172,6 +172,37 @@ def test_a_drop_before_every_traced_hook_names_the_chains_at_ingress() -> None:
     assert diagnosis.cause == "kernel-drop"
     assert "netdev guard/in stands at ingress" in diagnosis.evidence[-1].text
     assert diagnosis.remedy == ("to see the chains at ingress: nft list ruleset",)
+
+
+def test_chains_at_ingress_are_not_looked_for_in_vain() -> None:
+    ref = b.chain_ref("guard", "in", Backend.NFT, TableFamily.NETDEV)
+    ingress = b.ruleset(Chain(ref, (), Hook.INGRESS, 0, Verdict.ACCEPT))
+    scene = Scene(died("NETFILTER_DROP", "nf_hook_slow"))
+    came = replace(early(), hops=())
+    assert diagnose(Case(came, scene=scene)).remedy == ()
+    sent = replace(came, in_interface=None)
+    diagnosis = diagnose(Case(sent, scene=scene, ruleset=ingress))
+    assert (diagnosis.remedy, len(diagnosis.evidence)) == ((), 1)
+
+
+DNAT = b.rule_hop("nat", "PREROUTING", 1, "-j DNAT", Change("dst", b.SERVER, "10.0.0.9"))
+
+
+@pytest.mark.parametrize(
+    ("hops", "kind", "told"),
+    [((DNAT,), 5, True), ((POSTROUTING,), 5, False), ((DNAT,), 3, False)],
+    ids=["translated", "not translated", "no redirect"],
+)
+def test_a_redirect_of_a_translated_connection(
+    hops: tuple[ChainHop, ...], kind: int, told: bool
+) -> None:
+    packet, start = b.icmp(b.SERVER, b.CLIENT, kind=kind), b.policy_hop("raw", "OUTPUT")
+    redirect = b.path(start, outcome=Outcome.DROPPED, packet=packet, number=2, request=1)
+    scene = Scene(died("NETFILTER_DROP", "nf_hook_slow"))
+    diagnosis = diagnose(Case(redirect, scene=scene, paths=(b.path(*hops), redirect)))
+    assert diagnosis.cause == "kernel-drop"
+    said = "NAT lets no ICMP redirect of a translated connection out" in diagnosis.summary
+    assert (said, bool(diagnosis.remedy)) == (told, told)
 
 
 def test_no_drop_is_made_up() -> None:
