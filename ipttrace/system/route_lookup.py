@@ -39,6 +39,12 @@ SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 
 REFUSING = {errno.EINVAL: "blackhole", errno.EHOSTUNREACH: "unreachable", errno.EACCES: "prohibit"}
 """What a lookup answers for routes of these types (fib_props in net/ipv4/fib_semantics.c)."""
+REFUSING_RULES = {
+    errno.EINVAL: "blackhole",
+    errno.ENETUNREACH: "unreachable",
+    errno.EACCES: "prohibit",
+}
+"""What it answers for routing rules (fib4_rule_action in net/ipv4/fib_rules.c)."""
 
 UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 UNSPECIFIED_OF: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the same
@@ -157,13 +163,12 @@ class RouteTables(RouteSocket):
         alone is asked for.
         """
         word = errno.errorcode.get(error, str(error))
-        kind = REFUSING.get(error)
-        if kind is None:
+        if error not in REFUSING and error not in REFUSING_RULES:
             return Route("none", error=word)
-        dst = lookup.packet.dst
-        entries = [each for each in self._entries(dst, kind) if each.covers(dst)]
+        dst, kind = lookup.packet.dst, REFUSING.get(error)
+        entries = [each for each in self._entries(dst, kind) if each.covers(dst)] if kind else []
         rules = sorted(self._rules(dst), key=lambda each: each.priority)
-        first = next(_refusals(lookup, kind, rules, entries), None)
+        first = next(_refusals(lookup, REFUSING_RULES.get(error), rules, entries), None)
         if lookup.in_interface and not self._refuses(lookup, error, rules, first):
             return Route("none", error=word)
         if first is None:
@@ -171,8 +176,8 @@ class RouteTables(RouteSocket):
         rule, entry = first
         marked = rule.priority if rule.mask else None
         if entry is None:
-            return Route(kind, error=word, rule=rule.priority, marked=marked)
-        return Route(kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked)
+            return Route(str(rule.action), error=word, rule=rule.priority, marked=marked)
+        return Route(entry.kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked)
 
     def _refuses(
         self, lookup: Lookup, error: int, rules: list[RuleMessage], first: _Refusal | None
@@ -204,11 +209,11 @@ _Refusal = tuple[RuleMessage, RouteMessage | None]
 
 
 def _refusals(
-    lookup: Lookup, kind: str, rules: list[RuleMessage], entries: list[RouteMessage]
+    lookup: Lookup, action: str | None, rules: list[RuleMessage], entries: list[RouteMessage]
 ) -> Iterator[_Refusal]:
     """Yield what may have refused the packet, in the order in which it is asked."""
     for rule in filter(lookup.fits, rules):
-        if rule.action == kind:
+        if rule.action is not None and rule.action == action:
             yield rule, None
         for entry in sorted(entries, key=lambda each: -each.bits):
             if rule.table is not None and entry.table == rule.table:
@@ -216,14 +221,14 @@ def _refusals(
 
 
 def _most_likely(
-    kind: str, word: str, rules: list[RuleMessage], entries: list[RouteMessage]
+    kind: str | None, word: str, rules: list[RuleMessage], entries: list[RouteMessage]
 ) -> Route:
     """Return what may have refused a packet that no rule is surely for."""
     if entries:
         best = max(entries, key=lambda each: (each.table == "main", each.bits))
-        return Route(kind, table=best.table, error=word, prefix=best.prefix)
+        return Route(best.kind, table=best.table, error=word, prefix=best.prefix)
     rule = next((each for each in rules if each.action == kind), None)
-    if rule is not None:
+    if kind is not None and rule is not None:
         return Route(kind, error=word, rule=rule.priority)
     return Route("none", error=word)
 
