@@ -1,76 +1,32 @@
-"""Remedies are run as they are printed: what they promise is then seen on the real kernel."""
+"""Remedies of dead packets, run as they are printed: what they promise is then seen to hold."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from ipttrace.diagnose.remedy import show_chain
-from ipttrace.netfilter import Backend, ChainRef, PacketFamily, TableFamily
 from ipttrace.path import Outcome
-from ipttrace.probe import ProbeSpec
-from tests.root.causes import Probed, probe, rule_numbers
-from tests.root.kernel import Iptables, Listeners, Namespaces, run, set_sysctl
-from tests.root.routed import Routed, build_routed
+from tests.root.causes import rule_numbers
+from tests.root.kernel import Iptables, Listeners, Namespaces, run
+from tests.root.remedies import (
+    OTHER,
+    PORT,
+    add,
+    build_served,
+    follow,
+    full,
+    nft,
+    send,
+    works,
+)
+from tests.root.routed import Routed
 
-V4 = PacketFamily.IPV4
-PORT, WAIT = 80, 6.0
-OTHER = "198.51.100.77"
-"""Another address of the client."""
-
-full = pytest.mark.full
 pytestmark = pytest.mark.root
-
-
-def later(*wanted: tuple[object, ...]) -> list[Any]:
-    """Return parameters that are not of the default run."""
-    return [pytest.param(*each, marks=full) for each in wanted]
 
 
 @pytest.fixture
 def routed(namespaces: Namespaces, listen: Listeners) -> Routed:
     """Return client -- router -- backend, where a service listens."""
-    made = build_routed(namespaces)
-    listen(made.backend.netns, made.backend.ipv4, PORT)
-    run("ip", "-n", made.client.netns, "address", "add", f"{OTHER}/24", "dev", "eth0")
-    link = run("ip", "-n", made.client.netns, "-br", "link", "show", "eth0").split()[2]
-    entry = f"neigh add {OTHER} lladdr {link} dev eth0 nud permanent"
-    run("ip", "-n", made.netns, *entry.split())
-    return made
-
-
-def send(routed: Routed, src: str | None = None, **words: object) -> Probed:
-    """Probe the backend by a real client."""
-    spec = ProbeSpec("tcp", routed.backend.ipv4, PORT, src=src, wait=WAIT)
-    return probe(spec, routed.netns, from_netns=routed.client.netns, **words)
-
-
-def follow(routed: Routed, remedy: str) -> None:
-    """Run the command of a remedy in the router."""
-    run("sh", "-c", remedy.partition(": ")[2], netns=routed.netns)
-
-
-def nft(routed: Routed, *lines: str) -> None:
-    """Load native nft commands into the router."""
-    run("nft", "-f", "-", netns=routed.netns, stdin="\n".join(lines))
-
-
-def add(routed: Routed, iptables: Iptables, *lines: str) -> None:
-    """Add rules to the router, each as words of iptables."""
-    for line in lines:
-        iptables(routed.netns, V4, *line.split())
-
-
-def ip(routed: Routed, words: str) -> None:
-    """Run a command of ip in the router."""
-    run("ip", "-n", routed.netns, *words.split())
-
-
-def works(routed: Routed, probed: Probed, number: int = 0) -> None:
-    """Fail unless the remedy lets the packet and its answers pass."""
-    follow(routed, probed.diagnosis.remedy[number])
-    assert send(routed).cause == "answered"
+    return build_served(namespaces, listen)
 
 
 # ------------------------------------------------------------------- verdict maps
@@ -221,120 +177,3 @@ def test_one_zone_for_requests_and_another_for_answers(
     assert "filter/FORWARD 1 did not match it" in probed.diagnosis.summary
     assert "into conntrack zone 5, and no rule the answer (inferred)" in probed.evidence()
     works(routed, probed, -1)
-
-
-# ------------------------------------------------------------------- nat that was not asked
-
-OPEN, HIDDEN = 8080, 8081
-"""Of the router: a port that is redirected, and where its service listens."""
-
-
-@pytest.mark.parametrize(("native", "number"), [(False, 0), *later((True, 0), (False, 1))])
-def test_notrack_in_front_of_nat(
-    routed: Routed, iptables: Iptables, listen: Listeners, native: bool, number: int
-) -> None:
-    listen(routed.netns, routed.router.ipv4, HIDDEN)
-    if native:
-        nft(
-            routed,
-            "table inet n { chain r { type filter hook prerouting priority raw;",
-            f"tcp dport {OPEN} notrack; }}",
-            "chain d { type nat hook prerouting priority dstnat;",
-            f"tcp dport {OPEN} redirect to :{HIDDEN}; }}",
-            "}",
-        )
-    else:
-        match = f"PREROUTING -p tcp --dport {OPEN}"
-        redirect = f"-t nat -A {match} -j REDIRECT --to-ports {HIDDEN}"
-        add(routed, iptables, f"-t raw -A {match} -j NOTRACK", redirect)
-    probed = send(routed, dst=routed.router.ipv4, dport=OPEN)
-    probed.check("untracked-no-nat", Outcome.REFUSED)
-    follow(routed, probed.diagnosis.remedy[number])
-    assert send(routed, dst=routed.router.ipv4, dport=OPEN).cause == "delivered"
-
-
-@pytest.mark.parametrize("native", [False, *later((True,))])
-def test_a_redirect_for_one_interface_from_the_host_itself(
-    routed: Routed, iptables: Iptables, listen: Listeners, native: bool
-) -> None:
-    listen(routed.netns, routed.router.ipv4, HIDDEN)
-    if native:
-        nft(
-            routed,
-            "table inet n { chain d { type nat hook prerouting priority dstnat;",
-            f'iifname "eth0" tcp dport {OPEN} redirect to :{HIDDEN}; }}',
-            "}",
-        )
-    else:
-        match = f"PREROUTING -i eth0 -p tcp --dport {OPEN}"
-        add(routed, iptables, f"-t nat -A {match} -j REDIRECT --to-ports {HIDDEN}")
-    probed = probe(ProbeSpec("tcp", routed.router.ipv4, OPEN, wait=WAIT), routed.netns)
-    probed.check("redirect-not-in-output", Outcome.REFUSED)
-    follow(routed, probed.diagnosis.remedy[0])
-    # REDIRECT gives what is made here the address 127.0.0.1 (nf_nat_redirect_ipv4)
-    listen(routed.netns, "127.0.0.1", HIDDEN)
-    again = probe(ProbeSpec("tcp", routed.router.ipv4, OPEN, wait=WAIT), routed.netns)
-    assert again.cause == "delivered"
-
-
-# ------------------------------------------------------------------- routing
-
-
-@pytest.mark.parametrize("number", [0, *later((2,))])
-def test_a_mark_that_leads_to_a_route_which_refuses(
-    routed: Routed, iptables: Iptables, number: int
-) -> None:
-    add(routed, iptables, f"-t mangle -A PREROUTING -p tcp --dport {PORT} -j MARK --set-mark 9")
-    ip(routed, "rule add fwmark 9 lookup 99 pref 500")
-    ip(routed, "route add prohibit default table 99")
-    probed = send(routed)
-    probed.check("blackhole-route", Outcome.DROPPED)
-    assert probed.diagnosis.summary.endswith(
-        "; ip rule 500 leads there for mark 0x9, which mangle/PREROUTING 1 had set"
-    )
-    works(routed, probed, number)
-
-
-@pytest.mark.parametrize(
-    ("asks", "kind"),
-    [
-        ("iif eth0 ipproto tcp dport 80", "blackhole"),
-        *later(("iif eth0 sport 1024-65000", "unreachable"), ("from 198.51.100.0/24", "prohibit")),
-    ],
-)
-def test_a_routing_rule_that_refuses_what_comes_in(routed: Routed, asks: str, kind: str) -> None:
-    ip(routed, f"rule add pref 500 {asks} {kind}")
-    ip(routed, f"rule add pref 400 iif eth0 dport 443 {kind}")
-    probed = send(routed)
-    probed.check("blackhole-route", Outcome.DROPPED)
-    assert f"{kind} routing rule (ip rule, priority 500)" in probed.diagnosis.summary
-    works(routed, probed, 1)
-
-
-@full
-def test_a_source_that_is_refused_is_not_blamed_on_a_rule_for_its_destination(
-    routed: Routed,
-) -> None:
-    """A lookup answers EINVAL for a martian source, too."""
-    ip(routed, "rule add pref 40000 dport 80 blackhole")
-    ip(routed, "route add 192.0.2.0/24 dev eth1")
-    run("ip", "-n", routed.client.netns, "address", "add", "192.0.2.9/32", "dev", "lo")
-    set_sysctl(routed.netns, "net/ipv4/conf/eth0/rp_filter", "1")
-    assert send(routed, "192.0.2.9").cause == "rp-filter"
-
-
-# ------------------------------------------------------------------- looking
-
-
-@pytest.mark.parametrize("family", list(PacketFamily))
-def test_the_commands_that_show_a_chain(
-    routed: Routed, iptables: Iptables, family: PacketFamily
-) -> None:
-    iptables(
-        routed.netns, family, *["-t", "mangle", "-A", "FORWARD", "-j", "MARK", "--set-mark", "1"]
-    )
-    made = ChainRef(iptables.backend, family.table_family, "mangle", "FORWARD")
-    assert "-A FORWARD -j MARK" in run(*show_chain(made).split(), netns=routed.netns)
-    nft(routed, "table inet fw { chain forward { accept; }; }")
-    native = ChainRef(Backend.NFT, TableFamily.INET, "fw", "forward")
-    assert "accept # handle" in run(*show_chain(native).split(), netns=routed.netns)
