@@ -11,6 +11,7 @@ from ipttrace.probe import ProbeSpec
 from tests.root.causes import probe
 from tests.root.kernel import Iptables, Listeners, Namespaces, run, set_sysctl
 from tests.root.remedies import (
+    OTHER,
     PORT,
     WAIT,
     add,
@@ -149,3 +150,20 @@ def test_the_commands_that_show_a_chain(
     nft(routed, "table inet fw { chain forward { accept; }; }")
     native = ChainRef(Backend.NFT, TableFamily.INET, "fw", "forward")
     assert "accept # handle" in run(*show_chain(native).split(), netns=routed.netns)
+
+
+# ------------------------------------------------------------------- what needs no remedy
+
+
+def test_a_redirect_of_a_translated_connection_is_rightly_dropped(
+    routed: Routed, iptables: Iptables
+) -> None:
+    for name in ("all", "eth0"):
+        set_sysctl(routed.netns, f"net/ipv4/conf/{name}/send_redirects", "1")
+    add(routed, iptables, f"-t nat -A PREROUTING -p tcp --dport {PORT} -j DNAT --to {OTHER}")
+    came_in = ProbeSpec("tcp", routed.backend.ipv4, PORT, src=routed.client.ipv4)
+    probed = probe(came_in, routed.netns, in_interface="eth0", let_out=True)
+    (told,) = [each.diagnosis for each in probed.replies if each.packet.icmp is not None]
+    assert told is not None
+    assert told.summary.endswith("NAT lets no ICMP redirect of a translated connection out")
+    assert told.remedy[0].startswith("nothing need be done")
