@@ -107,6 +107,8 @@ class Route:
     """The priority of the routing rule (`ip rule`) that refuses by itself, without a route."""
     mtu: int | None = None
     """A limit of the route's own, beside the interface's."""
+    marked: int | None = None
+    """Of a route that refuses: the priority of the routing rule that led to it for the mark."""
 
 
 @dataclass(frozen=True, slots=True)

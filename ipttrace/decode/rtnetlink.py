@@ -1,6 +1,6 @@
-"""Answers of NETLINK_ROUTE about routes, routing rules, neighbours and links, as values.
+"""Answers of NETLINK_ROUTE about routes, neighbours and links, as values.
 
-Message forms: include/uapi/linux/rtnetlink.h, fib_rules.h, neighbour.h, if_link.h; integers are in
+Message forms: include/uapi/linux/rtnetlink.h, neighbour.h, if_link.h; integers are in
 host order, addresses and ports in network order.
 """
 
@@ -44,7 +44,6 @@ NEIGHBOUR_STATES = {
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTA_VIA = 1, 4, 5, 7, 8, 15, 18
 RTAX_MTU = 2
-FRA_PRIORITY, FRA_TABLE = 6, 15
 NDA_DST = 1
 IFLA_MTU = 4
 AF_INET = 2
@@ -52,7 +51,6 @@ ANY = {True: "0.0.0.0/0", False: "::/0"}
 """The network of all addresses, IPv4 or not."""
 
 _RTMSG = Struct("=BBBBBBBBI")
-_RULE = Struct("=BBBBBBBBI")
 _NDMSG = Struct("=BxxxiHBB")
 _IFINFOMSG = Struct("=BxHiII")
 _NUMBER = Struct("=I")
@@ -83,15 +81,6 @@ class RouteMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleMessage:
-    """One RTM_NEWRULE: of policy routing (`ip rule`)."""
-
-    action: str | None
-    """`blackhole unreachable prohibit` end a lookup; None: any other."""
-    priority: int
-
-
-@dataclass(frozen=True, slots=True)
 class NeighbourMessage:
     """One RTM_NEWNEIGH."""
 
@@ -101,19 +90,19 @@ class NeighbourMessage:
 
 def decode_route(body: bytes) -> RouteMessage:
     """Return the route in a message without its netlink header; raises Malformed."""
-    family, bits, _, _, table, _, _, kind, _ = _header(_RTMSG, body)
+    family, bits, _, _, table, _, _, kind, _ = header(_RTMSG, body)
     found = read_attributes(body, _RTMSG.size)
     any_of = ip_network(ANY[family == AF_INET])
-    destination = _address(found.get(RTA_DST)) or str(any_of.network_address)
+    destination = address(found.get(RTA_DST)) or str(any_of.network_address)
     metrics = read_attributes(found.get(RTA_METRICS, b""))
     return RouteMessage(
         kind=ROUTE_KINDS.get(kind, str(kind)),
         prefix=f"{destination}/{bits}",
-        table=_table(_number(found, RTA_TABLE) or table, kind),
-        interface=_number(found, RTA_OIF),
-        gateway=_address(found.get(RTA_GATEWAY)) or _address(found.get(RTA_VIA, b"")[2:]),
-        source=_address(found.get(RTA_PREFSRC)),
-        mtu=_number(metrics, RTAX_MTU),
+        table=_table(number(found, RTA_TABLE) or table, kind),
+        interface=number(found, RTA_OIF),
+        gateway=address(found.get(RTA_GATEWAY)) or address(found.get(RTA_VIA, b"")[2:]),
+        source=address(found.get(RTA_PREFSRC)),
+        mtu=number(metrics, RTAX_MTU),
     )
 
 
@@ -128,35 +117,29 @@ def _table(number: int, kind: int) -> str | None:
     return TABLES.get(number, str(number)) if number else None
 
 
-def decode_rule(body: bytes) -> RuleMessage:
-    """Return the routing rule in a message without its netlink header; raises Malformed."""
-    action = _header(_RULE, body)[7]
-    found = read_attributes(body, _RULE.size)
-    kind = ROUTE_KINDS.get(action) if action in (6, 7, 8) else None
-    return RuleMessage(kind, _number(found, FRA_PRIORITY) or 0)
-
-
 def decode_neighbour(body: bytes) -> NeighbourMessage:
     """Return the neighbour in a message without its netlink header; raises Malformed."""
-    state = _header(_NDMSG, body)[2]
+    state = header(_NDMSG, body)[2]
     found = read_attributes(body, _NDMSG.size)
     word = NEIGHBOUR_STATES.get(state, "none" if state == 0 else f"{state:#x}")
-    return NeighbourMessage(word, _address(found.get(NDA_DST)))
+    return NeighbourMessage(word, address(found.get(NDA_DST)))
 
 
 def decode_mtu(body: bytes) -> int | None:
     """Return the MTU in an RTM_NEWLINK without its netlink header; raises Malformed."""
-    _header(_IFINFOMSG, body)
-    return _number(read_attributes(body, _IFINFOMSG.size), IFLA_MTU)
+    header(_IFINFOMSG, body)
+    return number(read_attributes(body, _IFINFOMSG.size), IFLA_MTU)
 
 
-def _header(form: Struct, body: bytes) -> tuple[int, ...]:
+def header(form: Struct, body: bytes) -> tuple[int, ...]:
+    """Return a message's fixed part; raises Malformed."""
     if len(body) < form.size:
         raise Malformed(f"a message of {len(body)} bytes is cut off in its header")
     return form.unpack_from(body)
 
 
-def _number(found: Attributes, kind: int) -> int | None:
+def number(found: Attributes, kind: int) -> int | None:
+    """Return an attribute of 32 bits; raises Malformed."""
     value = found.get(kind)
     if value is None:
         return None
@@ -165,7 +148,8 @@ def _number(found: Attributes, kind: int) -> int | None:
     return int(_NUMBER.unpack(value)[0])
 
 
-def _address(value: bytes | None) -> str | None:
+def address(value: bytes | None) -> str | None:
+    """Return an address of either family; raises Malformed."""
     if not value:
         return None
     if len(value) not in (4, 16):

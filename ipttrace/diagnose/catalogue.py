@@ -65,13 +65,20 @@ class Cause(StrEnum):
         "stale-conntrack",
         "an older conntrack entry kept the nat rules from being asked",
     )
+    UNTRACKED_NO_NAT = (
+        "untracked-no-nat",
+        "the nat rule that would send it on was not asked, because of NOTRACK",
+    )
     MTU_EXCEEDED = "mtu-exceeded", "it is too large for the way, and may not be fragmented"
     TTL_EXCEEDED = "ttl-exceeded", "its TTL ran out here"
     HAIRPIN_NO_MASQUERADE = (
         "hairpin-no-masquerade",
         "it was sent back into the client's own network with the client's source address",
     )
-    ASYMMETRIC_REPLY = "asymmetric-reply", "the request arrived, but its answer took another way"
+    ASYMMETRIC_REPLY = (
+        "asymmetric-reply",
+        "the request arrived, but its answer took another way, or died on its own",
+    )
     BAD_CHECKSUM = "bad-checksum", "a checksum is wrong"
     PROTOCOL_RESET = "protocol-reset", "the kernel reset the connection for a reason of TCP's own"
     KERNEL_DROP = "kernel-drop", "the kernel dropped it, and named the reason"

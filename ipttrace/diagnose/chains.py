@@ -27,6 +27,8 @@ from ipttrace.ruleset import Rule, Ruleset
 
 DESTINATIONS = frozenset({"-d", "--dport", "--dports"})
 DESTINATION_ONLY = DESTINATIONS | {"-p", "-m", "--comment"}
+WAY_IN = re.compile(r"(?:! )?-i \S+ |(?<![\w])(?:meta )?iif(?:name)? (?:!= )?(?:\{[^{}]*\}|\S+) ")
+"""A rule's criterion of the interface by which a packet came in: one made here came by none."""
 NATIVE_REDIRECT = re.compile(r"\b(?:redirect|dnat)\b")
 
 
@@ -66,7 +68,7 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
         Evidence(f"{rule.ref} matches its destination: {rule.text}", Strength.INFERRED),
     )
     local = stayed_here(path) or path.packet.src == path.packet.dst
-    command = same_in_output(rule.chain, rule.text, local)
+    command = same_in_output(rule.chain, WAY_IN.sub("", rule.text), local)
     remedy = (f"the same rule for packets made here: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
 
@@ -93,8 +95,9 @@ def _redirects(path: PacketPath, ruleset: Ruleset) -> Iterator[Rule]:
         if chain.hook is not Hook.PREROUTING or ref.table_family not in families:
             continue
         for rule in chain.user_rules:
-            simple = _redirects_by_destination(rule) and _asks_destination_only(rule.text)
-            if simple and judge_any(rule.text, facts).matches:
+            text = WAY_IN.sub("", rule.text)
+            simple = _redirects_by_destination(rule) and _asks_destination_only(text)
+            if simple and judge_any(text, facts).matches:
                 yield rule
 
 

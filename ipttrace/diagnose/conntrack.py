@@ -9,10 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
+from ipttrace.diagnose.answers import evidence, stranger, words
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
-from ipttrace.diagnose.remedy import can_know_answers, let_answers_pass
+from ipttrace.diagnose.exempt import answer_remedy
 from ipttrace.diagnose.stale import stale_conntrack
+from ipttrace.diagnose.untracked import untracked_no_nat
 from ipttrace.diagnose.walk import endpoint, name, packet_before
 from ipttrace.evidence import Connection
 from ipttrace.netfilter import CONNTRACK_PRIORITY, FATAL_VERDICTS, Hook
@@ -179,16 +181,16 @@ def _dead_answer(case: Case, reply: PacketPath, died: _Death, word: str) -> Diag
     said = [Evidence(f"the answer (packet {reply.id}) {where}", Strength.REPORTED)]
     if word == "delivered":
         said.insert(0, Evidence(ARRIVED, Strength.REPORTED))
-    remedy = _way_back(case)
-    if hop is not None and can_know_answers(hop):
-        remedy = f"to let answers pass: {let_answers_pass(hop)}"
-    return Diagnosis(
-        Cause.ASYMMETRIC_REPLY,
-        f"the request was {word}, but its answer {where}",
-        () if hop is None else (hop.ref,),
-        tuple(said),
-        remedy=(remedy,),
-    )
+    summary = f"the request was {word}, but its answer {where}"
+    if hop is None:
+        return Diagnosis(
+            Cause.ASYMMETRIC_REPLY, summary, (), tuple(said), remedy=(_way_back(case),)
+        )
+    if (found := stranger(case, reply)) is not None:
+        summary = f"{summary}: {words(found)}"
+        said += evidence(found)
+    remedy = (answer_remedy(case, reply, hop),)
+    return Diagnosis(Cause.ASYMMETRIC_REPLY, summary, (hop.ref,), tuple(said), remedy=remedy)
 
 
 def _way_back(case: Case) -> str:
@@ -216,6 +218,7 @@ def _where_it_died(reply: PacketPath) -> _Death | None:
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     conntrack_full,
     stale_conntrack,
+    untracked_no_nat,
     hairpin_no_masquerade,
     asymmetric_reply,
 )

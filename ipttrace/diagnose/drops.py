@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 
-from ipttrace.criteria import criteria
 from ipttrace.diagnose.backends import other_backend
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import reject_answer
+from ipttrace.diagnose.death import Death, death_at, is_known, place, what_it_wants
+from ipttrace.diagnose.exempt import deletion, remedies, spared
 from ipttrace.diagnose.invalid import how_to_learn_more, why_invalid
 from ipttrace.diagnose.killing import killed
-from ipttrace.diagnose.remedy import (
-    can_know_answers,
-    delete_rule,
-    is_native,
-    let_answers_pass,
-    let_pass,
-)
+from ipttrace.diagnose.remedy import is_native
 from ipttrace.diagnose.stale import stale_conntrack
 from ipttrace.diagnose.unmatched import accepting_behind
-from ipttrace.diagnose.walk import callers, made_here, mark_before, name, packet_before
+from ipttrace.diagnose.untracked import untracked_no_nat
+from ipttrace.diagnose.walk import made_here, mark_before, name, packet_before
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Basis, Hook, Verdict
-from ipttrace.nft_criteria import without_counters
-from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Role, Strength
+from ipttrace.netfilter import Basis, Hook, RuleRef, Verdict
+from ipttrace.path import ChainHop, Diagnosis, Evidence, PacketPath, Strength
 
 MARK_MATCH = re.compile(r"-m (mark|connmark) (! )?--mark (\w+)(?:/(\w+))?")
 NATIVE_MARK = re.compile(r"\b(?:meta )?(ct )?mark (!= )?(0x[0-9a-f]+|\d+)\b(?! *[|&^<])")
 INVALID_MATCH = re.compile(r"(?<!! )--(?:ctstate|state) INVALID(?![,\w])|\bct state invalid\b(?!,)")
 SETS_CONNMARK = re.compile(r"--set-x?mark|--save-mark|ct mark set")
-
-
-@dataclass(frozen=True, slots=True)
-class _Death:
-    """The fatal hop, and the jumps that led to its chain."""
-
-    case: Case
-    hop: ChainHop
-    jumps: tuple[ChainHop, ...]
-
-    @property
-    def path(self) -> PacketPath:
-        return self.case.path
-
-    def deciding(self) -> Iterator[ChainHop]:
-        """Yield the rule whose criteria decided: an unconditional rule's lie in its callers."""
-        yield self.hop
-        if self.hop.event is not TraceKind.RULE or not what_it_wants(self.hop):
-            yield from reversed(self.jumps)
+NOT_KNOWN = "the text of that rule is not known: the rules changed since they were read"
 
 
 def diagnose_death(case: Case, hop: ChainHop) -> Diagnosis:
@@ -60,10 +37,11 @@ def diagnose_death(case: Case, hop: ChainHop) -> Diagnosis:
     Precedence: output-blocked, mark-drop, conntrack-invalid, other-backend-drop, then the plain
     rule or policy; the causes that lost are in the evidence.
     """
-    death = _Death(case, hop, callers(case.path.chain_hops)[-1])
+    death = death_at(case, hop)
     plain = _plain(death)
     particular = (_mark_drop(death), _conntrack_invalid(death), other_backend(case, hop, plain))
-    found = [each for each in (*particular, stale_conntrack(case), plain) if each is not None]
+    entries = (stale_conntrack(case), untracked_no_nat(case))
+    found = [each for each in (*particular, *entries, plain) if each is not None]
     best = _output_blocked(death, found[0])
     found = [best, *found] if best else found
     evidence = (*_seen(death), *found[0].evidence, *killed(case, hop), *_also(found))
@@ -75,7 +53,7 @@ def _also(found: list[Diagnosis]) -> Iterator[Evidence]:
         yield Evidence(f"by itself this is a {lost.cause}", Strength.INFERRED)
 
 
-def _seen(death: _Death) -> Iterator[Evidence]:
+def _seen(death: Death) -> Iterator[Evidence]:
     hop = death.hop
     if hop.basis is Basis.REPORTED:
         yield Evidence(f"the kernel reported that {name(hop)} ended it", Strength.REPORTED)
@@ -99,88 +77,62 @@ def rewrites(path: PacketPath, until: ChainHop | None = None) -> Iterator[Eviden
             yield Evidence(f"{name(hop)} changed {words}", strength)
 
 
-def what_it_wants(hop: ChainHop) -> str:
-    """Return a rule's criteria, without the names of modules and comments; empty if it has none."""
-    text = hop.rule or ""
-    try:
-        wanted = criteria(text)
-    except ValueError:
-        return re.sub(r"\b(?:drop|reject|jump|goto)\b.*$", "", without_counters(text)).strip()
-    return " ".join(str(each) for each in wanted if each.option not in ("-m", "--comment"))
-
-
-def _place(hop: ChainHop) -> str:
-    word = "rejected" if hop.verdict is Verdict.REJECT else "dropped"
-    return f"{word} at {name(hop)}"
-
-
-def _plain(death: _Death) -> Diagnosis:
+def _plain(death: Death) -> Diagnosis:
     hop = death.hop
     if hop.event is not TraceKind.RULE:
-        return _policy_drop(death)
-    wanted = what_it_wants(hop)
+        summary = f"{place(hop)}: no rule of the chain accepted it, and the policy is DROP"
+        return Diagnosis(Cause.POLICY_DROP, summary, (hop.ref,), remedy=remedies(death))
     if hop.verdict is Verdict.REJECT:
-        return _rule_reject(death, wanted or "all packets")
-    summary = f"{_place(hop)}: the rule drops {wanted or 'every packet that comes to it'}"
-    summary += _too_late(death)
-    return Diagnosis(Cause.RULE_DROP, summary, (hop.ref,), remedy=_remedies(death))
+        return _rule_reject(death)
+    wanted = what_it_wants(hop) or "every packet that comes to it"
+    said = f"the rule drops {wanted}{_sent(death)}" if is_known(hop) else NOT_KNOWN
+    summary = f"{place(hop)}: {said}{_too_late(death)}"
+    return Diagnosis(Cause.RULE_DROP, summary, _refs(death), remedy=remedies(death))
 
 
-def _too_late(death: _Death) -> str:
+def _sent(death: Death) -> str:
+    """Return who sent the packet to a rule without criteria, and for which of its own."""
+    sender = death.sender()
+    return f", and {name(sender)} sends there {what_it_wants(sender)}" if sender else ""
+
+
+def _refs(death: Death, *others: ChainHop) -> tuple[RuleRef, ...]:
+    sender = death.sender()
+    hops = (death.hop, *others, *([sender] if sender else ()))
+    return tuple(each.ref for each in dict.fromkeys(hops))
+
+
+def _too_late(death: Death) -> str:
     case = death.case
     later = accepting_behind(case.path, death.hop, case.ruleset, case.scene)
     return f"; {later.ref} would accept it, but stands behind that rule" if later else ""
 
 
-def _rule_reject(death: _Death, wanted: str) -> Diagnosis:
+def _rule_reject(death: Death) -> Diagnosis:
     hop = death.hop
+    wanted = what_it_wants(hop) or "all packets"
     answer = reject_answer(hop, death.path.packet.family)[0]
-    summary = f"{_place(hop)}: the rule for {wanted} answers with {answer}{_too_late(death)}"
-    plain = Diagnosis(Cause.RULE_REJECT, summary, (hop.ref,), remedy=_remedies(death))
+    said = f"the rule for {wanted} answers with {answer}{_sent(death)}"
+    summary = f"{place(hop)}: {said if is_known(hop) else NOT_KNOWN}{_too_late(death)}"
+    plain = Diagnosis(Cause.RULE_REJECT, summary, _refs(death), remedy=remedies(death))
     for matcher, setter, mark in _marks(death):
-        refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))
         text = f"{name(matcher)} matched {mark}, {_set_words(death, setter)}"
-        return replace(plain, rules=refs, evidence=(Evidence(text, Strength.INFERRED),))
+        return replace(
+            plain,
+            summary=f"{summary}; {text}",
+            rules=_refs(death, matcher, setter),
+            evidence=(Evidence(text, Strength.INFERRED),),
+        )
     return plain
 
 
-def _policy_drop(death: _Death) -> Diagnosis:
-    hop = death.hop
-    summary = f"{_place(hop)}: no rule of the chain accepted it, and the policy is DROP"
-    remedy = f"{_purpose(hop)}: {_exception(death)}"
-    return Diagnosis(Cause.POLICY_DROP, summary, (hop.ref,), remedy=(remedy,))
-
-
-def _purpose(hop: ChainHop) -> str:
-    if hop.hook is Hook.FORWARD:
-        return "to let it through"
-    return f"to let it {'out' if hop.hook in (Hook.OUTPUT, Hook.POSTROUTING) else 'in'}"
-
-
-def _remedies(death: _Death) -> tuple[str, ...]:
-    hop = death.hop
-    return (f"{_purpose(hop)}: {_exception(death)}", f"or delete the rule: {_delete(hop)}")
-
-
-def _exception(death: _Death) -> str:
-    """Return the command for packets like this one: an answer's port is another one each time."""
-    hop = death.hop
-    if death.path.role is Role.REPLY and can_know_answers(hop):
-        return let_answers_pass(hop)
-    return let_pass(hop, packet_before(death.path, hop))
-
-
-def _delete(hop: ChainHop) -> str:
-    return delete_rule(hop.ref, is_native(hop.chain, hop.rule))
-
-
-def _mark_drop(death: _Death) -> Diagnosis | None:
+def _mark_drop(death: Death) -> Diagnosis | None:
     if death.hop.verdict is not Verdict.DROP:
         return None
     return next((_marked(death, *found) for found in _marks(death)), None)
 
 
-def _marks(death: _Death) -> Iterator[tuple[ChainHop, ChainHop, str]]:
+def _marks(death: Death) -> Iterator[tuple[ChainHop, ChainHop, str]]:
     """Yield the rule that matched a mark, the rule that had set it, and the mark."""
     for hop in death.deciding():
         setter = _set_by(death.path, hop)
@@ -223,39 +175,31 @@ def _last_before(
     return next((each for each in reversed(earlier) if wanted(each)), None)
 
 
-def _marked(death: _Death, matcher: ChainHop, setter: ChainHop, mark: str) -> Diagnosis:
+def _marked(death: Death, matcher: ChainHop, setter: ChainHop, mark: str) -> Diagnosis:
     hop = death.hop
     drops = "it drops" if matcher is hop else f"{name(matcher)} sends it there for"
-    summary = f"{_place(hop)}: {drops} {mark}, {_set_words(death, setter)}"
+    summary = f"{place(hop)}: {drops} {mark}, {_set_words(death, setter)}"
     refs = tuple(each.ref for each in dict.fromkeys((hop, matcher, setter)))
     return Diagnosis(Cause.MARK_DROP, summary, refs, remedy=_mark_remedies(death, setter))
 
 
-def _set_words(death: _Death, setter: ChainHop) -> str:
+def _set_words(death: Death, setter: ChainHop) -> str:
     verb = "restored from the connection" if "--restore-mark" in (setter.rule or "") else "set"
     return f"which {name(setter)} had {verb}{_again_on_lo(death, setter)}"
 
 
-def _again_on_lo(death: _Death, hop: ChainHop) -> str:
+def _again_on_lo(death: Death, hop: ChainHop) -> str:
     if not (made_here(death.path) and hop.hook is Hook.PREROUTING):
         return ""
     port = packet_before(death.path, hop).dport
     return " when the packet came in again on lo" + (f", to port {port}" if port else "")
 
 
-def _mark_remedies(death: _Death, setter: ChainHop) -> tuple[str, ...]:
-    local = made_here(death.path) and setter.hook is Hook.PREROUTING
-    packet = packet_before(death.path, setter)
-    limits = ("-i", "lo") if local else ("-s", packet.src)
-    who = "packets of this host" if local else "this client"
-    exempt = let_pass(setter, packet, *limits)
-    return (
-        f"to spare {who} the mark: {exempt}",
-        f"or delete the rule that drops: {_delete(death.hop)}",
-    )
+def _mark_remedies(death: Death, setter: ChainHop) -> tuple[str, ...]:
+    return (*spared(death.case, setter), *deletion(death, "the rule that drops"))
 
 
-def _conntrack_invalid(death: _Death) -> Diagnosis | None:
+def _conntrack_invalid(death: Death) -> Diagnosis | None:
     hop = next((h for h in death.deciding() if INVALID_MATCH.search(h.rule or "")), None)
     if hop is None:
         return None
@@ -263,17 +207,17 @@ def _conntrack_invalid(death: _Death) -> Diagnosis | None:
     said = f": {reasons[0].text}" if reasons else ""
     flags = " ".join(death.path.packet.tcp_flags)
     packet = f"the packet INVALID (flags {flags})" if flags else "the packet INVALID"
-    summary = f"{_place(death.hop)}: conntrack calls {packet}{said}"
+    summary = f"{place(death.hop)}: conntrack calls {packet}{said}"
     refs = tuple(each.ref for each in dict.fromkeys((death.hop, hop)))
     matched = Evidence(f"{name(hop)} matched, so conntrack's state is INVALID", Strength.REPORTED)
-    remedy = (*how_to_learn_more(death.case, reasons), *_remedies(death))
+    remedy = (*how_to_learn_more(death.case, reasons), *remedies(death))
     return Diagnosis(Cause.CONNTRACK_INVALID, summary, refs, (matched, *reasons), remedy=remedy)
 
 
-def _output_blocked(death: _Death, why: Diagnosis) -> Diagnosis | None:
+def _output_blocked(death: Death, why: Diagnosis) -> Diagnosis | None:
     hop = death.hop
     if not made_here(death.path) or hop.hook not in (Hook.OUTPUT, Hook.POSTROUTING):
         return None
-    reason = why.summary.removeprefix(f"{_place(hop)}: ")
-    summary = f"{_place(hop)} on its way out of this host: {reason}"
+    reason = why.summary.removeprefix(f"{place(hop)}: ")
+    summary = f"{place(hop)} on its way out of this host: {reason}"
     return replace(why, cause=Cause.OUTPUT_BLOCKED, summary=summary)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
+from ipttrace.diagnose.exempt import removal, spared
 from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
-from ipttrace.diagnose.walk import name
+from ipttrace.diagnose.walk import last_change, made_here, name
 from ipttrace.netfilter import Hook, PacketFamily
-from ipttrace.path import Diagnosis, DropHop, Evidence, Strength
+from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
 
 NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
@@ -41,6 +42,9 @@ MEANINGS = {
     "NOMEM": "there was no memory",
 }
 """What a reason means (include/net/dropreason-core.h)."""
+
+REDIRECTS = frozenset({("icmp", 5), ("icmp6", 137)})
+"""The ICMP types that tell a sender of a better first hop."""
 
 V4 = PacketFamily.IPV4
 
@@ -133,15 +137,24 @@ def ttl_exceeded(case: Case) -> Diagnosis | None:
         return None
     word = "TTL" if v4 else "hop limit"
     summary = f"dropped where it was to be forwarded: its {word} was {packet.ttl}"
-    seen = Evidence(f"it came in with {word} {packet.ttl}", Strength.REPORTED)
+    seen = Evidence(f"it came in with {word} {case.path.packet.ttl}", Strength.REPORTED)
     message = "ICMP 11/0 (time exceeded)" if v4 else "ICMPv6 3/0 (time exceeded)"
-    heard = answer_words(case, message, 11 if v4 else 3)
+    evidence = (*found, seen, *answer_words(case, message, 11 if v4 else 3))
+    if (setter := _spent_by(case)) is not None:
+        summary = f"{summary}, which {name(setter)} had set"
+        remedy = (*spared(case, setter, f"the {word} of that rule"), *removal(setter))
+        evidence = (*evidence, Evidence(f"{setter.ref}: {setter.rule}", Strength.INFERRED))
+        return Diagnosis(Cause.TTL_EXCEEDED, summary, (setter.ref,), evidence, remedy=remedy)
     remedy = (
         f"look for a routing loop: traceroute -n {shlex.quote(packet.dst)}",
         f"or let the sender use a larger {word}",
     )
-    evidence = (*found, seen, *heard)
     return Diagnosis(Cause.TTL_EXCEEDED, summary, evidence=evidence, remedy=remedy)
+
+
+def _spent_by(case: Case) -> ChainHop | None:
+    """Return the rule of this host that left the packet too small a TTL; None if it came so."""
+    return last_change(case.path, "ttl") if case.path.packet.ttl > 1 else None
 
 
 def bad_checksum(case: Case) -> Diagnosis | None:
@@ -173,14 +186,37 @@ def kernel_drop(case: Case) -> Diagnosis | None:
     summary = f"the kernel dropped it{after}: {drop.reason}{where}"
     summary += f" ({meaning})" if meaning else ""
     place = [Evidence(f"{name(last)} is its last report", Strength.REPORTED)] if last else []
+    if _is_redirect_of_nat(case, drop):
+        text = "NAT lets no ICMP redirect of a translated connection out"
+        evidence = (freed(drop), *place, Evidence(text, Strength.INFERRED))
+        needless = "nothing need be done: a translated connection has to go through this host"
+        summary = f"{summary}: {text}"
+        return Diagnosis(Cause.KERNEL_DROP, summary, evidence=evidence, remedy=(needless,))
     if drop.reason == "NETFILTER_DROP" and last is None:
         place = list(_at_ingress(case))
     remedy = tuple(_look(case, drop))
     return Diagnosis(Cause.KERNEL_DROP, summary, evidence=(freed(drop), *place), remedy=remedy)
 
 
+def _is_redirect_of_nat(case: Case, drop: DropHop) -> bool:
+    """Return whether it is a redirect that this host made for a packet whose addresses changed.
+
+    nf_nat_icmp_reply_translation, and its kin for IPv6, drop it.
+    """
+    icmp = case.path.packet.icmp
+    if icmp is None or (case.path.packet.protocol, icmp.type) not in REDIRECTS:
+        return False
+    request = next((path for path in case.paths if path.id == case.path.request), None)
+    hops = request.chain_hops if request else ()
+    fields = {change.field for hop in hops for change in hop.changes}
+    made = drop.reason == "NETFILTER_DROP" and made_here(case.path)
+    return made and bool(fields & {"src", "dst", "sport", "dport"})
+
+
 def _at_ingress(case: Case) -> Iterator[Evidence]:
-    """Yield the chains at ingress: they are asked first."""
+    """Yield the chains at ingress: they are asked first of what comes in."""
+    if case.path.in_interface is None:
+        return
     for chain in case.ruleset.chains.values():
         if chain.hook is Hook.INGRESS:
             where = f"{chain.ref.table_family} {chain.ref}"
@@ -199,7 +235,7 @@ def _look(case: Case, drop: DropHop) -> Iterator[str]:
         yield "to see the programs: bpftool cgroup tree"
     elif drop.reason in ("QDISC_DROP", "FULL_RING"):
         yield "to see the queue: " + shlex.join(["tc", "-s", "qdisc", "show", "dev", interface])
-    elif drop.reason == "NETFILTER_DROP" and case.last is None:
+    elif drop.reason == "NETFILTER_DROP" and case.last is None and any(_at_ingress(case)):
         yield "to see the chains at ingress: nft list ruleset"
 
 

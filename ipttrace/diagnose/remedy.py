@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import dataclass, replace
 
 from ipttrace.netfilter import (
     CONNTRACK_PRIORITY,
@@ -57,7 +58,11 @@ def _iptables(chain: ChainRef) -> list[str]:
 
 
 def _nft(verb: str, chain: ChainRef) -> list[str]:
-    return ["nft", verb, "rule", chain.table_family.value, chain.table, chain.chain]
+    return ["nft", verb, "rule", *_names(chain)]
+
+
+def _names(chain: ChainRef) -> list[str]:
+    return [chain.table_family.value, chain.table, chain.chain]
 
 
 def delete_rule(ref: RuleRef, native: bool) -> str:
@@ -67,67 +72,112 @@ def delete_rule(ref: RuleRef, native: bool) -> str:
     return shlex.join([*_iptables(ref.chain), "-D", ref.chain.chain, str(ref.number)])
 
 
-def let_pass(hop: ChainHop, packet: PacketSummary, *limits: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How narrow an exception is to be, beside the packet's protocol and port."""
+
+    source: bool = False
+    """Only for the packet's own source."""
+    loopback: bool = False
+    """Only for what comes in on lo."""
+    here: bool = False
+    """The destination is an address of this host, so that it need not be named."""
+    answers: bool = False
+    """For what comes from the packet's source and port: an answer's destination is another port
+    each time."""
+
+
+def let_pass(hop: ChainHop, packet: PacketSummary, limits: Limits = Limits()) -> str:
     """Return the command that accepts packets like this one just before `hop`.
 
     Where the rule of `hop` asks for the source, only packets from this one are accepted: a list of
     addresses that are shut out, or a check of the way back, is to hold for all others.
-    `limits` are further iptables criteria, as words; native nft takes none.
     """
-    chain = hop.chain
-    native = is_native(chain, hop.rule)
-    if native:
-        place = ["handle", str(hop.handle)] if hop.handle is not None else []
-        verb = "insert" if place else "add"
-        words = [*_nft(verb, chain), *place, *_nft_criteria(hop, packet), "accept"]
-    else:
-        place = ["-A", chain.chain] if hop.number is None else ["-I", chain.chain, str(hop.number)]
-        source = ["-s", packet.src] if _asks_for_source(hop) and "-s" not in limits else []
-        wanted = [*limits, *source, *_iptables_criteria(hop, packet)]
-        words = [*_iptables(chain), *place, *wanted, "-j", "ACCEPT"]
-    return shlex.join(words)
+    source = limits.source or asks_for_source(hop)
+    limits = replace(limits, source=source, here=limits.here or hop.hook is Hook.INPUT)
+    criteria = _nft_criteria if is_native(hop.chain, hop.rule) else _iptables_criteria
+    return _insert(hop, criteria(packet, limits))
 
 
 def can_know_answers(hop: ChainHop) -> bool:
-    """Return whether conntrack has been asked before `hop`: whether a rule can match its state."""
+    """Return whether conntrack has been asked before `hop`: whether a rule can match its state.
+
+    Chains of devices know no connections: nft_ct refuses them.
+    """
+    if hop.chain.table_family is TableFamily.NETDEV or hop.hook in (Hook.INGRESS, Hook.EGRESS):
+        return False
     return hop.priority is not None and hop.priority > CONNTRACK_PRIORITY
 
 
 def let_answers_pass(hop: ChainHop) -> str:
     """Return the command that accepts packets of known connections just before `hop`."""
+    if is_native(hop.chain, hop.rule):
+        return _insert(hop, ["ct", "state", "established,related"])
+    return _insert(hop, ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"])
+
+
+def _insert(hop: ChainHop, criteria: list[str]) -> str:
+    """Return the command that accepts what meets the criteria just before `hop`."""
     chain = hop.chain
     if is_native(chain, hop.rule):
         place = ["handle", str(hop.handle)] if hop.handle is not None else []
         verb = "insert" if place else "add"
-        match = ["ct", "state", "established,related"]
-        return shlex.join([*_nft(verb, chain), *place, *match, "accept"])
+        return shlex.join([*_nft(verb, chain), *place, *criteria, "accept"])
     place = ["-A", chain.chain] if hop.number is None else ["-I", chain.chain, str(hop.number)]
-    match = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"]
-    return shlex.join([*_iptables(chain), *place, *match, "-j", "ACCEPT"])
+    return shlex.join([*_iptables(chain), *place, *criteria, "-j", "ACCEPT"])
 
 
-def _iptables_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
-    words = [] if _for_this_host(hop) else ["-d", packet.dst]
-    words += ["-p", "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol]
-    return words if packet.dport is None else [*words, "--dport", str(packet.dport)]
+def _iptables_criteria(packet: PacketSummary, limits: Limits) -> list[str]:
+    protocol = "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol
+    words = ["-i", "lo"] if limits.loopback else []
+    words += ["-s", packet.src] if limits.source or limits.answers else []
+    words += [] if limits.here or limits.answers else ["-d", packet.dst]
+    words += ["-p", protocol]
+    end, port = _port(packet, limits)
+    return words if port is None else [*words, f"--{end}", str(port)]
 
 
-def _nft_criteria(hop: ChainHop, packet: PacketSummary) -> list[str]:
+def _nft_criteria(packet: PacketSummary, limits: Limits) -> list[str]:
     family = packet.family.table_family.value
-    words = [family, "saddr", packet.src] if _asks_for_source(hop) else []
-    words += [] if _for_this_host(hop) else [family, "daddr", packet.dst]
-    if packet.dport is not None:
-        return [*words, packet.protocol, "dport", str(packet.dport)]
+    words = ["iifname", "lo"] if limits.loopback else []
+    words += [family, "saddr", packet.src] if limits.source or limits.answers else []
+    words += [] if limits.here or limits.answers else [family, "daddr", packet.dst]
+    end, port = _port(packet, limits)
+    if port is not None:
+        return [*words, packet.protocol, end, str(port)]
     protocol = "ipv6-icmp" if packet.protocol == "icmp6" else packet.protocol
     return [*words, "meta", "l4proto", protocol]
 
 
-def _asks_for_source(hop: ChainHop) -> bool:
+def _port(packet: PacketSummary, limits: Limits) -> tuple[str, int | None]:
+    return ("sport", packet.sport) if limits.answers else ("dport", packet.dport)
+
+
+def asks_for_source(hop: ChainHop) -> bool:
+    """Return whether a rule asks where a packet comes from."""
     return hop.rule is not None and SOURCE.search(hop.rule) is not None
 
 
-def _for_this_host(hop: ChainHop) -> bool:
-    return hop.hook in (Hook.INPUT, Hook.PREROUTING)
+def show_chain(chain: ChainRef) -> str:
+    """Return the command that shows the rules of a chain."""
+    if is_native(chain):
+        return shlex.join(["nft", "-a", "list", "chain", *_names(chain)])
+    return shlex.join([*_iptables(chain), "-S", chain.chain])
+
+
+def delete_element(chain: ChainRef, name: str, key: str) -> str:
+    """Return the command that deletes an element of a named map."""
+    place = [chain.table_family.value, chain.table, name]
+    return shlex.join(["nft", "delete", "element", *place, f"{{ {key} }}"])
+
+
+def put_into_zone(chain: ChainRef, native: bool, interface: str, zone: str) -> str:
+    """Return the command that puts what comes in by an interface into a conntrack zone."""
+    if native:
+        match = ["iifname", interface, "ct", "zone", "set", zone]
+        return shlex.join([*_nft("add", chain), *match])
+    match = ["-i", interface, "-j", "CT", "--zone", zone]
+    return shlex.join([*_iptables(chain), "-A", chain.chain, *match])
 
 
 def same_in_output(chain: ChainRef, rule: str, local: bool) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
+from ipttrace.diagnose.exempt import spared
 from ipttrace.diagnose.proof import answer_words, call_refused, proof
+from ipttrace.diagnose.walk import last_change, mark_before, name
 from ipttrace.evidence import Route
 from ipttrace.netfilter import PacketFamily
 from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
@@ -66,7 +68,7 @@ def _filter_setting(case: Case) -> Iterator[Evidence]:
     mode = rp_filter(case.scene, case.path.in_interface)
     if mode:
         names = (_conf(case, "rp_filter", "all"), _conf(case, "rp_filter"))
-        words = ", ".join(f"{name} = {case.scene.settings.get(name, '?')}" for name in names)
+        words = ", ".join(f"{each} = {case.scene.settings.get(each, '?')}" for each in names)
         text = f"the filter of {case.path.in_interface} is {MODES.get(mode, mode)}: {words}"
         yield Evidence(text, Strength.MATCHED)
 
@@ -91,10 +93,10 @@ def martian_loopback(case: Case) -> Diagnosis | None:
     setters = _setters(case)
     refs = tuple(hop.ref for hop in setters)
     who = f"{refs[0]} sent it on to" if refs else "it is addressed to"
-    name = _conf(case, "route_localnet")
+    setting = _conf(case, "route_localnet")
     summary = (
         f"dropped by routing: {who} {packet.dst}, and no packet from outside may go to "
-        f"127.0.0.0/8 ({name} is {case.scene.settings.get(name, '0')})"
+        f"127.0.0.0/8 ({setting} is {case.scene.settings.get(setting, '0')})"
     )
     strength = Strength.MATCHED if case.scene.settings else Strength.INFERRED
     closed = Evidence(f"route_localnet is 0 for {interface} and for all", strength)
@@ -102,7 +104,7 @@ def martian_loopback(case: Case) -> Diagnosis | None:
         f"let the service listen on an address of {interface} too, and send packets there",
         (
             f"or open 127.0.0.0/8 to what comes in by {interface}, with all that listens there: "
-            f"{_sysctl(name, 1)}"
+            f"{_sysctl(setting, 1)}"
         ),
     )
     rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in setters]
@@ -128,14 +130,14 @@ def forwarding_off(case: Case) -> Diagnosis | None:
     if found is None:
         return None
     whole = case.scene.settings.get("net/ipv4/ip_forward") == "0"
-    name = _conf(case, "forwarding", interface if v4 else "all")
-    name = "net/ipv4/ip_forward" if v4 and whole else name
+    setting = _conf(case, "forwarding", interface if v4 else "all")
+    setting = "net/ipv4/ip_forward" if v4 and whole else setting
     summary = (
         f"dropped by routing: {packet.dst} is no address of this host, and it forwards nothing"
-        f"{'' if not v4 or whole else f' that comes in by {interface}'} ({name} is 0)"
+        f"{'' if not v4 or whole else f' that comes in by {interface}'} ({setting} is 0)"
     )
-    evidence = (*found, Evidence(f"{name} = 0", Strength.MATCHED))
-    remedy = [f"to let this host forward: {_sysctl(name, 1)}"]
+    evidence = (*found, Evidence(f"{setting} = 0", Strength.MATCHED))
+    remedy = [f"to let this host forward: {_sysctl(setting, 1)}"]
     if not v4:
         remedy.append("mind that it then ignores router advertisements unless accept_ra is 2")
     return Diagnosis(Cause.FORWARDING_OFF, summary, evidence=evidence, remedy=tuple(remedy))
@@ -161,23 +163,39 @@ def blackhole_route(case: Case) -> Diagnosis | None:
     what = _refusing_entry(route)
     refs = tuple(hop.ref for hop in _setters(case))
     by = f", the destination that {refs[0]} gave it," if refs else ""
-    summary = f"dropped by routing: {case.packet.dst}{by} has {what}"
+    setter, led = _by_mark(case, route)
+    refs += (setter.ref,) if setter else ()
+    summary = f"dropped by routing: {case.packet.dst}{by} has {what}{led}"
     seen = Evidence(f"RTM_GETROUTE for it ends with {route.error}: {what}", Strength.MATCHED)
     told = answer_words(case, "an ICMP error", UNREACHABLE[case.packet.family])
-    program = _ip(case)
+    spare = spared(case, setter) if setter else ()
+    remedy = (*spare, *_without_entry(route, _ip(case)))
+    evidence = (*found, seen, *told)
+    return Diagnosis(Cause.BLACKHOLE_ROUTE, summary, refs, evidence, remedy=remedy)
+
+
+def _by_mark(case: Case, route: Route) -> tuple[ChainHop | None, str]:
+    """Return the rule whose mark led to a route, and in words how; "" where no mark did."""
+    if route.marked is None:
+        return None, ""
+    hop = last_change(case.path, "mark")
+    who = f", which {name(hop)} had set" if hop else ""
+    mark = f"mark {mark_before(case.path, None):#x}"
+    leads = "asks for" if route.rule is not None else "leads there for"
+    return hop, f"; ip rule {route.marked} {leads} {mark}{who}"
+
+
+def _without_entry(route: Route, program: str) -> tuple[str, ...]:
+    """Return how to see and to delete what refuses."""
     if route.rule is not None:
-        remedy = (
+        return (
             f"to see the rule: {program} rule show pref {route.rule}",
             f"to delete it: {program} rule del pref {route.rule}",
         )
-    else:
-        entry = f"{route.kind} {route.prefix} table {route.table}"
-        remedy = (
-            f"to see the route: {program} route show table {route.table} type {route.kind}",
-            f"to delete it: {program} route del {entry}",
-        )
-    evidence = (*found, seen, *told)
-    return Diagnosis(Cause.BLACKHOLE_ROUTE, summary, refs, evidence, remedy=remedy)
+    return (
+        f"to see the route: {program} route show table {route.table} type {route.kind}",
+        f"to delete it: {program} route del {route.kind} {route.prefix} table {route.table}",
+    )
 
 
 def _refusing_entry(route: Route) -> str:

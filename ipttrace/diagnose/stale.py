@@ -125,7 +125,7 @@ def _find(case: Case) -> _Stale | None:
 
 
 def _at_hook(case: Case, hook: Hook, entry: Connection) -> _Stale | None:
-    for chain in _nat_chains(case, hook):
+    for chain in nat_chains(case, hook):
         hops = [hop for hop in case.path.chain_hops if hop.chain == chain.ref]
         if not hops:
             rule = _would_match(case, chain, entry) if _went_past(case, hook) else None
@@ -138,7 +138,8 @@ def _at_hook(case: Case, hook: Hook, entry: Connection) -> _Stale | None:
     return None
 
 
-def _nat_chains(case: Case, hook: Hook) -> Iterator[Chain]:
+def nat_chains(case: Case, hook: Hook) -> Iterator[Chain]:
+    """Yield the chains at a hook that translate, of the packet's family."""
     families = (case.path.packet.family.table_family, TableFamily.INET)
     for ref, chain in case.ruleset.chains.items():
         if chain.hook is hook and ref.table_family in families and any(map(_pattern, chain.rules)):
@@ -160,14 +161,17 @@ def _went_past(case: Case, hook: Hook) -> bool:
 
 def _would_match(case: Case, chain: Chain, entry: Connection) -> Rule | None:
     """Return the nat rule that a new connection would meet first, if the entry is otherwise."""
-    facts = _facts(case)
+    rule = first_translating(chain, _facts(case))
+    return rule if rule is not None and _diverges(rule, entry) else None
+
+
+def first_translating(chain: Chain, facts: PacketFacts) -> Rule | None:
+    """Return the rule that would surely translate such a packet; None if that is in doubt."""
     for rule in chain.user_rules:
         matches = judge_any(rule.text, facts).matches
         if matches is False:
             continue
-        if matches is None or _pattern(rule) is None:
-            return None
-        return rule if _diverges(rule, entry) else None
+        return rule if matches and _pattern(rule) is not None else None
     return None
 
 

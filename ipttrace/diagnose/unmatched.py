@@ -59,14 +59,14 @@ def since(path: PacketPath, failed: Unmatched) -> str | None:
 
 def _near_misses(path: PacketPath, ruleset: Ruleset, scene: Scene) -> Iterator[Unmatched]:
     ports = _ports(path)
-    for rule, hop in _passed_over(path, ruleset):
+    for rule, hop in passed_over(path, ruleset):
         judgement = judge_any(rule.text, facts_at(path, hop, scene))
         if len(judgement.failures) == 1 and _expected(rule, judgement, ports):
             failure = judgement.failures[0]
             yield Unmatched(rule.ref, str(failure.criterion), failure.actual)
 
 
-def _passed_over(path: PacketPath, ruleset: Ruleset) -> Iterator[tuple[Rule, ChainHop]]:
+def passed_over(path: PacketPath, ruleset: Ruleset) -> Iterator[tuple[Rule, ChainHop]]:
     """Yield each rule that was asked in vain, with the next hop of its chain.
 
     A walk goes on behind the last hop of its chain, also after a call of another chain.
@@ -99,7 +99,7 @@ def facts_at(path: PacketPath, hop: ChainHop, scene: Scene = NOTHING) -> PacketF
         mark=mark_before(path, hop),
         connmark=connmark_at(path, hop, scene),
         ct_state=ct_state(path, scene),
-        local=_local_addresses(path, scene),
+        local=local_addresses(path, scene),
     )
 
 
@@ -116,7 +116,7 @@ def accepting_behind(
     return next((rule for rule in accepting if judge_any(rule.text, facts).matches), None)
 
 
-def _local_addresses(path: PacketPath, scene: Scene) -> dict[str, bool]:
+def local_addresses(path: PacketPath, scene: Scene) -> dict[str, bool]:
     """Return whether the packet's addresses are ours, as its way or the tables tell."""
     known: dict[str, bool] = {}
     if made_here(path):

@@ -54,13 +54,19 @@ def depths(hops: Iterable[Hop]) -> list[int]:
     return [len(next(nested)) if isinstance(hop, ChainHop) else 0 for hop in hops]
 
 
-def mark_before(path: PacketPath, hop: ChainHop) -> int:
-    """Return the packet's mark when it met `hop`."""
+def mark_before(path: PacketPath, hop: ChainHop | None) -> int:
+    """Return the packet's mark when it met `hop`; None: as it was last."""
     mark = path.mark
     for change in _changes_before(path, hop):
         if change.field == "mark" and isinstance(change.new, int):
             mark = change.new
     return mark
+
+
+def last_change(path: PacketPath, field: str) -> ChainHop | None:
+    """Return the last hop that changed a field of the packet."""
+    hops = reversed(path.chain_hops)
+    return next((hop for hop in hops if any(each.field == field for each in hop.changes)), None)
 
 
 def packet_before(path: PacketPath, hop: ChainHop | None) -> PacketSummary:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from ipttrace.decode.routing_rule import PROTOCOLS, RuleMessage, decode_rule
 from ipttrace.decode.rtnetlink import (
     ROUTE_KINDS,
     RouteMessage,
-    RuleMessage,
     decode_mtu,
     decode_neighbour,
     decode_route,
-    decode_rule,
 )
 from ipttrace.evidence import Neighbour, Route
 from ipttrace.packet import PacketSummary
@@ -40,10 +39,15 @@ SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 
 REFUSING = {errno.EINVAL: "blackhole", errno.EHOSTUNREACH: "unreachable", errno.EACCES: "prohibit"}
 """What a lookup answers for routes of these types (fib_props in net/ipv4/fib_semantics.c)."""
+REFUSING_RULES = {
+    errno.EINVAL: "blackhole",
+    errno.ENETUNREACH: "unreachable",
+    errno.EACCES: "prohibit",
+}
+"""What it answers for routing rules (fib4_rule_action in net/ipv4/fib_rules.c)."""
 
 UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound to
 UNSPECIFIED_OF: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the same
-PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58}
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
@@ -59,6 +63,10 @@ class Lookup:
     mark: int = 0
     in_interface: str | None = None
     """None: as a packet that is made here."""
+
+    def fits(self, rule: RuleMessage) -> bool:
+        """Tell whether a routing rule is surely for the packet."""
+        return rule.fits(self.packet, self.mark, self.in_interface)
 
     def encode(self) -> bytes:
         """Return it as the body of an RTM_GETROUTE."""
@@ -148,34 +156,42 @@ class RouteTables(RouteSocket):
             mtu=message.mtu,
         )
 
-    def _refused(self, lookup: Lookup, number: int) -> Route:
+    def _refused(self, lookup: Lookup, error: int) -> Route:
         """Return the route of a lookup that ended with an errno, with the entry that did it.
 
         A lookup for a packet that came in may be refused for its source: then the destination
         alone is asked for.
         """
-        word = errno.errorcode.get(number, str(number))
-        kind = REFUSING.get(number)
-        if kind is None or (lookup.in_interface and not self._refuses(lookup, number)):
+        word = errno.errorcode.get(error, str(error))
+        if error not in REFUSING and error not in REFUSING_RULES:
             return Route("none", error=word)
-        dst = lookup.packet.dst
-        entries = [each for each in self._entries(dst, kind) if each.covers(dst)]
-        if entries:
-            best = max(entries, key=lambda each: (each.table == "main", each.bits))
-            return Route(kind, table=best.table, error=word, prefix=best.prefix)
-        rules = [each.priority for each in self._rules(dst) if each.action == kind]
-        if rules:
-            return Route(kind, error=word, rule=rules[0])
-        return Route("none", error=word)
+        dst, kind = lookup.packet.dst, REFUSING.get(error)
+        entries = [each for each in self._entries(dst, kind) if each.covers(dst)] if kind else []
+        rules = sorted(self._rules(dst), key=lambda each: each.priority)
+        first = next(_refusals(lookup, REFUSING_RULES.get(error), rules, entries), None)
+        if lookup.in_interface and not self._refuses(lookup, error, rules, first):
+            return Route("none", error=word)
+        if first is None:
+            return _most_likely(kind, word, rules, entries)
+        rule, entry = first
+        marked = rule.priority if rule.mask else None
+        if entry is None:
+            return Route(str(rule.action), error=word, rule=rule.priority, marked=marked)
+        return Route(entry.kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked)
 
-    def _refuses(self, lookup: Lookup, number: int) -> bool:
-        packet = lookup.packet
-        bare = PacketSummary(packet.family, "", UNSPECIFIED_OF[_family(packet.dst)], packet.dst)
+    def _refuses(
+        self, lookup: Lookup, error: int, rules: list[RuleMessage], first: _Refusal | None
+    ) -> bool:
+        """Tell whether a packet that came in was refused for where it goes to."""
+        packet = replace(lookup.packet, src=UNSPECIFIED_OF[_family(lookup.packet.dst)])
         try:
-            self._ask(RTM_GETROUTE, Lookup(bare, lookup.mark).encode())
-        except OSError as error:
-            return error.errno == number
-        return bool(self._rules(packet.dst)) and number != errno.EINVAL
+            body = self._ask(RTM_GETROUTE, Lookup(packet, lookup.mark).encode())[0]
+        except OSError as other:
+            return other.errno == error
+        table = decode_route(body).table
+        found = (each for each in rules if each.table == table and lookup.fits(each))
+        other_way = next(found, None)
+        return first is not None and (other_way is None or first[0].priority < other_way.priority)
 
     def _entries(self, address: str, kind: str) -> list[RouteMessage]:
         wanted = next(number for number, word in ROUTE_KINDS.items() if word == kind)
@@ -185,8 +201,36 @@ class RouteTables(RouteSocket):
 
     def _rules(self, address: str) -> list[RuleMessage]:
         header = _RTMSG.pack(_family(address), 0, 0, 0, 0, 0, 0, 0, 0)
-        found = map(decode_rule, self._ask(RTM_GETRULE, header, NLM_F_DUMP))
-        return [each for each in found if each.action is not None]
+        return list(map(decode_rule, self._ask(RTM_GETRULE, header, NLM_F_DUMP)))
+
+
+_Refusal = tuple[RuleMessage, RouteMessage | None]
+"""A routing rule, with the entry of the table that it leads to; None: it refuses by itself."""
+
+
+def _refusals(
+    lookup: Lookup, action: str | None, rules: list[RuleMessage], entries: list[RouteMessage]
+) -> Iterator[_Refusal]:
+    """Yield what may have refused the packet, in the order in which it is asked."""
+    for rule in filter(lookup.fits, rules):
+        if rule.action is not None and rule.action == action:
+            yield rule, None
+        for entry in sorted(entries, key=lambda each: -each.bits):
+            if rule.table is not None and entry.table == rule.table:
+                yield rule, entry
+
+
+def _most_likely(
+    kind: str | None, word: str, rules: list[RuleMessage], entries: list[RouteMessage]
+) -> Route:
+    """Return what may have refused a packet that no rule is surely for."""
+    if entries:
+        best = max(entries, key=lambda each: (each.table == "main", each.bits))
+        return Route(best.kind, table=best.table, error=word, prefix=best.prefix)
+    rule = next((each for each in rules if each.action == kind), None)
+    if kind is not None and rule is not None:
+        return Route(kind, error=word, rule=rule.priority)
+    return Route("none", error=word)
 
 
 def _packed(address: str) -> bytes:

@@ -8,11 +8,9 @@ from ipttrace.decode.attributes import Malformed
 from ipttrace.decode.rtnetlink import (
     NeighbourMessage,
     RouteMessage,
-    RuleMessage,
     decode_mtu,
     decode_neighbour,
     decode_route,
-    decode_rule,
 )
 
 CACHE = "24000c00" + "00" * 32
@@ -34,10 +32,6 @@ OUTPUT = (
     "0800190000000000" + CACHE
 )
 VIA6 = "02200000fe0000010002000008000100cb0071021600120" + "00a0020010db800020000000000000000000200"
-RULE = (
-    "02000a00000000080000000008000f000000000008000e00ffffffff05001500000000000800060"
-    "04d0000000800020064400000"
-)
 NEIGHBOUR = "02000000030000008000000108000100cb0071020a00020002000000cb020000"
 LINK = "0000010003000000431001000000000009000300657468310000000008000400dc050000"
 
@@ -73,12 +67,6 @@ def test_a_prefix_covers_its_addresses() -> None:
     assert route.bits == 15
 
 
-def test_a_routing_rule() -> None:
-    assert decode_rule(bytes.fromhex(RULE)) == RuleMessage("prohibit", 77)
-    lookup = RULE.replace("00000008", "00000001", 1)
-    assert decode_rule(bytes.fromhex(lookup)) == RuleMessage(None, 77)
-
-
 def test_a_neighbour() -> None:
     found = decode_neighbour(bytes.fromhex(NEIGHBOUR))
     assert found == NeighbourMessage("permanent", "203.0.113.2")
@@ -90,7 +78,7 @@ def test_an_mtu() -> None:
     assert decode_mtu(bytes.fromhex(LINK)) == 1500
 
 
-@pytest.mark.parametrize("decode", [decode_route, decode_rule, decode_neighbour, decode_mtu])
+@pytest.mark.parametrize("decode", [decode_route, decode_neighbour, decode_mtu])
 def test_what_is_cut_off_in_its_header_is_malformed(decode: object) -> None:
     assert callable(decode)
     with pytest.raises(Malformed):

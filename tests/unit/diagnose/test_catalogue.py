@@ -30,6 +30,7 @@ CODES = [
     "conntrack-invalid",
     "conntrack-full",
     "stale-conntrack",
+    "untracked-no-nat",
     "mtu-exceeded",
     "ttl-exceeded",
     "hairpin-no-masquerade",

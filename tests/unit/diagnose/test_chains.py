@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipttrace.netfilter import Backend
+from ipttrace.netfilter import Backend, Hook, TableFamily
 from ipttrace.path import (
     Change,
     Outcome,
@@ -12,7 +12,7 @@ from ipttrace.path import (
     Role,
     WireHop,
 )
-from ipttrace.ruleset import Ruleset
+from ipttrace.ruleset import Chain, Ruleset
 from tests import builders as b
 from tests.unit.diagnose.cases import BACKENDS, filter_rule, texts, why
 
@@ -167,6 +167,25 @@ def test_a_redirect_that_local_packets_never_meet(backend: Backend) -> None:
     )
 
 
+@pytest.mark.parametrize("way_in", ["-i eth0", "! -i eth1"])
+def test_a_redirect_for_one_interface_is_proposed_without_it(way_in: str) -> None:
+    text = f"{way_in} -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 8443"
+    diagnosis = why(refused(), nat_rules(text))
+    assert diagnosis.cause == "redirect-not-in-output"
+    assert diagnosis.remedy[0].endswith(
+        " -A OUTPUT -o lo -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 8443"
+    )
+
+
+@pytest.mark.parametrize("way_in", ['iifname "eth0"', 'meta iifname != "eth1"', "iif { 2, 3 }"])
+def test_a_native_redirect_for_one_interface(way_in: str) -> None:
+    ref = b.chain_ref("n", "pre", Backend.NFT, TableFamily.INET)
+    rule = b.rule(ref, f"{way_in} tcp dport 8445 redirect to :8443", 1)
+    diagnosis = why(refused(), b.ruleset(Chain(ref, (rule,), Hook.PREROUTING, -100)))
+    assert diagnosis.cause == "redirect-not-in-output"
+    assert diagnosis.remedy[0].endswith("'oifname \"lo\" tcp dport 8445 redirect to :8443'")
+
+
 @pytest.mark.parametrize("way_in", [None, "lo"])
 def test_a_packet_made_here_may_meet_its_first_chain_on_lo(way_in: str | None) -> None:
     path = refused(in_interface=way_in)
@@ -193,7 +212,8 @@ def test_a_packet_that_came_back_on_lo_went_out_by_it() -> None:
         "-p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 8443",
         "-p udp -m udp --dport 8445 -j REDIRECT --to-ports 8443",
         "-d 198.51.100.9/32 -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 8443",
-        "-i eth0 -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 8443",
+        "-i eth0 -p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 8443",
+        "-i eth0 -p tcp -j REDIRECT --to-ports 8443",
         "-p tcp -m tcp --dport 8445 -m mark --mark 0x1 -j REDIRECT --to-ports 8443",
         "-p tcp -m tcp --dport 8445 -j LOG",
         "-p tcp -j REDIRECT --to-ports 8443",

@@ -58,6 +58,7 @@ def test_a_reject_for_a_mark_is_a_rule_reject_that_names_who_set_it() -> None:
     reject = filter_rule("-m mark --mark 0x1 -j REJECT")
     diagnosis = dropped(marker, reject, outcome=Outcome.REJECTED)
     assert diagnosis.cause == "rule-reject"
+    assert diagnosis.summary.endswith("matched mark 0x1, which mangle/PREROUTING 2 had set")
     assert "filter/INPUT 1 matched mark 0x1, which mangle/PREROUTING 2 had set" in texts(diagnosis)
     assert [str(ref) for ref in diagnosis.rules] == ["filter/INPUT 1", "mangle/PREROUTING 2"]
 

@@ -7,7 +7,7 @@ import pytest
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Crossing, Neighbour, NeighbourWait, Scene, Trail
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
-from ipttrace.path import Outcome, WireHop
+from ipttrace.path import ChainHop, Change, Outcome, WireHop
 from ipttrace.ruleset import Chain
 from ipttrace.timeline import with_evidence
 from tests import builders as b
@@ -91,6 +91,33 @@ def test_an_expired_ttl_by_its_reason_and_by_its_counter() -> None:
     assert why(path, Scene()).cause == "unknown"
 
 
+def test_a_ttl_that_a_rule_of_this_host_set_is_that_rules() -> None:
+    setter = b.rule_hop(
+        "mangle", "PREROUTING", 1, "-p tcp -j TTL --ttl-set 1", Change("ttl", 64, 1)
+    )
+    path = b.path(setter, outcome=Outcome.DROPPED, packet=b.tcp(ttl=64))
+    scene = Scene(died("IP_INHDR", "ip_forward"), local=False, last=b.tcp(ttl=1))
+    diagnosis = why(path, scene)
+    assert diagnosis.cause == "ttl-exceeded"
+    assert diagnosis.summary.endswith("its TTL was 1, which mangle/PREROUTING 1 had set")
+    assert "it came in with TTL 64 (reported)" in words(diagnosis)
+    assert [str(ref) for ref in diagnosis.rules] == ["mangle/PREROUTING 1"]
+    assert diagnosis.remedy == (
+        (
+            "to spare this client the TTL of that rule: iptables-legacy -t mangle -I PREROUTING 1 "
+            f"-s {b.CLIENT} -d {b.SERVER} -p tcp --dport 8443 -j ACCEPT"
+        ),
+        "or delete that rule: iptables-legacy -t mangle -D PREROUTING 1",
+    )
+
+
+def test_a_ttl_that_came_too_small_is_not_a_rules() -> None:
+    setter = b.rule_hop("mangle", "PREROUTING", 1, "-j TTL --ttl-dec 1", Change("ttl", 1, 0))
+    path = b.path(setter, outcome=Outcome.DROPPED, packet=b.tcp(ttl=1))
+    scene = Scene(died("IP_INHDR", "ip_forward"), last=b.tcp(ttl=0))
+    assert why(path, scene).remedy[0].startswith("look for a routing loop")
+
+
 def test_a_broken_header_is_no_expired_ttl() -> None:
     assert why(early(), Scene(died("IP_INHDR", "ip_forward"))).cause == "kernel-drop"
     path = early(b.tcp(ttl=1))
@@ -145,6 +172,37 @@ def test_a_drop_before_every_traced_hook_names_the_chains_at_ingress() -> None:
     assert diagnosis.cause == "kernel-drop"
     assert "netdev guard/in stands at ingress" in diagnosis.evidence[-1].text
     assert diagnosis.remedy == ("to see the chains at ingress: nft list ruleset",)
+
+
+def test_chains_at_ingress_are_not_looked_for_in_vain() -> None:
+    ref = b.chain_ref("guard", "in", Backend.NFT, TableFamily.NETDEV)
+    ingress = b.ruleset(Chain(ref, (), Hook.INGRESS, 0, Verdict.ACCEPT))
+    scene = Scene(died("NETFILTER_DROP", "nf_hook_slow"))
+    came = replace(early(), hops=())
+    assert diagnose(Case(came, scene=scene)).remedy == ()
+    sent = replace(came, in_interface=None)
+    diagnosis = diagnose(Case(sent, scene=scene, ruleset=ingress))
+    assert (diagnosis.remedy, len(diagnosis.evidence)) == ((), 1)
+
+
+DNAT = b.rule_hop("nat", "PREROUTING", 1, "-j DNAT", Change("dst", b.SERVER, "10.0.0.9"))
+
+
+@pytest.mark.parametrize(
+    ("hops", "kind", "told"),
+    [((DNAT,), 5, True), ((POSTROUTING,), 5, False), ((DNAT,), 3, False)],
+    ids=["translated", "not translated", "no redirect"],
+)
+def test_a_redirect_of_a_translated_connection(
+    hops: tuple[ChainHop, ...], kind: int, told: bool
+) -> None:
+    packet, start = b.icmp(b.SERVER, b.CLIENT, kind=kind), b.policy_hop("raw", "OUTPUT")
+    redirect = b.path(start, outcome=Outcome.DROPPED, packet=packet, number=2, request=1)
+    scene = Scene(died("NETFILTER_DROP", "nf_hook_slow"))
+    diagnosis = diagnose(Case(redirect, scene=scene, paths=(b.path(*hops), redirect)))
+    assert diagnosis.cause == "kernel-drop"
+    said = "NAT lets no ICMP redirect of a translated connection out" in diagnosis.summary
+    assert (said, bool(diagnosis.remedy)) == (told, told)
 
 
 def test_no_drop_is_made_up() -> None:

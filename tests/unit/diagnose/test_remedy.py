@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ipttrace.diagnose.remedy import (
+    Limits,
     delete_rule,
     is_native,
     let_answers_pass,
@@ -83,14 +84,15 @@ def test_who_is_shut_out_for_where_it_comes_from_is_let_in_alone(rule: str) -> N
     hop = b.rule_hop("filter", "INPUT", 2, rule)
     command = f"iptables-legacy -I INPUT 2 -s {b.CLIENT} -p tcp --dport 8443 -j ACCEPT"
     assert let_pass(hop, b.tcp()) == command
-    assert let_pass(hop, b.tcp(), "-s", b.CLIENT) == command
+    assert let_pass(hop, b.tcp(), Limits(source=True)) == command
 
 
 @pytest.mark.parametrize("rule", ["ip saddr @bad drop", "fib saddr . iif oif missing drop"])
 def test_nft_lets_nobody_else_in_either(rule: str) -> None:
     hop = b.rule_hop("fw", "in", 1, rule, hook=Hook.PREROUTING, handle=18, **NATIVE)
     assert let_pass(hop, b.tcp()) == (
-        f"nft insert rule inet fw in handle 18 ip saddr {b.CLIENT} tcp dport 8443 accept"
+        f"nft insert rule inet fw in handle 18 ip saddr {b.CLIENT} ip daddr {b.SERVER} "
+        "tcp dport 8443 accept"
     )
 
 

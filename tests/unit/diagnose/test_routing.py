@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ipttrace.evidence import Route, Scene, Trail
-from ipttrace.path import Outcome
+from ipttrace.path import ChainHop, Change, Diagnosis, Outcome
 from tests import builders as b
 from tests.unit.diagnose.scenes import (
     FORWARDING,
@@ -142,3 +142,41 @@ def test_a_routing_rule_that_refuses_is_named_by_its_priority() -> None:
     diagnosis = why(early(), Scene(died("NOT_SPECIFIED"), route=route))
     assert "ip rule, priority 77" in diagnosis.summary
     assert diagnosis.remedy[1] == "to delete it: ip rule del pref 77"
+
+
+MARKER = b.rule_hop("mangle", "PREROUTING", 1, "-p tcp -j MARK --set-xmark 0x9/0xffffffff")
+MARKED = replace(MARKER, changes=(Change("mark", 0, 9),))
+
+
+def refused(route: Route, *hops: ChainHop) -> Diagnosis:
+    """Return why routing refused a packet that met these rules before."""
+    path = b.path(*hops, outcome=Outcome.DROPPED)
+    return why(path, Scene(died("NOT_SPECIFIED"), local=False, last=b.tcp(), route=route))
+
+
+def test_a_mark_that_leads_to_a_route_which_refuses_is_told_with_its_setter() -> None:
+    diagnosis = refused(replace(BLACKHOLE, table="99", marked=32765), MARKED)
+    assert diagnosis.cause == "blackhole-route"
+    assert diagnosis.summary.endswith(
+        " in table 99; ip rule 32765 leads there for mark 0x9, which mangle/PREROUTING 1 had set"
+    )
+    assert [str(ref) for ref in diagnosis.rules] == ["mangle/PREROUTING 1"]
+    assert diagnosis.remedy[0] == (
+        "to spare this client the mark: iptables-legacy -t mangle -I PREROUTING 1 "
+        f"-s {b.CLIENT} -d {b.SERVER} -p tcp --dport 8443 -j ACCEPT"
+    )
+
+
+def test_a_routing_rule_that_asks_for_the_mark_and_refuses_by_itself() -> None:
+    rule = Route("prohibit", error="EACCES", rule=77, marked=77)
+    diagnosis = refused(rule, MARKED)
+    assert "; ip rule 77 asks for mark 0x9, which mangle/PREROUTING 1 had set" in diagnosis.summary
+    unset = refused(rule)
+    assert unset.summary.endswith("; ip rule 77 asks for mark 0x0")
+    assert unset.rules == ()
+
+
+def test_a_mark_that_no_routing_rule_asks_for_is_not_blamed() -> None:
+    diagnosis = refused(BLACKHOLE, MARKED)
+    assert (diagnosis.rules, "mark" in diagnosis.summary) == ((), False)
+    assert diagnosis.remedy[0].startswith("to see the route: ")
