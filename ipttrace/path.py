@@ -68,6 +68,8 @@ class ChainHop:
     changes: tuple[Change, ...] = ()
     element: MapElement | None = None
     """Of the rule's verdict map, the one that the packet met."""
+    replaced: bool = False
+    """The rule was changed or deleted meanwhile, so that it is not known."""
 
     @property
     def ref(self) -> RuleRef:
@@ -230,6 +232,8 @@ class PacketPath:
     hops: tuple[Hop, ...] = ()
     outcome: Outcome = Outcome.LOST
     ambiguous: bool = False
+    rules_changed: bool = False
+    """Rules were changed while it was on its way: its hops may be of those before or after."""
     journey: int = 1
     leg: int = 1
     request: int | None = None
@@ -242,6 +246,8 @@ class PacketPath:
     diagnosis: Diagnosis | None = None
     reports: tuple[int, ...] = ()
     """The numbers of its reports in the namespace's queue, where that counts them."""
+    ruleset: Ruleset | None = field(default=None, compare=False, repr=False)
+    """The rules that it met, where these may change meanwhile."""
 
     @property
     def chain_hops(self) -> tuple[ChainHop, ...]:

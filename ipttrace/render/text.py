@@ -238,8 +238,7 @@ def _details(
             text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}{begun}"
             yield from wrap(f"not matched: {clean_text(text)}", width)
         yield from (GAP + clean_text(remedy) for remedy in diagnosis.remedy)
-    if path.ambiguous:
-        text = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
+    for text in words.cautions(path):
         yield from wrap(text, width)
 
 

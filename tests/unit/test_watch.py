@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ipttrace.netfilter import PacketFamily
 from ipttrace.path import Outcome, PacketPath, TraceResult
 from ipttrace.ports import TraceRequest
+from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side
 from ipttrace.watch import GRACE, WatchLimits, WatchSession
 from tests import recordings
@@ -116,3 +118,39 @@ def test_before_arming_nothing_was_seen() -> None:
     side = Side(RecordingRules([]), FixedRules(RECORDING.ruleset), lambda _, __: ListSource([]))
     before = WatchSession([side], clock, WatchLimits(seconds=1.0)).so_far()
     assert (before.totals.packets, before.backends, before.paths) == (0, (), ())
+
+
+@dataclass
+class Turning(FixedRules):
+    """Rules that are no more after a while."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    closed: bool = False
+
+    def watch(self) -> Turning:
+        return self
+
+    def now(self) -> bool:
+        return self.clock.time > 1002.0
+
+    def read(self, family: PacketFamily | None = None) -> Ruleset:
+        return Ruleset() if self.now() else self.ruleset
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_change_of_rules_is_told_at_the_end() -> None:
+    reader = Turning(RECORDING.ruleset)
+    batches: list[tuple[Sequence[bytes], int]] = [([], 0)] * 16
+    source = ListSource([*batches, (DATA, 0)])
+    side = Side(RecordingRules([]), reader, lambda _, __: source)
+    given: list[PacketPath] = []
+    session = WatchSession([side], reader.clock, WatchLimits(seconds=5.0))
+    result = session.run(REQUEST, given.append)
+    assert [each.split(" at ")[0] for each in result.warnings] == [
+        "rules were changed during the watch, once,"
+    ]
+    assert len(given) == 7
+    assert all(path.rules_changed and path.diagnosis is None for path in given)
+    assert reader.closed
