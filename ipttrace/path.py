@@ -25,6 +25,9 @@ class Outcome(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+LET_IN = "let in"
+"""What a watch calls delivered: it sees the end of INPUT, and no socket."""
+
 LEFT = frozenset({Outcome.FORWARDED, Outcome.SENT})
 """The packet went on, by an interface."""
 
@@ -35,6 +38,12 @@ class Role(StrEnum):
     PROBE = "probe"
     REPLY = "reply"
     OBSERVED = "observed"
+
+
+def fate_word(outcome: Outcome, role: Role) -> str:
+    """Return an outcome in a word for people, who shall not read more into it than is known."""
+    unlooked = outcome is Outcome.DELIVERED and role is Role.OBSERVED
+    return LET_IN if unlooked else outcome.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +257,11 @@ class PacketPath:
     """The numbers of its reports in the namespace's queue, where that counts them."""
     ruleset: Ruleset | None = field(default=None, compare=False, repr=False)
     """The rules that it met, where these may change meanwhile."""
+
+    @property
+    def fate(self) -> str:
+        """The outcome in a word for people."""
+        return fate_word(self.outcome, self.role)
 
     @property
     def chain_hops(self) -> tuple[ChainHop, ...]:

@@ -7,6 +7,7 @@ Memory stays bounded: a packet is forgotten when it is given out, which happens 
 from __future__ import annotations
 
 import heapq
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from itertools import count
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
-from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.path import LET_IN, Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
 from ipttrace.ruleset import Ruleset
@@ -31,6 +32,9 @@ ATTENTION = 0.1
 
 GATHER = 0.02
 """Seconds in which reports gather: waking up costs more than reading."""
+
+DELIVERED = re.compile("^delivered")
+"""What would say of a packet that it came to a socket."""
 
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
@@ -170,7 +174,11 @@ def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis |
     """Return why a packet ended as it did; None where it may have met rules that are not known."""
     if path.rules_changed:
         return None
-    return diagnose(Case(path, replies, ruleset=path.ruleset or Ruleset(), scene=Scene()))
+    found = diagnose(Case(path, replies, ruleset=path.ruleset or Ruleset(), scene=Scene()))
+    if path.outcome is not Outcome.DELIVERED:
+        return found
+    # Nobody looks for a socket, and the answer that refuses a packet may be one that is not traced.
+    return replace(found, summary=DELIVERED.sub(LET_IN, found.summary))
 
 
 def _changes(tracer: Tracer) -> Iterator[str]:

@@ -154,3 +154,18 @@ def test_a_change_of_rules_is_told_at_the_end() -> None:
     assert len(given) == 7
     assert all(path.rules_changed and path.diagnosis is None for path in given)
     assert reader.closed
+
+
+def test_what_passed_input_is_let_in_and_no_more_is_said() -> None:
+    """The kernel may have refused it, by an answer that is not traced."""
+    recording = recordings.read_recording("legacy4-walk")
+    data = [message.data for message in recording.messages]
+    side = Side(
+        RecordingRules([]), FixedRules(recording.ruleset), lambda _, __: ListSource([(data, 0)])
+    )
+    given: list[PacketPath] = []
+    WatchSession([side], FakeClock(), WatchLimits(seconds=2.0)).run(REQUEST, given.append)
+    told = [path.diagnosis.summary for path in given if path.diagnosis]
+    assert any(path.outcome is Outcome.DELIVERED for path in given)
+    assert any(each.startswith("let in") for each in told)
+    assert not any("delivered" in each for each in told)

@@ -75,7 +75,7 @@ def _fate(path: PacketPath) -> str:
         case Outcome.FORWARDED | Outcome.SENT:
             return f"{path.outcome.value}{out}; no rule stood in the way"
         case Outcome.DELIVERED:
-            return "delivered; no rule stood in the way"
+            return f"{path.fate}; no rule stood in the way"
         case Outcome.LOST:
             return f"lost after {_rule_name(last.ref)}: no proof of why" if last else "no hop seen"
         case Outcome.INCOMPLETE:

@@ -422,7 +422,7 @@ def test_an_answer_follows_its_request_and_observed_packets_are_brief() -> None:
   wire            out by eth0    CONTAINED
 > the answer left by eth0, and was stopped there (contained)
 
-also seen: #2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes: delivered
+also seen: #2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes: let in
 """)
 
 
