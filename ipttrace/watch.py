@@ -21,6 +21,7 @@ from ipttrace.journeys import JourneyBook
 from ipttrace.path import LET_IN, Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
+from ipttrace.report import fingerprint
 from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side, Tracer
 
@@ -32,6 +33,9 @@ ATTENTION = 0.1
 
 GATHER = 0.02
 """Seconds in which reports gather: waking up costs more than reading."""
+
+TOGETHER = 0.1
+"""Seconds between the readings of one packet's legs, at most."""
 
 DELIVERED = re.compile("^delivered")
 """What would say of a packet that it came to a socket."""
@@ -123,10 +127,7 @@ class WatchSession:
         for tracer in self._tracers.values():
             for path in tracer.correlator.take(before):
                 heapq.heappush(self._waiting, (path.time, path.id, path))
-        ready: list[PacketPath] = []
-        while self._waiting and self._waiting[0][0] < before:
-            ready.append(heapq.heappop(self._waiting)[2])
-        self._ready.extend(self._book.join(ready))
+        self._ready.extend(self._book.join(self._ripe(before)))
         refusals = refused_by([*self._ready, *(path for _, _, path in self._waiting)])
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
@@ -137,6 +138,26 @@ class WatchSession:
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
             give(replace(path, diagnosis=_diagnosis(path, replies)))
+
+    def _ripe(self, before: float) -> list[PacketPath]:
+        """Return what began before `before`, and other legs of the same packets.
+
+        The namespaces are read one after the other: a leg that came first may have a later time.
+        """
+        ready: list[PacketPath] = []
+        while self._waiting and self._waiting[0][0] < before:
+            ready.append(heapq.heappop(self._waiting)[2])
+        if len(self._tracers) == 1 or not ready:
+            return ready
+        packets = {fingerprint(path.packet) for path in ready}
+        later: list[tuple[float, int, PacketPath]] = []
+        while self._waiting and self._waiting[0][0] < before + TOGETHER:
+            entry = heapq.heappop(self._waiting)
+            is_leg = fingerprint(entry[2].packet) in packets
+            ready.append(entry[2]) if is_leg else later.append(entry)
+        for entry in later:
+            heapq.heappush(self._waiting, entry)
+        return ready
 
     def _has_enough(self) -> bool:
         return self._limits.packets is not None and self._given >= self._limits.packets

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import Outcome, PacketPath, TraceResult
+from ipttrace.path import Outcome, PacketPath, Role, TraceResult
 from ipttrace.ports import TraceRequest
 from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side
 from ipttrace.watch import GRACE, WatchLimits, WatchSession
-from tests import recordings
+from tests import builders, recordings
 from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules
 
 RECORDING = recordings.read_recording("legacy4-walk")
@@ -169,3 +169,14 @@ def test_what_passed_input_is_let_in_and_no_more_is_said() -> None:
     assert any(path.outcome is Outcome.DELIVERED for path in given)
     assert any(each.startswith("let in") for each in told)
     assert not any("delivered" in each for each in told)
+
+
+def test_legs_of_one_packet_stand_together_though_they_were_read_at_other_times() -> None:
+    session = WatchSession([], FakeClock(), WatchLimits())
+    early = replace(builders.path(role=Role.OBSERVED), id=1, time=1.0)
+    late = replace(early, id=2, netns="router", time=1.05)
+    other = replace(early, id=3, time=1.04, packet=builders.udp())
+    session._tracers = {"server": None, "router": None}  # type: ignore[dict-item]
+    session._waiting = [(path.time, path.id, path) for path in (early, other, late)]
+    assert session._ripe(1.02) == [early, late]
+    assert [path for _, _, path in session._waiting] == [other]
