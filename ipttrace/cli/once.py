@@ -20,7 +20,6 @@ class Once(argparse.Action):
         """Store it, or say that there is one already."""
         first = getattr(namespace, self.dest)
         if first is not None:
-            raise argparse.ArgumentError(
-                self, f"{first!r} is named already, and only one at a time can be looked at"
-            )
+            said = "is named already, and only one at a time can be looked at"
+            parser.error(f"argument {option_string}: {first!r} {said}")
         setattr(namespace, self.dest, values)
