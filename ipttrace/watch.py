@@ -18,6 +18,7 @@ from itertools import count
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
+from ipttrace.limiting import LimitGauge
 from ipttrace.path import LET_IN, Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
@@ -72,6 +73,7 @@ class WatchSession:
         self._waiting: list[tuple[float, int, PacketPath]] = []
         self._ready: deque[PacketPath] = deque()
         self._given = self._complete = 0
+        self._gauge = LimitGauge(None)
         self._interrupted = False
 
     def run(self, request: TraceRequest, give: Callable[[PacketPath], None]) -> TraceResult:
@@ -81,6 +83,7 @@ class WatchSession:
         result, without paths, says how much was seen.
         """
         started = self._clock.monotonic()
+        self._gauge = LimitGauge(request.limit)
         disarmed: list[Disarmed] = []
         with ExitStack() as cleaning:
             for tracer in self._tracers.values():
@@ -135,6 +138,8 @@ class WatchSession:
             if path.id in refusals:
                 answer = replace(refusals[path.id], role=Role.REPLY, request=path.id)
                 path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
+            armed = self._tracers[path.netns].armed
+            self._gauge.note(path, armed.trigger if armed else Trigger.RAW)
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
             give(replace(path, diagnosis=_diagnosis(path, replies)))
@@ -172,6 +177,7 @@ class WatchSession:
         tallies = [tracer.correlator.tally for tracer in tracers]
         warnings = [*(each for one in armed for each in one.warnings)]
         warnings += [warning for each in disarmed for warning in each.warnings]
+        warnings += [self._gauge.warning()] if self._gauge.reached else []
         warnings += [warning for tracer in tracers for warning in _changes(tracer)]
         return TraceResult(
             paths=(),

@@ -84,6 +84,22 @@ def test_what_nobody_takes_is_refused(pair: Pair, backend: Backend) -> None:
     assert "this host answered with a TCP reset" in told[0]
 
 
+@pytest.mark.parametrize("trigger", list(Trigger), ids=str)
+@pytest.mark.parametrize(("packets", "reached"), [(10, False), (40, True)], ids=["few", "many"])
+def test_that_a_limit_was_reached_is_said(
+    pair: Pair, backend: Backend, trigger: Trigger, packets: int, reached: bool
+) -> None:
+    add_rules(pair, backend, tracked=False)
+    watching = Watching(pair.server.netns, "udp dst port 8445", trigger, limit=20)
+    with watching:
+        flood(pair.client, pair.server, packets)
+        watching.wait_for(min(packets, 20))
+    assert watching.result is not None
+    assert (len(watching.paths) < packets) is reached
+    said = [each for each in watching.result.warnings if "the limit of 20 packets/s" in each]
+    assert len(said) == reached
+
+
 # ------------------------------------------------------------------ the command itself
 
 
