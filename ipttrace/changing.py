@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ipttrace.errors import KernelError
 from ipttrace.netfilter import PacketFamily, Verdict
 from ipttrace.ports import Clock, RulesetReader
 from ipttrace.ruleset import OWN_TABLE, Chain, Ruleset
@@ -19,7 +20,7 @@ PAUSE, LONGEST_PAUSE = 20, 0.2
 """How many times what a look cost must pass before the next, and the most, in seconds."""
 
 REFRESH = 1.0
-"""Seconds between two readings of the rules."""
+"""Seconds between two readings of the rules, at least; more where reading takes long."""
 
 PATIENCE = 3.0
 """Seconds after which rules are taken as read though they go on changing."""
@@ -52,8 +53,8 @@ class ChangingRules:
             self._ruleset = reader.read(family)
             if self._watch.now() == self._state:
                 break
-        self._settled_at = self._read_at = clock.monotonic()
-        self._next_look = 0.0
+        self._settled_at = clock.monotonic()
+        self._next_look = self._next_reading = 0.0
         self.changes = 0
         """How often rules of the user's were found to be others."""
         self.first_change: float | None = None
@@ -81,17 +82,29 @@ class ChangingRules:
         if state == self._state:
             self._settled_at = began
             return Settled(self._ruleset)
-        if began < self._read_at + REFRESH and not at_once:
+        if began < self._next_reading and not at_once:
             return None
-        ruleset = self._reader.read(self._family)
-        self._read_at = self._clock.monotonic()
-        late = at_once or self._read_at > self._settled_at + PATIENCE
-        if self._watch.now() != state and not late:
+        late = at_once or began > self._settled_at + PATIENCE
+        ruleset = self._read(may_fail=not late)
+        if ruleset is None or (self._watch.now() != state and not late):
             return None
-        self._state, self._settled_at = state, self._read_at
+        self._state, self._settled_at = state, self._clock.monotonic()
         if at_once and same_rules(self._ruleset, ruleset):
             return Settled(self._ruleset)  # that we take ours back moves no rule before that
         return self._replaced_by(ruleset)
+
+    def _read(self, *, may_fail: bool) -> Ruleset | None:
+        """Return the rules; None if they cannot be read just now."""
+        began = self._clock.monotonic()
+        try:
+            return self._reader.read(self._family)
+        except KernelError:
+            if not may_fail:
+                raise
+            return None
+        finally:
+            now = self._clock.monotonic()
+            self._next_reading = now + min(max(REFRESH, (now - began) * PAUSE), PATIENCE)
 
     def _replaced_by(self, ruleset: Ruleset) -> Settled:
         changed = not same_rules(self._ruleset, ruleset)

@@ -9,6 +9,7 @@ import pytest
 
 from ipttrace.changing import PATIENCE, REFRESH, ChangingRules, same_rules
 from ipttrace.decode.iptables_save import decode_iptables_save
+from ipttrace.errors import KernelError
 from ipttrace.event import TraceEvent, TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.report import Locator
@@ -35,6 +36,8 @@ class Reader:
     on_reading: list[Ruleset] = field(default_factory=list)
     """What somebody changes them to while they are read."""
 
+    failure: KernelError | None = None
+
     def change(self, ruleset: Ruleset) -> None:
         self.ruleset, self.generation = ruleset, self.generation + 1
 
@@ -49,6 +52,8 @@ class Reader:
 
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         self.readings += 1
+        if self.failure is not None:
+            raise self.failure
         found = self.ruleset
         if self.on_reading:
             self.change(self.on_reading.pop(0))
@@ -97,10 +102,25 @@ def test_reports_wait_while_rules_change_too_often_to_be_read(clock: FakeClock) 
     reader = Reader()
     changing = ChangingRules(reader, None, clock)
     reader.change(DROPS)
+    assert changing.settle() is not None
+    reader.change(rules())
     assert changing.settle() is None
-    assert reader.readings == 1
+    assert reader.readings == 2
     clock.time += REFRESH
     assert changing.settle() is not None
+
+
+def test_rules_that_cannot_be_read_just_now_are_tried_again(clock: FakeClock) -> None:
+    reader = Reader()
+    changing = ChangingRules(reader, None, clock)
+    reader.change(DROPS)
+    reader.failure = KernelError("cannot read the rules")
+    assert changing.settle() is None
+    clock.time += PATIENCE + REFRESH
+    with pytest.raises(KernelError):
+        changing.settle()
+    reader.failure = None
+    assert changing.settle(at_once=True) is not None
 
 
 def test_rules_that_change_while_they_are_read_are_read_again(clock: FakeClock) -> None:
