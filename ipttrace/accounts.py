@@ -60,5 +60,4 @@ def path_of(
         rules_changed=walk.rules_changed,
         last_packet=walk.packet,
         reports=tuple(walk.reports),
-        ruleset=walk.ruleset,
     )

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipttrace.accounts import Interfaces, path_of
 from ipttrace.copies import is_copied_at, may_be_group, returning, split
@@ -383,7 +383,7 @@ class Correlator:
         done = [walk for walk in self._walks if walk.ended or walk.last_time < before]
         if not done:
             return ()
-        paths = tuple(self._path(walk, {}) for walk in done)
+        paths = tuple(replace(self._path(walk, {}), ruleset=walk.ruleset) for walk in done)
         gone = set(map(id, done))
         self._walks = [walk for walk in self._walks if id(walk) not in gone]
         self._in_flight.clear()

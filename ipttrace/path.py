@@ -256,7 +256,7 @@ class PacketPath:
     reports: tuple[int, ...] = ()
     """The numbers of its reports in the namespace's queue, where that counts them."""
     ruleset: Ruleset | None = field(default=None, compare=False, repr=False)
-    """The rules that it met, where these may change meanwhile."""
+    """The rules that it met, until a watch has found out why it ended as it did."""
 
     @property
     def fate(self) -> str:

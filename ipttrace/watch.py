@@ -142,7 +142,7 @@ class WatchSession:
             self._gauge.note(path, armed.trigger if armed else Trigger.RAW)
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
-            give(replace(path, diagnosis=_diagnosis(path, replies)))
+            give(replace(path, diagnosis=_diagnosis(path, replies), ruleset=None))
 
     def _ripe(self, before: float) -> list[PacketPath]:
         """Return what began before `before`, and other legs of the same packets.

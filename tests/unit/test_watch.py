@@ -152,6 +152,7 @@ def test_a_change_of_rules_is_told_at_the_end() -> None:
         "rules were changed during the watch, once,"
     ]
     assert len(given) == 7
+    assert all(path.ruleset is None for path in given), "whoever keeps paths does not keep rules"
     assert all(path.rules_changed and path.diagnosis is None for path in given)
     assert reader.closed
 
