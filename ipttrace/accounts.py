@@ -57,6 +57,7 @@ def path_of(
         ),
         outcome=outcome,
         ambiguous=walk.ambiguous,
+        rules_changed=walk.rules_changed,
         last_packet=walk.packet,
         reports=tuple(walk.reports),
     )

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipttrace.accounts import Interfaces, path_of
 from ipttrace.copies import is_copied_at, may_be_group, returning, split
@@ -111,18 +111,34 @@ class Correlator:
         self._last_key: Fingerprint = ()
         self._ends = Ends(ruleset)
         self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
+        self._changing = False
 
     @property
     def ruleset(self) -> Ruleset:
         """The rules that the reports are looked up in."""
         return self._ruleset
 
-    def use(self, ruleset: Ruleset) -> None:
-        """Look reports up in other rules from now on: somebody changed them."""
+    def use(self, ruleset: Ruleset, *, changed: bool = True) -> None:
+        """Look reports up in these rules and in those before, until `settle`: one changed them.
+
+        If rules are `changed` that the user has made, all packets on their way may have met both.
+        """
+        self._locator = Locator(ruleset, self._created, earlier=self._ruleset)
         self._ruleset = ruleset
-        self._locator = Locator(ruleset, self._created)
         self._ends = Ends(ruleset)
         self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
+        self._changing = changed
+        if changed:
+            for walk in self._walks:
+                walk.rules_changed = walk.rules_changed or not self._is_settled(walk)
+
+    def settle(self) -> None:
+        """Look reports up in the newest rules alone: what comes from now on is of them."""
+        self._locator = Locator(self._ruleset, self._created)
+        if self._changing:
+            for walk in self._walks:
+                walk.rules_changed = walk.rules_changed or not self._is_settled(walk)
+        self._changing = False
 
     def feed(self, event: Event, number: int | None = None) -> None:
         """Take one event, in the order in which the kernel gave it.
@@ -179,6 +195,8 @@ class Correlator:
             self.tally.orphans += 1
             return
         before = walk.packet
+        walk.ruleset = self._ruleset
+        walk.rules_changed = walk.rules_changed or self._changing
         if self._number is not None:
             walk.reports.append(self._number)
         walk.advance(event, station)
@@ -333,7 +351,8 @@ class Correlator:
             if walk.hook is Hook.INPUT:
                 return Outcome.DELIVERED
             return Outcome.SENT if walk.local else Outcome.FORWARDED
-        return Outcome.INCOMPLETE if self.tally.lost or self.tally.orphans else Outcome.LOST
+        missing = self.tally.lost or self.tally.orphans or walk.rules_changed
+        return Outcome.INCOMPLETE if missing else Outcome.LOST
 
     @property
     def begun(self) -> int:
@@ -364,7 +383,7 @@ class Correlator:
         done = [walk for walk in self._walks if walk.ended or walk.last_time < before]
         if not done:
             return ()
-        paths = tuple(self._path(walk, {}) for walk in done)
+        paths = tuple(replace(self._path(walk, {}), ruleset=walk.ruleset) for walk in done)
         gone = set(map(id, done))
         self._walks = [walk for walk in self._walks if id(walk) not in gone]
         self._in_flight.clear()

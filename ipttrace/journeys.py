@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from ipttrace.path import LEFT, PacketPath
 from ipttrace.report import Fingerprint, fingerprint
@@ -96,9 +97,12 @@ def is_made_here(path: PacketPath) -> bool:
 
 
 def _numbered(journey: _Journey, paths: Sequence[PacketPath]) -> Iterable[PacketPath]:
-    for path in sorted(paths, key=_place):
+    legs = sorted(paths, key=_place)
+    # A time may be that of reading, and a leg cannot have begun after one that came later.
+    times = list(accumulate((leg.time for leg in reversed(legs)), min))
+    for path, time in zip(legs, reversed(times), strict=True):
         journey.legs += 1
-        yield replace(path, journey=journey.number, leg=journey.legs)
+        yield replace(path, time=time, journey=journey.number, leg=journey.legs)
 
 
 def _place(path: PacketPath) -> tuple[int, int, float, int]:

@@ -25,6 +25,9 @@ class Outcome(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+LET_IN = "let in"
+"""What a watch calls delivered: it sees the end of INPUT, and no socket."""
+
 LEFT = frozenset({Outcome.FORWARDED, Outcome.SENT})
 """The packet went on, by an interface."""
 
@@ -35,6 +38,12 @@ class Role(StrEnum):
     PROBE = "probe"
     REPLY = "reply"
     OBSERVED = "observed"
+
+
+def fate_word(outcome: Outcome, role: Role) -> str:
+    """Return an outcome in a word for people, who shall not read more into it than is known."""
+    unlooked = outcome is Outcome.DELIVERED and role is Role.OBSERVED
+    return LET_IN if unlooked else outcome.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,8 @@ class ChainHop:
     changes: tuple[Change, ...] = ()
     element: MapElement | None = None
     """Of the rule's verdict map, the one that the packet met."""
+    replaced: bool = False
+    """The rule was changed or deleted meanwhile, so that it is not known."""
 
     @property
     def ref(self) -> RuleRef:
@@ -230,6 +241,8 @@ class PacketPath:
     hops: tuple[Hop, ...] = ()
     outcome: Outcome = Outcome.LOST
     ambiguous: bool = False
+    rules_changed: bool = False
+    """Rules were changed while it was on its way: its hops may be of those before or after."""
     journey: int = 1
     leg: int = 1
     request: int | None = None
@@ -242,6 +255,13 @@ class PacketPath:
     diagnosis: Diagnosis | None = None
     reports: tuple[int, ...] = ()
     """The numbers of its reports in the namespace's queue, where that counts them."""
+    ruleset: Ruleset | None = field(default=None, compare=False, repr=False)
+    """The rules that it met, until a watch has found out why it ended as it did."""
+
+    @property
+    def fate(self) -> str:
+        """The outcome in a word for people."""
+        return fate_word(self.outcome, self.role)
 
     @property
     def chain_hops(self) -> tuple[ChainHop, ...]:

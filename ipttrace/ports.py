@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -236,11 +236,30 @@ class TraceRules(Protocol):
         ...
 
 
+class RuleState(Protocol):
+    """Tells one state of a namespace's rules from the next; costs far less than to read them."""
+
+    def now(self) -> Hashable:
+        """Return a value that differs from the last one if any rule was changed meanwhile.
+
+        Counters are no change.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what it asks by."""
+        ...
+
+
 class RulesetReader(Protocol):
     """Reads the rules of one namespace."""
 
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         """Return the rules that see packets of `family`, or all."""
+        ...
+
+    def watch(self) -> RuleState:
+        """Return what knows whether they are changed."""
         ...
 
     def backends(self, family: PacketFamily | None) -> frozenset[Backend]:

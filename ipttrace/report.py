@@ -49,6 +49,8 @@ class Station:
     """No hop: it is ours, or only carries headers."""
     own: bool = False
     """In a table of ipttrace's."""
+    replaced: bool = False
+    """Rules were changed, and it is not known of which the report is."""
     closes: bool = False
     """The end of a base chain."""
     changes: frozenset[str] = frozenset()
@@ -66,8 +68,14 @@ class Station:
 class Locator:
     """Finds the station of each report in one ruleset."""
 
-    def __init__(self, ruleset: Ruleset, created: frozenset[ChainRef]) -> None:
-        """`created` are base chains that exist only because of us."""
+    def __init__(
+        self, ruleset: Ruleset, created: frozenset[ChainRef], earlier: Ruleset | None = None
+    ) -> None:
+        """`created` are base chains that exist only because of us.
+
+        With rules that were there `earlier` a report may be of either.
+        """
+        self._earlier = Locator(earlier, created) if earlier is not None else None
         self._ruleset = ruleset
         self._created = created
         self._known: dict[tuple[object, ...], Station | None] = {}
@@ -88,7 +96,13 @@ class Locator:
         try:
             return self._known[key]
         except KeyError:
-            return self._known.setdefault(key, self._work_out(event))
+            return self._known.setdefault(key, self._either(event))
+
+    def _either(self, event: TraceEvent) -> Station | None:
+        now = self._work_out(event)
+        if self._earlier is None or event.table.startswith(OWN_TABLE):
+            return now
+        return _agreed(event, self._earlier.locate(event), now)
 
     def _work_out(self, event: TraceEvent) -> Station | None:
         if event.table.startswith(OWN_TABLE):
@@ -155,6 +169,33 @@ class Locator:
 
     def _is_hidden(self, chain: ChainRef, rule: Rule | None) -> bool:
         return chain in self._created or (rule is not None and rule.own)
+
+
+def _agreed(event: TraceEvent, before: Station | None, now: Station | None) -> Station | None:
+    """Return what is true of a report, whether it is about the rules before a change or after."""
+    if before is None or now is None:
+        return now or before
+    if event.handle is not None and (before.rule is None) is not (now.rule is None):
+        return now if now.rule is not None else before
+    gone = event.handle is not None and now.rule is None
+    if not gone and _tells(before) == _tells(now):
+        return now
+    return replace(
+        now,
+        kind=event.kind,
+        verdict=event.verdict,
+        basis=Basis.REPORTED if event.verdict else Basis.UNKNOWN,
+        rule=None,
+        hidden=event.header_only,
+        changes=before.changes | now.changes,
+        immediate=before.immediate | now.immediate,
+        replaced=True,
+    )
+
+
+def _tells(station: Station) -> tuple[object, ...]:
+    rule = (station.rule.text, station.rule.number) if station.rule else None
+    return rule, station.kind, station.verdict, station.hook, station.priority, station.hidden
 
 
 def _own_station(event: TraceEvent) -> Station:
@@ -227,6 +268,7 @@ class Step:
             counter,
             self.changes,
             self.element,
+            station.replaced,
         )
 
 

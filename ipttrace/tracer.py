@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ipttrace.changing import ChangingRules, Settled
 from ipttrace.correlate import Correlator
 from ipttrace.event import Lost
 from ipttrace.netfilter import Hook, PacketFamily, RuleRef, TableFamily, Verdict
@@ -53,10 +54,13 @@ class Tracer:
         ids: Iterator[int],
         follow: Callable[[EventSource], None] = lambda _: None,
         time_of: Callable[[int], float | None] = lambda _: None,
+        *,
+        rules_may_change: bool = False,
     ) -> None:
         """`follow` is told of the queue before anything is armed.
 
-        `time_of` knows when the kernel wrote the n-th message since, if anything does.
+        `time_of` knows when the kernel wrote the n-th message since, if anything does.  Where
+        `rules_may_change` reports are held back until it is known which rules they are about.
         """
         self.netns = side.netns
         self._follow = follow
@@ -68,6 +72,12 @@ class Tracer:
         self._ids = ids
         self._family: PacketFamily | None = None
         self._source: EventSource | None = None
+        self._rules_may_change = rules_may_change
+        self.rules: ChangingRules | None = None
+        """None before arming, and where the rules are taken to stay as they are."""
+        self.known_until = 0.0
+        """Up to when all reports were taken to the correlator."""
+        self._held: list[Datagram] = []
 
     def arm(self, request: TraceRequest, family: PacketFamily | None) -> None:
         """Arm for `request`, completed by what the namespace has; None means both families."""
@@ -89,7 +99,9 @@ class Tracer:
             # What came while only some of the rules stood was traced in part.
             self._source.drain()
         self._source = self._source or self._side.open_source(request, self.armed)
-        ruleset = reader.read(family)
+        if self._rules_may_change:
+            self.rules = ChangingRules(reader, family, self._clock)
+        ruleset = self.rules.ruleset if self.rules else reader.read(family)
         unseen = rules_met_untraced(ruleset, request if self.armed.early else None)
         warnings = (*self.armed.warnings, *self._source.warnings, *unseen)
         self.armed = replace(self.armed, warnings=warnings)
@@ -111,19 +123,41 @@ class Tracer:
         """Return the queue's descriptor; None before it is open."""
         return self._source.fileno() if self._source is not None else None
 
-    def drain(self) -> bool:
-        """Feed the correlator all that waits; whether there was anything."""
+    def drain(self, *, at_once: bool = False) -> bool:
+        """Feed the correlator all that waits; whether there was anything.
+
+        With `at_once` nothing is held back.
+        """
         if self._source is None:
             return False
         datagrams, overruns = self._source.drain()
-        if self._source.position is not None:
+        if self.rules is not None:
+            self._feed_settled(datagrams, self.rules.settle(at_once=at_once))
+        elif self._source.position is not None:
             self._feed_counted(datagrams, self._source.position - len(datagrams))
         else:
-            for event in self._source.decode(datagrams, self.correlator.ruleset):
-                self.correlator.feed(event)
+            self._feed(datagrams)
         for _ in range(overruns):
             self.correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
         return bool(datagrams or overruns)
+
+    def _feed(self, datagrams: Sequence[Datagram]) -> None:
+        assert self._source is not None
+        for event in self._source.decode(datagrams, self.correlator.ruleset):
+            self.correlator.feed(event)
+
+    def _feed_settled(self, datagrams: Sequence[Datagram], settled: Settled | None) -> None:
+        """Feed the correlator once it is known which rules the reports are about."""
+        self._held += datagrams
+        if settled is None:
+            return
+        if settled.read_anew:
+            self.correlator.use(settled.ruleset, changed=settled.changed)
+        held, self._held = self._held, []
+        self._feed(held)
+        if settled.read_anew:
+            self.correlator.settle()
+        self.known_until = self._clock.now()
 
     def _feed_counted(self, datagrams: Sequence[Datagram], first: int) -> None:
         """Feed the correlator messages, the n-th with its number and the kernel's time."""
@@ -138,10 +172,6 @@ class Tracer:
     def changes(self) -> Mapping[RuleRef, Counter]:
         """Return by how much the counters rose since arming."""
         return counter_changes(self.correlator.ruleset, self._side.reader.read(self._family))
-
-    def refresh(self) -> None:
-        """Read the rules again: somebody changed them."""
-        self.correlator.use(self._side.reader.read(self._family))
 
     def quiet(self) -> None:
         """Take the triggers back, but keep what contains."""
@@ -159,6 +189,8 @@ class Tracer:
             if self._source is not None:
                 self._source.close()
                 self._source = None
+            if self.rules is not None:
+                self.rules.close()
 
 
 def _with_early(request: TraceRequest, ruleset: Ruleset) -> TraceRequest:

@@ -26,6 +26,7 @@ from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.rewrites import differences, nat_hop, source_hop
+from ipttrace.ruleset import Ruleset
 from ipttrace.targets import ADDRESS_FIELDS, answers, copies
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
@@ -74,6 +75,8 @@ class Walk:
         "priority",
         "reached",
         "reports",
+        "rules_changed",
+        "ruleset",
         "time",
         "visited",
         "whole",
@@ -97,8 +100,7 @@ class Walk:
         self.priority = FIRST_PRIORITY
         self.reached: dict[Stage, int] = {}
         self.base: Base | None = None
-        self.base_from = 0
-        self.base_open = False
+        self.base_from, self.base_open = 0, False
         self.last_chain = ""
         self.last_number = 0
         self.visited: set[Base] = set()
@@ -107,14 +109,17 @@ class Walk:
         self.reports: list[int] = []
         """The numbers of its reports in the queue, where that counts them."""
         self.parent: Walk | None = None
+        self.ruleset: Ruleset | None = None
+        """The rules that it met last."""
         self.whole: Walk | None = None
         """The first of its fragments, which went on as the packet that they were joined to."""
         self.fate: Outcome | None = None
         self.open_end = False
         """It left, and a bridge's chains or those of EGRESS may report it yet."""
-        self.ambiguous = self.local = self.copied = False
+        self.ambiguous = self.local = self.copied = self.rules_changed = False
         """`local`: the packet was made in this namespace; `copied`: it is the copy that goes back
-        to this host (`copies`)."""
+        to this host (`copies`); `rules_changed`: reports of it may be about rules before a change.
+        """
 
     @property
     def ended(self) -> bool:

@@ -7,31 +7,39 @@ Memory stays bounded: a packet is forgotten when it is given out, which happens 
 from __future__ import annotations
 
 import heapq
+import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
 
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
-from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.limiting import LimitGauge
+from ipttrace.path import LET_IN, Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
+from ipttrace.report import fingerprint
+from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side, Tracer
 
 GRACE = 0.5
 """Seconds without a report after which a packet's way is over, and in which ways are sorted."""
 
-ATTENTION = 0.25
-"""Seconds after which a wait looks whether it is to end."""
+ATTENTION = 0.1
+"""Seconds after which a wait looks whether it is to end, and whether rules were changed."""
 
 GATHER = 0.02
 """Seconds in which reports gather: waking up costs more than reading."""
 
-REFRESH = 1.0
-"""Seconds between two readings of rules that somebody seems to change."""
+TOGETHER = 0.1
+"""Seconds between the readings of one packet's legs, at most."""
+
+DELIVERED = re.compile("^delivered")
+"""What would say of a packet that it came to a socket."""
 
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
@@ -58,13 +66,14 @@ class WatchSession:
         self._limits = limits
         self._cancelled = cancelled
         ids = count(1)
-        self._tracers = {side.netns: Tracer(side, clock, ids) for side in sides}
+        self._tracers = {
+            side.netns: Tracer(side, clock, ids, rules_may_change=True) for side in sides
+        }
         self._book = JourneyBook()
         self._waiting: list[tuple[float, int, PacketPath]] = []
         self._ready: deque[PacketPath] = deque()
         self._given = self._complete = 0
-        self._refreshed = 0.0
-        self._strangers = 0
+        self._gauge = LimitGauge(None)
         self._interrupted = False
 
     def run(self, request: TraceRequest, give: Callable[[PacketPath], None]) -> TraceResult:
@@ -74,6 +83,7 @@ class WatchSession:
         result, without paths, says how much was seen.
         """
         started = self._clock.monotonic()
+        self._gauge = LimitGauge(request.limit)
         disarmed: list[Disarmed] = []
         with ExitStack() as cleaning:
             for tracer in self._tracers.values():
@@ -84,9 +94,10 @@ class WatchSession:
                 self._pump(started, give)
             except KeyboardInterrupt:
                 self._interrupted = True
+            self._drain(at_once=True)
             for tracer in self._tracers.values():
                 tracer.quiet()
-            self._drain()
+            self._drain(at_once=True)
             self._give_out(float("inf"), give)
         return self._result(disarmed, self._clock.monotonic() - started)
 
@@ -107,47 +118,54 @@ class WatchSession:
             self._clock.wait(open_ones, min(deadline - now, ATTENTION))
             self._clock.wait((), GATHER)
             self._drain()
-            self._give_out(self._clock.now() - GRACE, give)
-            self._refresh_rules()
+            known = min(tracer.known_until for tracer in self._tracers.values())
+            self._give_out(min(self._clock.now(), known) - GRACE, give)
 
-    def _drain(self) -> None:
+    def _drain(self, *, at_once: bool = False) -> None:
         for tracer in self._tracers.values():
-            tracer.drain()
+            tracer.drain(at_once=at_once)
 
     def _give_out(self, before: float, give: Callable[[PacketPath], None]) -> None:
         """Give out what began before `before`, in order; what ended later waits for its turn."""
         for tracer in self._tracers.values():
             for path in tracer.correlator.take(before):
                 heapq.heappush(self._waiting, (path.time, path.id, path))
-        ready: list[PacketPath] = []
-        while self._waiting and self._waiting[0][0] < before:
-            ready.append(heapq.heappop(self._waiting)[2])
-        self._ready.extend(self._book.join(ready))
+        self._ready.extend(self._book.join(self._ripe(before)))
         refusals = refused_by([*self._ready, *(path for _, _, path in self._waiting)])
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
-            ruleset = self._tracers[path.netns].correlator.ruleset
             replies: tuple[PacketPath, ...] = ()
             if path.id in refusals:
                 answer = replace(refusals[path.id], role=Role.REPLY, request=path.id)
                 path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
-            found = diagnose(Case(path, replies, ruleset=ruleset, scene=Scene()))
+            armed = self._tracers[path.netns].armed
+            self._gauge.note(path, armed.trigger if armed else Trigger.RAW)
             self._given += 1
             self._complete += path.outcome not in _UNKNOWN
-            give(replace(path, diagnosis=found))
+            give(replace(path, diagnosis=_diagnosis(path, replies), ruleset=None))
+
+    def _ripe(self, before: float) -> list[PacketPath]:
+        """Return what began before `before`, and other legs of the same packets.
+
+        The namespaces are read one after the other: a leg that came first may have a later time.
+        """
+        ready: list[PacketPath] = []
+        while self._waiting and self._waiting[0][0] < before:
+            ready.append(heapq.heappop(self._waiting)[2])
+        if len(self._tracers) == 1 or not ready:
+            return ready
+        packets = {fingerprint(path.packet) for path in ready}
+        later: list[tuple[float, int, PacketPath]] = []
+        while self._waiting and self._waiting[0][0] < before + TOGETHER:
+            entry = heapq.heappop(self._waiting)
+            is_leg = fingerprint(entry[2].packet) in packets
+            ready.append(entry[2]) if is_leg else later.append(entry)
+        for entry in later:
+            heapq.heappush(self._waiting, entry)
+        return ready
 
     def _has_enough(self) -> bool:
         return self._limits.packets is not None and self._given >= self._limits.packets
-
-    def _refresh_rules(self) -> None:
-        """Read the rules again where reports no longer fit them."""
-        strangers = sum(tracer.correlator.tally.foreign for tracer in self._tracers.values())
-        now = self._clock.monotonic()
-        if strangers == self._strangers or now - self._refreshed < REFRESH:
-            return
-        self._strangers, self._refreshed = strangers, now
-        for tracer in self._tracers.values():
-            tracer.refresh()
 
     def so_far(self) -> TraceResult:
         """Return how much was seen until now, without paths; nothing is counted before arming."""
@@ -159,6 +177,8 @@ class WatchSession:
         tallies = [tracer.correlator.tally for tracer in tracers]
         warnings = [*(each for one in armed for each in one.warnings)]
         warnings += [warning for each in disarmed for warning in each.warnings]
+        warnings += [self._gauge.warning()] if self._gauge.reached else []
+        warnings += [warning for tracer in tracers for warning in _changes(tracer)]
         return TraceResult(
             paths=(),
             totals=TraceTotals(
@@ -175,6 +195,28 @@ class WatchSession:
             seconds=seconds,
             rulesets={tracer.netns: tracer.correlator.ruleset for tracer in tracers},
         )
+
+
+def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis | None:
+    """Return why a packet ended as it did; None where it may have met rules that are not known."""
+    if path.rules_changed:
+        return None
+    found = diagnose(Case(path, replies, ruleset=path.ruleset or Ruleset(), scene=Scene()))
+    if path.outcome is not Outcome.DELIVERED:
+        return found
+    # Nobody looks for a socket, and the answer that refuses a packet may be one that is not traced.
+    return replace(found, summary=DELIVERED.sub(LET_IN, found.summary))
+
+
+def _changes(tracer: Tracer) -> Iterator[str]:
+    """Yield what is to be said of rules that somebody changed."""
+    rules = tracer.rules
+    if rules is None or rules.first_change is None:
+        return
+    first = datetime.fromtimestamp(rules.first_change, tz=UTC).astimezone()
+    where = f" in namespace {tracer.netns}" if tracer.netns is not None else ""
+    times = f"{rules.changes} times, first" if rules.changes > 1 else "once,"
+    yield f"rules were changed during the watch{where}, {times} at {first:%H:%M:%S}"
 
 
 def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:

@@ -9,7 +9,7 @@ from ipttrace.decode.netlink import decode_datagram
 from ipttrace.event import Event
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.ports import Armed, Datagram, Disarmed, TraceRequest, Trigger
+from ipttrace.ports import Armed, Datagram, Disarmed, RuleState, TraceRequest, Trigger
 from ipttrace.ruleset import Ruleset
 
 
@@ -89,11 +89,24 @@ class RecordingRules:
         return Disarmed(clean=not self.warnings, hits=1, warnings=self.warnings)
 
 
+class SameState:
+    """Rules that never change."""
+
+    def now(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 @dataclass
 class FixedRules:
     """A reader whose rules never change."""
 
     ruleset: Ruleset
+
+    def watch(self) -> RuleState:
+        return SameState()
 
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         return self.ruleset

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ipttrace.cli import output
+from ipttrace.cli.once import Once
 
 if TYPE_CHECKING:
     from ipttrace.checkup.facts import Facts
@@ -23,7 +24,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ),
     )
     parser.add_argument(
-        "--netns", metavar="NETNS", help="look in this namespace (a name, a path or a pid)"
+        "--netns",
+        action=Once,
+        metavar="NETNS",
+        help="look in this namespace (a name, a path or a pid)",
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
     parser.set_defaults(run=run)

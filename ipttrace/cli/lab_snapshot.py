@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ipttrace.cli import output
+from ipttrace.cli.once import Once
 
 PRIVATE = 0o600
 """It says what a firewall lets through."""
@@ -26,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="with mode 0600, whole or not at all; default stdout"
     )
-    parser.add_argument("--netns", metavar="NETNS", help="of another namespace")
+    parser.add_argument("--netns", action=Once, metavar="NETNS", help="of another namespace")
     parser.add_argument(
         "--one-liner",
         action="store_true",

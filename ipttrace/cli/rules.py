@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ipttrace.cli import output
+from ipttrace.cli.once import Once
+from ipttrace.decode.text import clean_text
+from ipttrace.errors import UsageError
 
 if TYPE_CHECKING:
     from ipttrace.netfilter import RuleRef
@@ -28,7 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ),
     )
     parser.add_argument(
-        "--netns", metavar="NETNS", help="the rules of this namespace (a name, a path or a pid)"
+        "--netns",
+        action=Once,
+        metavar="NETNS",
+        help="the rules of this namespace (a name, a path or a pid)",
     )
     parser.add_argument("--table", metavar="T", help="only tables of this name: filter, nat, ...")
     parser.add_argument(
@@ -59,10 +65,14 @@ def show(
     """Print what `read` returns; with --watch again after each `wait`."""
     ruleset = read()
     chains = _chosen(ruleset, args.table)
+    if not chains and args.table is not None:
+        raise UsageError(
+            f"no table {clean_text(args.table)} here: neither iptables-legacy nor nf_tables has one"
+        )
     if args.json:
         _print_records(args.netns, chains)
     else:
-        _print_table(chains, args.table)
+        _print_table(chains)
     while args.watch:
         wait(INTERVAL)
         before, ruleset = ruleset, read()
@@ -75,13 +85,12 @@ def _chosen(ruleset: Ruleset, table: str | None) -> list[Chain]:
     return user_chains(ruleset, table)
 
 
-def _print_table(chains: list[Chain], table: str | None) -> None:
+def _print_table(chains: list[Chain]) -> None:
     from ipttrace.render.rules_table import rules_lines
 
     output.lines(rules_lines(chains, width=output.width(), color=output.color()))
     if not chains:
-        of = f" {table}" if table else ""
-        output.note(f"no table{of} here: neither iptables-legacy nor nf_tables has one")
+        output.note("no table here: neither iptables-legacy nor nf_tables has one")
 
 
 def _print_rises(args: argparse.Namespace, before: Ruleset, after: Ruleset) -> None:

@@ -18,7 +18,9 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 DESCRIPTION = """\
 Show the ways of live packets that a filter matches, and of the answers to them, one line a packet.
-The filter is a pcap filter as tcpdump has it: 'tcp port 443 and host 198.51.100.2'."""
+The filter is a pcap filter as tcpdump has it: 'tcp port 443 and host 198.51.100.2'.
+Times are those at which a packet's first report was read, numbers count in that order; of several
+namespaces the legs of one packet stand together, in the order in which it went them."""
 
 EXAMPLES = """\
 examples:

@@ -12,8 +12,6 @@ from ipttrace.render import words
 from ipttrace.render.table import Row
 from ipttrace.render.text import fate_words, path_rows
 
-AMBIGUOUS = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
-
 
 def packet_line(path: PacketPath) -> str:
     """Return who speaks to whom and where, in one line."""
@@ -60,5 +58,4 @@ def why(path: PacketPath, client: str | None = None) -> Iterator[tuple[str, str]
             text = f"{other.rule} wants {other.criterion}, the packet has {other.actual}{begun}"
             yield "not matched", clean_text(text)
         yield from (("remedy", clean_text(remedy)) for remedy in diagnosis.remedy)
-    if path.ambiguous:
-        yield "caution", AMBIGUOUS
+    yield from (("caution", caution) for caution in words.cautions(path))

@@ -210,6 +210,7 @@ class PathRecord(Struct, frozen=True):
     hops: tuple[HopRecord, ...]
     outcome: Outcome
     ambiguous: bool
+    rules_changed: bool
     diagnosis: DiagnosisFields | None
 
 

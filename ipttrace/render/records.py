@@ -46,6 +46,7 @@ def path_record(path: PacketPath) -> bytes:
             hops=tuple(_hop(hop) for hop in path.hops),
             outcome=path.outcome,
             ambiguous=path.ambiguous,
+            rules_changed=path.rules_changed,
             diagnosis=_diagnosis(path.diagnosis) if path.diagnosis else None,
         )
     )

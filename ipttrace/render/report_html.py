@@ -79,7 +79,7 @@ def _contents(paths: Iterable[PacketPath]) -> Iterator[str]:
     """Yield what happened in short, where there is more than one packet."""
     rows = [
         f'<li><a href="#packet-{number}">{_html(_title(path))}</a>'
-        f' <span class="{_mark_class(path)}">{_html(f"{mark(path)} {path.outcome}")}</span></li>'
+        f' <span class="{_mark_class(path)}">{_html(f"{mark(path)} {path.fate}")}</span></li>'
         for number, path in enumerate(paths, 1)
     ]
     if len(rows) > 1:
@@ -156,7 +156,7 @@ def _style_class(style: Style) -> str:
 
 
 def _named(paths: Iterable[PacketPath], left_out: int) -> Iterator[str]:
-    items = [f"<li>{_html(f'{_title(path)}: {path.outcome}')}</li>" for path in paths]
+    items = [f"<li>{_html(f'{_title(path)}: {path.fate}')}</li>" for path in paths]
     if items:
         yield f"<section><h2>Also seen</h2><ul>{''.join(items)}</ul></section>"
     if left_out:

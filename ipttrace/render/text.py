@@ -212,7 +212,7 @@ def fate_words(path: PacketPath) -> str:
     if diagnosis is None:
         last = path.chain_hops[-1] if path.chain_hops else None
         where = f" at {name(last)}" if last and last.verdict in FATAL_VERDICTS else ""
-        return clean_text(f"{path.outcome}{where}")
+        return clean_text(f"{path.fate}{where}")
     open_end = diagnosis.cause == Cause.UNKNOWN and words.MARKS[path.outcome] == ">"
     code = "" if open_end or diagnosis.cause == path.outcome else f" [{diagnosis.cause}]"
     return clean_text(f"{diagnosis.summary}{code}")
@@ -238,8 +238,7 @@ def _details(
             text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}{begun}"
             yield from wrap(f"not matched: {clean_text(text)}", width)
         yield from (GAP + clean_text(remedy) for remedy in diagnosis.remedy)
-    if path.ambiguous:
-        text = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
+    for text in words.cautions(path):
         yield from wrap(text, width)
 
 
@@ -268,7 +267,7 @@ def _observed(result: TraceResult, width: int | None) -> list[str]:
     lines: list[str] = []
     for path in result.paths:
         if path.role is Role.OBSERVED:
-            text = f"#{path.id} {words.packet_words(path.packet)}: {path.outcome}"
+            text = f"#{path.id} {words.packet_words(path.packet)}: {path.fate}"
             lines += wrap(f"also seen: {text}", width, "")
     return [*lines, ""] if lines else []
 

@@ -63,6 +63,10 @@ MARKS = {
 }
 """The sign before a packet's fate."""
 
+AMBIGUOUS = "ambiguous: an equal packet was under way; hops of the two may be exchanged"
+RULES_CHANGED = "rules were changed meanwhile: its hops may be of the rules before that or after"
+UNREADABLE = "(rule not readable)"
+
 STOPS = FATAL_VERDICTS | {Verdict.QUEUE, Verdict.STOLEN}
 VERDICT_MAP = re.compile(r"\bvmap\b")
 
@@ -153,7 +157,18 @@ def hop_rule(hop: ChainHop) -> str:
         return f"policy {hop.verdict}" if hop.verdict else "end of chain"
     if hop.event is TraceKind.RETURN:
         return "end of chain"
-    return rule_words(hop.rule, hop.chain.chain) if hop.rule is not None else "(rule not readable)"
+    return rule_words(hop.rule, hop.chain.chain) if hop.rule is not None else unknown_rule(hop)
+
+
+def unknown_rule(hop: ChainHop) -> str:
+    """Return what stands for a rule that is not known."""
+    return "(a rule that was changed or deleted meanwhile)" if hop.replaced else UNREADABLE
+
+
+def cautions(path: PacketPath) -> list[str]:
+    """Return what keeps a packet's hops from being certain."""
+    ambiguous = [AMBIGUOUS] if path.ambiguous else []
+    return [*ambiguous, *([RULES_CHANGED] if path.rules_changed else [])]
 
 
 def hop_effects(hop: ChainHop) -> tuple[str, ...]:

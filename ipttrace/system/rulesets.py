@@ -21,6 +21,7 @@ from ipttrace.system.commands import Running
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
 from ipttrace.system.route_netlink import bridge_ports
+from ipttrace.system.rule_state import NamespaceRuleState
 
 SHARED = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
 """Families of tables that see packets of both IP versions."""
@@ -50,6 +51,10 @@ class NamespaceRules:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+
+    def watch(self) -> NamespaceRuleState:
+        """Return what knows whether they are changed."""
+        return NamespaceRuleState(self._namespace)
 
     def read(self, family: PacketFamily | None = None) -> Ruleset:
         """Return the rules that see packets of `family`, or all."""

@@ -84,6 +84,22 @@ def test_what_nobody_takes_is_refused(pair: Pair, backend: Backend) -> None:
     assert "this host answered with a TCP reset" in told[0]
 
 
+@pytest.mark.parametrize("trigger", list(Trigger), ids=str)
+@pytest.mark.parametrize(("packets", "reached"), [(10, False), (40, True)], ids=["few", "many"])
+def test_that_a_limit_was_reached_is_said(
+    pair: Pair, backend: Backend, trigger: Trigger, packets: int, reached: bool
+) -> None:
+    add_rules(pair, backend, tracked=False)
+    watching = Watching(pair.server.netns, "udp dst port 8445", trigger, limit=20)
+    with watching:
+        flood(pair.client, pair.server, packets)
+        watching.wait_for(min(packets, 20))
+    assert watching.result is not None
+    assert (len(watching.paths) < packets) is reached
+    said = [each for each in watching.result.warnings if "the limit of 20 packets/s" in each]
+    assert len(said) == reached
+
+
 # ------------------------------------------------------------------ the command itself
 
 
@@ -121,7 +137,7 @@ def test_so_many_packets_are_shown_and_written_then_it_ends(pair: Pair, tmp_path
     assert "3 packets shown, 3 of them complete" in err
     lines = [line for line in out.splitlines() if line]
     assert len(lines) == 3
-    assert all("> 198.51.100.1:8445" in line and "delivered" in line for line in lines)
+    assert all("> 198.51.100.1:8445" in line and "> let in: " in line for line in lines)
     records = [json.loads(line) for line in file.read_text().splitlines()]
     for record in records:
         SCHEMA.validate(record)

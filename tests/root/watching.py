@@ -41,6 +41,7 @@ class Watching:
             limit=limit,
         )
         self._armed, self._stop = threading.Event(), threading.Event()
+        self._session: WatchSession | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._watch)
 
@@ -61,6 +62,14 @@ class Watching:
         """Return once that many packets were given out."""
         wait_until(lambda: len(self.paths) >= packets, DONE, what=f"{packets} packets traced")
 
+    def wait_for_change(self) -> None:
+        """Return once the watch knows that rules were changed."""
+        wait_until(self._knows_of_change, DONE, what="a change of rules is known")
+
+    def _knows_of_change(self) -> bool:
+        assert self._session is not None
+        return any("rules were changed" in each for each in self._session.so_far().warnings)
+
     def _is_ready(self) -> bool:
         return self._armed.is_set() or not self._thread.is_alive()
 
@@ -77,8 +86,8 @@ class Watching:
                 namespace, self._request.session, None, clock, self.notes.append
             )
             cleaning.callback(guardian.disarm)
-            session = WatchSession([side], clock, WatchLimits(), self._is_over)
-            self.result = session.run(self._request, self.paths.append)
+            self._session = WatchSession([side], clock, WatchLimits(), self._is_over)
+            self.result = self._session.run(self._request, self.paths.append)
 
     def _is_over(self) -> bool:
         """Say that all is armed, which is so when the session asks; tell whether to end."""

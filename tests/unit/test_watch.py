@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from ipttrace.path import Outcome, PacketPath, TraceResult
+from ipttrace.netfilter import PacketFamily
+from ipttrace.path import Outcome, PacketPath, Role, TraceResult
 from ipttrace.ports import TraceRequest
+from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side
 from ipttrace.watch import GRACE, WatchLimits, WatchSession
-from tests import recordings
+from tests import builders, recordings
 from tests.fakes import FakeClock, FixedRules, ListSource, RecordingRules
 
 RECORDING = recordings.read_recording("legacy4-walk")
@@ -116,3 +118,66 @@ def test_before_arming_nothing_was_seen() -> None:
     side = Side(RecordingRules([]), FixedRules(RECORDING.ruleset), lambda _, __: ListSource([]))
     before = WatchSession([side], clock, WatchLimits(seconds=1.0)).so_far()
     assert (before.totals.packets, before.backends, before.paths) == (0, (), ())
+
+
+@dataclass
+class Turning(FixedRules):
+    """Rules that are no more after a while."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    closed: bool = False
+
+    def watch(self) -> Turning:
+        return self
+
+    def now(self) -> bool:
+        return self.clock.time > 1002.0
+
+    def read(self, family: PacketFamily | None = None) -> Ruleset:
+        return Ruleset() if self.now() else self.ruleset
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_change_of_rules_is_told_at_the_end() -> None:
+    reader = Turning(RECORDING.ruleset)
+    batches: list[tuple[Sequence[bytes], int]] = [([], 0)] * 16
+    source = ListSource([*batches, (DATA, 0)])
+    side = Side(RecordingRules([]), reader, lambda _, __: source)
+    given: list[PacketPath] = []
+    session = WatchSession([side], reader.clock, WatchLimits(seconds=5.0))
+    result = session.run(REQUEST, given.append)
+    assert [each.split(" at ")[0] for each in result.warnings] == [
+        "rules were changed during the watch, once,"
+    ]
+    assert len(given) == 7
+    assert all(path.ruleset is None for path in given), "whoever keeps paths does not keep rules"
+    assert all(path.rules_changed and path.diagnosis is None for path in given)
+    assert reader.closed
+
+
+def test_what_passed_input_is_let_in_and_no_more_is_said() -> None:
+    """The kernel may have refused it, by an answer that is not traced."""
+    recording = recordings.read_recording("legacy4-walk")
+    data = [message.data for message in recording.messages]
+    side = Side(
+        RecordingRules([]), FixedRules(recording.ruleset), lambda _, __: ListSource([(data, 0)])
+    )
+    given: list[PacketPath] = []
+    WatchSession([side], FakeClock(), WatchLimits(seconds=2.0)).run(REQUEST, given.append)
+    told = [path.diagnosis.summary for path in given if path.diagnosis]
+    assert any(path.outcome is Outcome.DELIVERED for path in given)
+    assert any(each.startswith("let in") for each in told)
+    assert not any("delivered" in each for each in told)
+
+
+def test_legs_of_one_packet_stand_together_though_they_were_read_at_other_times() -> None:
+    session = WatchSession([], FakeClock(), WatchLimits())
+    early = replace(builders.path(role=Role.OBSERVED), id=1, time=1.0)
+    late = replace(early, id=2, netns="router", time=1.05)
+    other = replace(early, id=3, time=1.04, packet=builders.udp())
+    session._tracers = {"server": None, "router": None}  # type: ignore[dict-item]
+    session._waiting = [(path.time, path.id, path) for path in (early, other, late)]
+    assert session._ripe(1.02) == [early, late]
+    assert [path for _, _, path in session._waiting] == [other]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS
 from ipttrace.path import ChainHop, PacketPath
-from ipttrace.render.words import rule_words, table_name
+from ipttrace.render.words import rule_words, table_name, unknown_rule
 from ipttrace.ruleset import Chain, Rule, Ruleset
 from ipttrace_tui.view_model import Tone, hop_rows, verdict_words
 
@@ -110,7 +110,7 @@ def _is(hop: ChainHop, rule: Rule) -> bool:
 def _own(hops: tuple[ChainHop, ...]) -> tuple[Rule, ...]:
     met = {hop.number: hop for hop in hops if hop.event is TraceKind.RULE}
     return tuple(
-        Rule(hop.chain, number or 0, number, hop.rule or "(rule not readable)", handle=hop.handle)
+        Rule(hop.chain, number or 0, number, hop.rule or unknown_rule(hop), handle=hop.handle)
         for number, hop in sorted(met.items(), key=lambda pair: pair[0] or 0)
     )
 

@@ -31,7 +31,7 @@ def hop_sentences(path: PacketPath, index: int | None) -> tuple[Sentence, ...]:
     place = " ".join(word for word in (row.table, row.chain, row.place) if word)
     backend = "nf_tables" if hop.chain.backend is Backend.NFT else "iptables-legacy"
     basis = f"{row.verdict}, {hop.basis.value}; {backend}"
-    rule = [Sentence(row.text)] if hop.rule else []
+    rule = [Sentence(row.text)] if hop.rule or hop.replaced else []
     return (Sentence(place, Tone.STRONG), *rule, Sentence(basis, Tone.MUTED))
 
 
@@ -75,7 +75,7 @@ def _fate(path: PacketPath) -> str:
         case Outcome.FORWARDED | Outcome.SENT:
             return f"{path.outcome.value}{out}; no rule stood in the way"
         case Outcome.DELIVERED:
-            return "delivered; no rule stood in the way"
+            return f"{path.fate}; no rule stood in the way"
         case Outcome.LOST:
             return f"lost after {_rule_name(last.ref)}: no proof of why" if last else "no hop seen"
         case Outcome.INCOMPLETE:
@@ -85,4 +85,8 @@ def _fate(path: PacketPath) -> str:
 
 def _doubts(path: PacketPath) -> tuple[Sentence, ...]:
     text = "another packet looked the same; hops may be swapped between them"
-    return (Sentence(text, Tone.WARN, "ambiguous"),) if path.ambiguous else ()
+    ambiguous = (Sentence(text, Tone.WARN, "ambiguous"),) if path.ambiguous else ()
+    if not path.rules_changed:
+        return ambiguous
+    text = "rules were changed while it was on its way: its hops may be of those before or after"
+    return (*ambiguous, Sentence(text, Tone.WARN, "rules changed"))

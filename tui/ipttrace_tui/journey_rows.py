@@ -67,7 +67,7 @@ def _row(path: PacketPath, word: str) -> LegRow:
     glyph, tone = OUTCOMES[path.outcome]
     came = f"in on {clean_text(path.in_interface)}" if path.in_interface else "made here"
     out = _way_out(path)
-    fate = f"{glyph} {path.outcome.value}{f' by {out}' if out else ''}"
+    fate = f"{glyph} {path.fate}{f' by {out}' if out else ''}"
     where = clean_text(path.netns or "this namespace")
     return LegRow(path, f"{word} {path.leg}", where, came, fate, tone)
 

@@ -22,6 +22,7 @@ from ipttrace.path import (
     SocketHop,
     SocketState,
     WireHop,
+    fate_word,
 )
 from ipttrace.render.stations import short_change, short_nat
 from ipttrace.render.words import (
@@ -101,7 +102,9 @@ def entry_row(entry: Entry) -> PacketRow:
     glyph, tone = OUTCOMES[entry.outcome]
     protocol = clean_text(entry.protocol)
     ways = tuple(clean_text(way) for way in _ways(entry))
-    return PacketRow(str(entry.id), protocol, ways, entry.outcome.value, glyph, tone)
+    return PacketRow(
+        str(entry.id), protocol, ways, fate_word(entry.outcome, entry.role), glyph, tone
+    )
 
 
 def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 from inline_snapshot import snapshot
 
 from ipttrace.cli import rules
+from ipttrace.errors import UsageError
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
 from ipttrace.render.schema import json_schema
 from ipttrace.ruleset import Chain, Counter, Ruleset
@@ -82,12 +83,26 @@ nft  inet fw/in  user chain
 
 
 def test_nothing_to_show_is_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    rules.show(arguments("--table", "raw"), readings(some_rules()), interrupt)
+    rules.show(arguments(), readings(b.ruleset()), interrupt)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "ipttrace: no table raw here: neither iptables-legacy nor nf_tables has one\n"
+        "ipttrace: no table here: neither iptables-legacy nor nf_tables has one\n"
     )
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_named_table_that_is_not_there_is_an_error(more: list[str]) -> None:
+    with pytest.raises(UsageError, match="no table raw here"):
+        rules.show(arguments("--table", "raw", *more), readings(some_rules()), interrupt)
+
+
+def test_one_namespace_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert arguments("--netns", "a").netns == "a"
+    with pytest.raises(SystemExit) as ended:
+        arguments("--netns", "a", "--netns", "b")
+    assert ended.value.code == 2
+    assert "argument --netns: 'a' is named already" in capsys.readouterr().err
 
 
 def test_our_own_rules_and_tables_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

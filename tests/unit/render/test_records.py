@@ -60,6 +60,7 @@ def test_a_path_has_exactly_the_fields_of_the_contract() -> None:
         "hops",
         "outcome",
         "ambiguous",
+        "rules_changed",
         "diagnosis",
     ]
     assert record["time"] == 1763800000.123456

@@ -374,6 +374,13 @@ tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes   nft, in on eth0, name
 """)
 
 
+def test_a_rule_that_was_changed_meanwhile_is_not_guessed() -> None:
+    hop = replace(b.rule_hop("filter", "INPUT", 1, "-j DROP"), rule=None, replaced=True)
+    text = shown(b.path(hop, rules_changed=True, outcome=Outcome.INCOMPLETE))
+    assert "(a rule that was changed or deleted meanwhile)" in text
+    assert "  rules were changed meanwhile: its hops may be" in text
+
+
 def test_an_ambiguous_path_says_so() -> None:
     assert "  ambiguous: an equal packet" in shown(b.path(ambiguous=True))
 
@@ -415,7 +422,7 @@ def test_an_answer_follows_its_request_and_observed_packets_are_brief() -> None:
   wire            out by eth0    CONTAINED
 > the answer left by eth0, and was stopped there (contained)
 
-also seen: #2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes: delivered
+also seen: #2 tcp 203.0.113.7:40000 > 198.51.100.1:8443  SYN  60 bytes: let in
 """)
 
 

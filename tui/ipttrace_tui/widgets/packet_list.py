@@ -89,7 +89,7 @@ class PacketList(RowList):
         tail = ""
         if width >= WIDE:
             room -= CAUSE + 1
-            tail = f" {entry.cause if entry.cause != row.outcome else '':<{CAUSE}}"
+            tail = f" {entry.cause if entry.cause != entry.outcome else '':<{CAUSE}}"
             clock = datetime.fromtimestamp(entry.time, tz=UTC).astimezone()
             head = f"{clock.strftime('%H:%M:%S.%f')} {head}"
             room -= TIME + 1

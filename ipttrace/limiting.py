@@ -1,0 +1,58 @@
+"""Whether the kernel may have left packets out because of a limit: it does not tell.
+
+Each trigger is a token bucket (xt_limit, nft_limit).  What it let pass is known, so the bucket can
+be kept here as well: when it runs empty, the next packet would not have been traced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipttrace.path import PacketPath
+from ipttrace.ports import Trigger
+
+SMALLEST_BURST = 5
+"""As `system.nft_filtering` has it."""
+
+BLUR = 0.02
+"""Seconds by which a time of reading is late."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    time: float
+
+
+class LimitGauge:
+    """Keeps the buckets of a watch."""
+
+    def __init__(self, per_second: int | None) -> None:
+        """None: there is no limit."""
+        self._rate = per_second or 0
+        self._burst = float(max(SMALLEST_BURST, self._rate))
+        self._buckets: dict[object, _Bucket] = {}
+        self.reached = False
+        """Whether more packets may have come by than were traced."""
+
+    def note(self, path: PacketPath, trigger: Trigger) -> None:
+        """Take a packet that was traced out of its trigger's bucket.
+
+        A raw trigger has one for each family and hook, our own tables have one for all.
+        """
+        if not self._rate or self.reached:
+            return
+        whole = trigger is Trigger.OWNER
+        key = path.netns, *(() if whole else (path.packet.family, path.in_interface is None))
+        bucket = self._buckets.setdefault(key, _Bucket(self._burst, path.time))
+        passed = max(0.0, path.time - bucket.time)
+        bucket.tokens = min(self._burst, bucket.tokens + passed * self._rate) - 1
+        bucket.time = max(bucket.time, path.time)
+        self.reached = bucket.tokens < 1 + self._rate * BLUR
+
+    def warning(self) -> str:
+        """Return what is to be said of it."""
+        return (
+            f"the limit of {self._rate} packets/s was reached: others may have come by that were "
+            "not traced (--limit none traces all)"
+        )
