@@ -78,6 +78,7 @@ class Tracer:
         self.known_until = 0.0
         """Up to when all reports were taken to the correlator."""
         self._held: list[Datagram] = []
+        self._rules_are_new = False
 
     def arm(self, request: TraceRequest, family: PacketFamily | None) -> None:
         """Arm for `request`, completed by what the namespace has; None means both families."""
@@ -130,34 +131,42 @@ class Tracer:
         """
         if self._source is None:
             return False
+        again, read_at = False, self._clock.now()
         datagrams, overruns = self._source.drain()
         if self.rules is not None:
-            self._feed_settled(datagrams, self.rules.settle(at_once=at_once))
+            self._held += datagrams
+            settled = self.rules.settle(at_once=at_once)
+            if settled is not None:
+                self._feed_settled(settled)
+                self.known_until = read_at
+                again = settled.read_anew and not at_once
         elif self._source.position is not None:
             self._feed_counted(datagrams, self._source.position - len(datagrams))
         else:
             self._feed(datagrams)
         for _ in range(overruns):
             self.correlator.feed(Lost(self._clock.now(), None, "the receive buffer was full"))
-        return bool(datagrams or overruns)
+        seen = bool(datagrams or overruns)
+        return (again and self.drain()) or seen
 
     def _feed(self, datagrams: Sequence[Datagram]) -> None:
         assert self._source is not None
         for event in self._source.decode(datagrams, self.correlator.ruleset):
             self.correlator.feed(event)
 
-    def _feed_settled(self, datagrams: Sequence[Datagram], settled: Settled | None) -> None:
-        """Feed the correlator once it is known which rules the reports are about."""
-        self._held += datagrams
-        if settled is None:
-            return
+    def _feed_settled(self, settled: Settled) -> None:
+        """Feed the correlator what was held back: it is known which rules that is about.
+
+        A packet that was under way while rules were exchanged may have reported the old ones while
+        the new ones were read, so that the next reports may be of either, too.
+        """
         if settled.read_anew:
             self.correlator.use(settled.ruleset, changed=settled.changed)
         held, self._held = self._held, []
         self._feed(held)
-        if settled.read_anew:
+        if self._rules_are_new and not settled.read_anew:
             self.correlator.settle()
-        self.known_until = self._clock.now()
+        self._rules_are_new = settled.read_anew
 
     def _feed_counted(self, datagrams: Sequence[Datagram], first: int) -> None:
         """Feed the correlator messages, the n-th with its number and the kernel's time."""

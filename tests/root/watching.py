@@ -68,6 +68,8 @@ class Watching:
 
     def _knows_of_change(self) -> bool:
         assert self._session is not None
+        if any(tracer._rules_are_new for tracer in self._session._tracers.values()):
+            return False
         return any("rules were changed" in each for each in self._session.so_far().warnings)
 
     def _is_ready(self) -> bool:
