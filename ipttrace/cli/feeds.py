@@ -40,8 +40,11 @@ def rules_now(netns: str | None) -> Ruleset:
 class ProbeFeed:
     """One probe (an `ipttrace_tui.feed.Feed`)."""
 
+    live = False
+
     def __init__(self, spec: ProbeSpec) -> None:
         self._spec = spec
+        self.netns = tuple(spec.netns)
         self.title = f"{spec.protocol} {spec.dst}" + (f" port {spec.dport}" if spec.dport else "")
 
     def read_rules(self, netns: str | None) -> Ruleset:
@@ -73,8 +76,11 @@ class ProbeFeed:
 class WatchFeed:
     """Live packets, as `ipttrace watch` sees them; more come while they are looked at."""
 
+    live = True
+
     def __init__(self, wanted: Watch) -> None:
         self._wanted = wanted
+        self.netns = tuple(wanted.netns)
         rate = "no limit" if wanted.limit is None else f"{wanted.limit}/s"
         self.title = f"watch {wanted.filter_text or 'all packets'}, {rate}"
 

@@ -146,8 +146,11 @@ def _entry(name: str) -> LabEntry:
 class LabProbeFeed:
     """One probe in the namespaces of a lab that is up; its packets name them as the lab does."""
 
+    live = False
+
     def __init__(self, spec: ProbeSpec, real_names: dict[str, str]) -> None:
         self._spec = spec
+        self.netns = tuple(spec.netns)
         self._real_names = real_names
 
     def read_rules(self, netns: str | None) -> Ruleset:
@@ -223,6 +226,9 @@ class _Holder:
 
 class HeldLabFeed:
     """All probes of a lab, one after another; the lab stays up, so that it can be looked at."""
+
+    live = False
+    netns: tuple[str, ...] = ()
 
     def __init__(self, bench: HostWorkbench, lab: str, backend: LabBackend) -> None:
         self._bench = bench

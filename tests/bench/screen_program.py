@@ -55,6 +55,9 @@ def many_packets() -> Iterator[object]:
 class BusyFeed:
     """A watch in which packets come at a steady rate."""
 
+    live = True
+    netns: tuple[str, ...] = ()
+
     def __init__(self, packets: int, rate: int) -> None:
         from ipttrace_tui.packet_log import PacketLog
 

@@ -194,7 +194,10 @@ class ListFeed:
         *,
         error: IptTraceError | None = None,
         waits: bool = False,
+        live: bool = False,
+        netns: tuple[str, ...] = (),
     ) -> None:
+        self.live, self.netns = live, netns
         self.snapshots = tuple(snapshots)
         self.error = error
         self.waits = waits

@@ -18,7 +18,7 @@ from ipttrace_tui.widgets.form_field import FormField
 from ipttrace_tui.widgets.history_list import HistoryList
 from tests.tui.bench import FakeBench, history_file, one_packet
 from tests.tui.builders import ListFeed, article, running
-from tests.tui.driving import Stage, play
+from tests.tui.driving import TITLE, Stage, play
 
 
 def field(stage: Stage, name: str) -> FormField:
@@ -212,8 +212,10 @@ def test_history_fills_the_form_and_outlives_the_screen(home: Path) -> None:
 
     async def recall(stage: Stage) -> None:
         await open_form(stage)
-        assert field(stage, "to").value == "198.51.100.2", "the last one is there at once"
-        await stage.press("pageup", "pageup")
+        assert field(stage, "to").value == "", "another session's probe is not ours"
+        await stage.press("pageup")
+        assert field(stage, "to").value == "198.51.100.2"
+        await stage.press("pageup")
         assert (field(stage, "to").value, field(stage, "port").value) == ("198.51.100.1", "1")
         await stage.press("pagedown")
         assert field(stage, "to").value == "198.51.100.2"
@@ -331,3 +333,60 @@ def test_error_of_a_probe_is_shown_and_the_screen_goes_on() -> None:
 def test_history_line_is_a_probe() -> None:
     values = FormValues(to="::1", port="80", way=INJECTED, interface="eth0", count="3")
     assert values.title == "tcp [::1]:80 in eth0 x3"
+
+
+def test_form_begins_where_the_user_looks_and_says_where_it_sends_from() -> None:
+    bench = FakeBench()
+
+    async def act(stage: Stage) -> None:
+        await stage.until(lambda: watch.runs, "the run")
+        await open_form(stage)
+        assert field(stage, "netns").value == "sb-web"
+        await stage.shows("the screen shows namespace sb-web")
+        await stage.shows("sent from namespace sb-web")
+        assert "ctrl+u clear" in stage.text()
+        field(stage, "netns").control.focus()
+        await stage.press("ctrl+u")
+        await stage.shows("sent from this host (trace in is empty)")
+
+    watch = ListFeed(waits=True, netns=("sb-web",))
+    play(watch, act, bench=bench)
+
+
+def test_last_probe_comes_again_but_not_its_namespace_once_that_is_gone() -> None:
+    bench = FakeBench(ListFeed())
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        await open_form(stage)
+        await stage.press(*"198.51.100.1:1")
+        field(stage, "netns").control.focus()
+        await stage.press(*"gone", "enter")
+        await stage.ended(2)
+        await stage.press("i")
+        await stage.until(lambda: field(stage, "netns").value == "server", "a place that is there")
+        assert field(stage, "to").value == "198.51.100.1"
+        await stage.press(*"::1")
+        assert field(stage, "to").value == "::1", "what is typed replaces what was there"
+
+    play(ListFeed([article()]), act, bench=bench)
+
+
+def test_probe_that_ends_a_watch_says_so_and_w_starts_the_watch_again() -> None:
+    watch = ListFeed([running(article())], waits=True, live=True)
+    bench = FakeBench(one_packet(article(), 1))
+
+    async def act(stage: Stage) -> None:
+        await stage.until(lambda: watch.runs, "the run")
+        assert "w watch" not in stage.text()
+        await open_form(stage)
+        await stage.shows("ends the watch (w starts it again)")
+        await stage.press(*"198.51.100.1:1", "enter")
+        await stage.ended(2)
+        await stage.shows("the watch was ended; w starts it again")
+        assert "w watch" in stage.text()
+        await stage.press("w")
+        await stage.until(lambda: watch.runs == 2, "the watch")
+        await stage.shows(TITLE)
+
+    play(watch, act, bench=bench)

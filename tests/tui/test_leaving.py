@@ -149,6 +149,7 @@ import sys, threading
 from pathlib import Path
 from ipttrace_tui.app import IptTraceApp
 class Slow:
+    live, netns = False, ()
     def run(self, publish, cancelled):
         pause = threading.Event()
         try:

@@ -50,7 +50,19 @@ def _journey() -> Screen[None]:
 
 
 OF_SCREENS = frozenset(
-    {"inject", "repeat", "stop", "forget", "go", "save", "copy", "help", "command_palette", "rule"}
+    {
+        "inject",
+        "repeat",
+        "watch",
+        "stop",
+        "forget",
+        "go",
+        "save",
+        "copy",
+        "help",
+        "command_palette",
+        "rule",
+    }
 )
 """What the keys of the screens do that no dialogue has."""
 
@@ -69,6 +81,7 @@ class Actions(App[IptTraceError | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("i", "inject", "inject", tooltip="describe a probe and send it"),
         Binding("r", "repeat", "repeat", tooltip="repeat the last run"),
+        Binding("w", "watch", "watch", tooltip="start the watch again that was ended"),
         Binding("x", "stop", "end the run", show=False),
         Binding("X", "forget", "forget the packets of earlier runs", show=False),
         Binding("1", "go('trace')", "trace screen", group=SCREEN_KEYS),
@@ -124,8 +137,18 @@ class Actions(App[IptTraceError | None]):
 
     @property
     def selected_netns(self) -> str | None:
-        """The namespace of the selected packet."""
-        return self.selected_path.netns if self.selected_path else None
+        """The namespace of the selected packet, else the one that is traced."""
+        return self.selected_path.netns if self.selected_path else self.traced_netns
+
+    @property
+    def traced_netns(self) -> str | None:
+        """The namespace that the run was asked to trace."""
+        raise NotImplementedError
+
+    @property
+    def under_way(self) -> str:
+        """What another run would end, and how it is had back; empty if there is nothing."""
+        raise NotImplementedError
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return whether an action may be done: under a dialogue only leaving and moving may.
@@ -148,15 +171,15 @@ class Actions(App[IptTraceError | None]):
         self.start(self.bench.lab(name, backend), f"lab {name}, {backend}")
 
     def action_inject(self) -> None:
-        """Open the form, filled with the last probe, or with where the user looks."""
+        """Open the form, filled with this session's last probe, or with where the user looks."""
         from ipttrace_tui.probe_form import FormValues
         from ipttrace_tui.screens.inject import InjectScreen
 
         self.history.load()
-        last = self.history.entries[0] if self.history.entries else None
-        trigger = self.settings.trigger
-        values = last or FormValues(trigger=trigger, netns=self.selected_netns or "")
-        self.push_screen(InjectScreen(self.bench, self.history, values), self._inject)
+        here = self.selected_netns or ""
+        values = self.history.newest or FormValues(trigger=self.settings.trigger, netns=here)
+        form = InjectScreen(self.bench, self.history, values, here, self.under_way)
+        self.push_screen(form, self._inject)
 
     def _inject(self, filled: Filled | None) -> None:
         if filled is None:

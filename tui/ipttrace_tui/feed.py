@@ -64,6 +64,16 @@ def _client_words(result: TraceResult) -> str:
 class Feed(Protocol):
     """Traces, and publishes what it has so far."""
 
+    @property
+    def netns(self) -> tuple[str, ...]:
+        """The namespaces that were asked for by name; none where it is that of this program."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a watch: it goes on until it is ended."""
+        ...
+
     def run(self, publish: Callable[[Snapshot], None], cancelled: Callable[[], bool]) -> None:
         """Run until done or `cancelled()`, and clean up before returning or raising.
 

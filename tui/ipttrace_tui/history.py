@@ -24,6 +24,8 @@ class History:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or state_home() / "history.jsonl"
         self.entries: tuple[FormValues, ...] = ()
+        self.newest: FormValues | None = None
+        """The last one that this session has sent."""
         self._loaded = False
         self.notice = ""
         """What is to be said about the file."""
@@ -47,6 +49,7 @@ class History:
 
     def add(self, values: FormValues) -> None:
         """Put a probe first; the same one later in the list goes."""
+        self.newest = values
         kept = [values, *(each for each in self.entries if each != values)]
         self.entries = tuple(kept[:MOST])
 

@@ -193,6 +193,32 @@ def _number(what: str) -> Callable[[str], int]:
     return read
 
 
+def where_from(values: FormValues) -> str:
+    """Return in words where such a probe starts: in which namespace a packet is made."""
+    names = values.netns.replace(",", " ").split()
+    traced = f"namespace {names[0]}" if names else "this host (trace in is empty)"
+    if values.way == INJECTED:
+        return f"comes in on {values.interface.strip() or 'an interface'} of {traced}"
+    if values.way == OTHER_CLIENT:
+        return f"sent from namespace {values.client.strip() or '?'}, traced in {traced}"
+    return f"sent from {traced}"
+
+
+def without_gone(values: FormValues, places: Sequence[Place], looked_at: str) -> FormValues:
+    """Return `values` of a probe in places that are there; else as if in `looked_at`."""
+    names = values.netns.replace(",", " ").split()
+    netns = values.netns if all(_is_there(name, places) for name in names) else looked_at
+    client = values.client if _is_there(values.client, places) else ""
+    return replace(values, netns=netns, client=client)
+
+
+def _is_there(name: str, places: Sequence[Place]) -> bool:
+    """A container goes by the start of its id, too; what cannot be told is taken as there."""
+    if not name or name.isdecimal() or "/" in name:
+        return True
+    return any(name == place.alias or (place.name or "").startswith(name) for place in places)
+
+
 def split_target(values: FormValues, text: str) -> FormValues:
     """Return `values` with address and port of a target typed as one: `1.2.3.4:80`."""
     try:

@@ -27,6 +27,8 @@ class Runs(Actions):
         self.runner = FeedRunner(feed)
         self._past = PastRuns()
         self._next: tuple[Feed, str] | None = None
+        self._watch: tuple[Feed, str] | None = None
+        """The last watch and its title."""
         self._snapshot = Snapshot()
         """Of the run that is under way, or of the last one."""
         self._shown = self._snapshot
@@ -38,6 +40,8 @@ class Runs(Actions):
     def start(self, feed: Feed, title: str) -> None:
         """Run another feed, after the run that is under way has been ended."""
         if self._tracing:
+            if self._next is None and self._is_watching and not feed.live:
+                self.notify("the watch was ended; w starts it again")
             self._next = feed, title
             self.runner.cancel()
         elif not self._leaving:
@@ -47,6 +51,9 @@ class Runs(Actions):
 
     def _start(self) -> None:
         self._tracing = True
+        if self.runner.feed is not None and self.runner.feed.live:
+            self._watch = self.runner.feed, self.title or ""
+        self.refresh_bindings()
         self._past, self._newest_chosen = past_of(self._shown), False
         self._take(Snapshot(state=RunState.RUNNING))
         self.run_worker(self._trace, thread=True, name="feed")
@@ -80,6 +87,24 @@ class Runs(Actions):
         """Whether a run is under way."""
         return self._tracing
 
+    @property
+    def traced_netns(self) -> str | None:
+        """The namespace that the run was asked to trace."""
+        feed = self.runner.feed
+        return next(iter(feed.netns), None) if feed is not None else None
+
+    @property
+    def _is_watching(self) -> bool:
+        feed = self.runner.feed
+        return self._tracing and feed is not None and feed.live
+
+    @property
+    def under_way(self) -> str:
+        """What another run would end, and how it is had back; empty if there is nothing."""
+        if self._is_watching:
+            return "the watch (w starts it again)"
+        return "the run that is under way" if self._tracing else ""
+
     @on(SnapshotArrived)
     def _show_snapshot(self, event: SnapshotArrived) -> None:
         self._take(event.snapshot)
@@ -87,6 +112,7 @@ class Runs(Actions):
     @on(FeedEnded)
     def _end_run(self, event: FeedEnded) -> None:
         self._tracing, self._error = False, event.error
+        self.refresh_bindings()
         if isinstance(event.error, CancelledError) and not self._leaving:
             self._error = None
             self._take(replace(self._snapshot, state=RunState.FINISHED, message="ended early"))
@@ -109,6 +135,18 @@ class Runs(Actions):
         else:
             self.action_go("trace")
             self._start()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return whether an action may be done: `watch` only where one was ended."""
+        if action == "watch" and (self._watch is None or self._is_watching):
+            return False
+        return super().check_action(action, parameters)
+
+    def action_watch(self) -> None:
+        """Start the watch again that was ended."""
+        if self._watch is not None:
+            self.action_go("trace")
+            self.start(*self._watch)
 
     def action_stop(self) -> None:
         """End the run that is under way."""

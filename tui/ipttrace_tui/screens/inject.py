@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -32,6 +31,8 @@ from ipttrace_tui.probe_form import (
     completed,
     shown_fields,
     split_target,
+    where_from,
+    without_gone,
 )
 from ipttrace_tui.settings import TRIGGERS
 from ipttrace_tui.widgets.choice import Choice
@@ -55,7 +56,7 @@ TEXTS = {
     "source": ("from", "any; address, or address:port"),
     "interface": ("comes in on", "interface"),
     "client": ("client in", "namespace"),
-    "netns": ("trace in", "here; or names, in the order of the way"),
+    "netns": ("trace in", "this host; or names, in the order of the way"),
     "flags": ("TCP flags", "SYN"),
     "size": ("size", "bytes of the whole IP packet"),
     "count": ("count", "1"),
@@ -88,14 +89,17 @@ class InjectScreen(ModalScreen[Filled | None]):
     ]
 
     def __init__(
-        self, bench: Workbench, history: History, values: FormValues, place: Sequence[Place] = ()
+        self, bench: Workbench, history: History, values: FormValues, looked_at: str, ends: str
     ) -> None:
+        """`looked_at` is the namespace that the screen shows, `ends` what a probe would end."""
         super().__init__()
         self._asking = Asking(self)
         self._bench = bench
         self._history = history
         self._first = values
-        self._places = tuple(place)
+        self._looked_at = looked_at
+        self._ends = ends
+        self._places: tuple[Place, ...] = ()
         self._typed: str | None = None
         """What stood in the field before it was completed again and again."""
         self._put_in: str | None = None
@@ -106,6 +110,7 @@ class InjectScreen(ModalScreen[Filled | None]):
             with Vertical(id="fields"):
                 for name in FIELDS:
                     yield self._field(name)
+                yield Static(markup=False, id="says")
                 yield Static(markup=False, id="exists")
             yield HistoryList()
         yield KeyBar()
@@ -119,7 +124,9 @@ class InjectScreen(ModalScreen[Filled | None]):
 
     def on_mount(self) -> None:
         """Fill the form, and look at what exists."""
-        self.query_one("#fields").border_title = Content(" send a probe")
+        shown = f"namespace {self._looked_at}" if self._looked_at else "this host"
+        title = clean_text(f" send a probe   the screen shows {shown}")
+        self.query_one("#fields").border_title = Content(title)
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
         self._at("to").control.focus()
@@ -138,15 +145,25 @@ class InjectScreen(ModalScreen[Filled | None]):
         for name in FIELDS:
             self._at(name).value = getattr(values, name)
             self._at(name).complain("")
+        if (field := self._focused_field) is not None:
+            field.select_all()
         self._show_fields()
 
     @on(Answered)
     def _take_places(self, event: Answered) -> None:
         if event.error is None:
             self._places = tuple(event.value)
+            self._leave_what_is_gone()
         else:
             self.notify(str(event.error), severity="warning", markup=False)
         self._say_what_exists()
+
+    def _leave_what_is_gone(self) -> None:
+        """Put the namespace that is looked at in place of one that is no more, unless typed."""
+        mended = without_gone(self._first, self._places, self._looked_at)
+        for name in ("netns", "client"):
+            if self._at(name).value == getattr(self._first, name):
+                self._at(name).value = getattr(mended, name)
 
     @on(Choice.Changed)
     def _show_fields(self) -> None:
@@ -194,6 +211,8 @@ class InjectScreen(ModalScreen[Filled | None]):
         found = self._candidates(field.key) if field is not None else ()
         words = f"there are: {'  '.join(found)}" if found else ""
         self.query_one("#exists", Static).update(clean_text(words))
+        said = where_from(self.values) + (f"; ends {self._ends}" if self._ends else "")
+        self.query_one("#says", Static).update(clean_text(said))
 
     def action_complete(self) -> None:
         """Put the next of what exists into the field, round and round."""

@@ -41,7 +41,7 @@ RULES_PACE = 5.0
 class MainScreen(Screen[None]):
     """Shows the newest snapshot; selection, filter and marks are the only state of its own."""
 
-    PINNED_KEYS = frozenset({"inject", "screens"})
+    PINNED_KEYS = frozenset({"inject", "watch", "screens"})
     """What the key bar shows also where it is short: how to go on from here."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "pane", key_display="tab", tooltip="next pane"),

@@ -22,6 +22,7 @@ class SendField(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send", tooltip="send the probe"),
+        Binding("ctrl+u", "delete_left_all", "clear", tooltip="clear the field, up to the cursor"),
     ]
 
 
@@ -52,7 +53,6 @@ class FormField(Vertical):
         control = SendField(
             placeholder=placeholder,
             compact=True,
-            select_on_focus=False,
             max_length=200,
             suggester=_Completer(complete),
         )
@@ -76,6 +76,11 @@ class FormField(Vertical):
         self.control.value = text
         if isinstance(self.control, Input):
             self.control.cursor_position = len(text)
+
+    def select_all(self) -> None:
+        """Let what is typed next replace what a field for text holds."""
+        if isinstance(self.control, Input):
+            self.control.select_all()
 
     def complain(self, error: str) -> None:
         """Say what is wrong, or (empty) that nothing is."""
