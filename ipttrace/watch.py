@@ -7,7 +7,6 @@ Memory stays bounded: a packet is forgotten when it is given out, which happens 
 from __future__ import annotations
 
 import heapq
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
 from ipttrace.journeys import JourneyBook
 from ipttrace.limiting import LimitGauge
-from ipttrace.path import LET_IN, Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
 from ipttrace.report import fingerprint
@@ -37,9 +36,6 @@ GATHER = 0.02
 
 TOGETHER = 0.1
 """Seconds between the readings of one packet's legs, at most."""
-
-DELIVERED = re.compile("^delivered")
-"""What would say of a packet that it came to a socket."""
 
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
@@ -201,11 +197,7 @@ def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis |
     """Return why a packet ended as it did; None where it may have met rules that are not known."""
     if path.rules_changed:
         return None
-    found = diagnose(Case(path, replies, ruleset=path.ruleset or Ruleset(), scene=Scene()))
-    if path.outcome is not Outcome.DELIVERED:
-        return found
-    # Nobody looks for a socket, and the answer that refuses a packet may be one that is not traced.
-    return replace(found, summary=DELIVERED.sub(LET_IN, found.summary))
+    return diagnose(Case(path, replies, ruleset=path.ruleset or Ruleset(), scene=Scene()))
 
 
 def _changes(tracer: Tracer) -> Iterator[str]:

@@ -121,7 +121,8 @@ def delivered(case: Case) -> Diagnosis | None:
         remedy = (
             f"if that is another host, let {catcher.ref} match this host's own addresses only (-d)",
         )
-    return Diagnosis(Cause.DELIVERED, f"delivered{whom}: {why}", refs, evidence, remedy=remedy)
+    word = Outcome.DELIVERED.value if taker is not None else path.fate
+    return Diagnosis(Cause.DELIVERED, f"{word}{whom}: {why}", refs, evidence, remedy=remedy)
 
 
 def _unlooked(case: Case) -> bool:

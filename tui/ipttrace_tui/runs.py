@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textual import on
 
 from ipttrace.errors import CancelledError, IptTraceError
-from ipttrace_tui.actions import Actions
+from ipttrace_tui.actions import OF_SCREENS, Actions
 from ipttrace_tui.feed import Feed, FeedRunner, RunState, Snapshot
 from ipttrace_tui.messages import FeedEnded, SnapshotArrived
 from ipttrace_tui.past_runs import PastRuns, past_of
@@ -137,7 +137,12 @@ class Runs(Actions):
             self._start()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Return whether an action may be done: `watch` only where one was ended."""
+        """Return whether an action may be done: `watch` only where one was ended.
+
+        Keys that were typed behind the one that leaves open no screen any more.
+        """
+        if self._leaving and action in OF_SCREENS:
+            return False
         if action == "watch" and (self._watch is None or self._is_watching):
             return False
         return super().check_action(action, parameters)

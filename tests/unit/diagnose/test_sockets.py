@@ -245,7 +245,7 @@ def test_no_socket_no_answer_no_claim() -> None:
 def test_a_watch_does_not_claim_to_know_who_took_it() -> None:
     known = case(DELIVERED, SEEN, sockets=None)
     seen = replace(known, path=replace(known.path, role=Role.OBSERVED))
-    told = "delivered: no rule stood in its way (who took it was not looked at)"
+    told = "let in: no rule stood in its way (who took it was not looked at)"
     assert diagnose(seen).summary == told
     assert diagnose(known).summary.endswith("in its way")
     echo = replace(seen, path=replace(seen.path, packet=b.icmp()))
