@@ -174,8 +174,8 @@ def _privileges(facts: Facts) -> Iterator[Finding]:
         alone = f", or trace in a namespace of your own: {SPELL}" if rights.may_unshare else ""
         yield problem(
             "privileges",
-            f"this process lacks {', '.join(rights.missing)}: without them nothing but doctor and"
-            " lab list works",
+            f"this process lacks {', '.join(rights.missing)}: without them nothing can be"
+            " traced here; labs and checks need a user namespace only",
             f"Run as root: sudo ipttrace ...{alone}",
         )
         return

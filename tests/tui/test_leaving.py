@@ -47,6 +47,16 @@ def test_leaving_at_once_when_the_run_is_over() -> None:
     play(ListFeed([article()]), act)
 
 
+@pytest.mark.parametrize("key", ["s", "i", "2", "question_mark"])
+def test_a_key_that_was_typed_behind_opens_nothing(key: str) -> None:
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        await stage.press("q", key)
+        await stage.until(lambda: not stage.app.is_running, "the end")
+
+    play(ListFeed([article()]), act)
+
+
 @pytest.mark.parametrize("place", ["2", "s", "i", "question_mark"])
 def test_what_is_waited_for_is_said_wherever_the_user_was(place: str) -> None:
     feed = ListFeed([running(article())], waits=True)

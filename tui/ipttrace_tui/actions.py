@@ -107,7 +107,7 @@ class Actions(App[IptTraceError | None]):
         self._offered: list[Offer] = []
         """What the command palette offers."""
         self.HORIZONTAL_BREAKPOINTS = BREAKPOINTS[settings.layout]
-        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (23, "-short"), (34, "-tall")]
 
     # ---------------------------------------------------------------- what is shown
 
@@ -193,6 +193,11 @@ class Actions(App[IptTraceError | None]):
         self.history.save()
         if notice := self.history.take_notice():
             self.call_from_thread(self.warn, notice)
+
+    def notify(self, message: str, **options: Any) -> None:
+        """Show a notice, unless one that says the same is up."""
+        if all(each.message != message for each in self._notifications):
+            super().notify(message, **options)
 
     def warn(self, text: str) -> None:
         """Show a notice."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from ipttrace.event import TraceKind
+from ipttrace.netfilter import Verdict
 from ipttrace.path import ChainHop, Hop, PacketPath
 from ipttrace_tui.explanation import why
 from ipttrace_tui.header_fields import fields_at
@@ -40,7 +42,7 @@ class Comparison:
     right: PacketPath
     pairs: tuple[Pair, ...]
     parting: int | None
-    """The first line on which they are not the same; None if there is none."""
+    """The first line on which they are not the same, and that matters; None if there is none."""
     differences: tuple[Difference, ...]
 
     @property
@@ -49,6 +51,8 @@ class Comparison:
         if self.parting is None:
             if not self.pairs:
                 return "neither packet has a hop"
+            if not all(pair.same for pair in self.pairs):
+                return "their ways are the same, but for policies that let one of them pass"
             return "their ways are the same, hop by hop"
         pair = self.pairs[self.parting]
         if pair.left is None or pair.right is None:
@@ -64,8 +68,26 @@ class Comparison:
 def compare(left: PacketPath, right: PacketPath) -> Comparison:
     """Return both ways, hop beside hop where they met the same."""
     pairs = tuple(_pairs(left, right))
-    parting = next((n for n, pair in enumerate(pairs) if not pair.same), None)
+    differing = (n for n, pair in enumerate(pairs) if not pair.same)
+    parting = next((n for n in differing if not _is_footprint(pairs[n], left, right)), None)
     return Comparison(left, right, pairs, parting, _differences(left, right))
+
+
+def _is_footprint(pair: Pair, left: PacketPath, right: PacketPath) -> bool:
+    """Tell whether only one met a policy ACCEPT, at a hook that both have passed.
+
+    Such a table came, without a rule that matched, between the two: often by our own first probe.
+    """
+    if pair.left_hop is not None and pair.right_hop is None:
+        hop, other = left.hops[pair.left_hop], right
+    elif pair.right_hop is not None and pair.left_hop is None:
+        hop, other = right.hops[pair.right_hop], left
+    else:
+        return False
+    if not isinstance(hop, ChainHop) or hop.event is not TraceKind.POLICY:
+        return False
+    passed = any(each.hook is hop.hook for each in other.chain_hops)
+    return hop.verdict is Verdict.ACCEPT and passed
 
 
 def _pairs(left: PacketPath, right: PacketPath) -> list[Pair]:

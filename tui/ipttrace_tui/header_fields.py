@@ -19,16 +19,19 @@ class Field:
 
 
 def fields_at(path: PacketPath, index: int | None) -> tuple[Field, ...]:
-    """Return the packet's headers after hop `index`, with what that hop changed."""
+    """Return the packet's headers after hop `index`, with what that hop changed.
+
+    One that was never made has no length, and only what was to be sent is known of it.
+    """
     packet = path.packet
     values: dict[str, object] = {
         "src": packet.src,
         "sport": packet.sport,
         "dst": packet.dst,
         "dport": packet.dport,
-        "mark": path.mark,
-        "ttl": packet.ttl,
     }
+    if packet.length:
+        values |= {"mark": path.mark, "ttl": packet.ttl}
     changed: dict[str, Change] = {}
     for position, hop in enumerate(path.hops[: (-1 if index is None else index) + 1]):
         here = _changes(hop)
@@ -88,7 +91,7 @@ def _split(endpoint: str) -> tuple[str, str | None]:
 
 
 def _constant(packet: PacketSummary) -> list[Field]:
-    fields = [Field("length", f"{packet.length} bytes")]
+    fields = [Field("length", f"{packet.length} bytes")] if packet.length else []
     if packet.tcp_flags:
         fields.append(Field("flags", " ".join(packet.tcp_flags)))
     if packet.icmp:

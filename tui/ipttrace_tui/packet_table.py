@@ -127,7 +127,7 @@ class PacketTable:
 
     def use(self, paths: Sequence[PacketPath]) -> bool:
         """Take the paths of a new snapshot; tell whether they only continue those before."""
-        before = self.path
+        before, last = self.path, self._last_frozen
         grown = self._use_log(paths) if isinstance(paths, LogView) else self._use_paths(paths)
         self._paths = paths
         if grown:
@@ -135,11 +135,18 @@ class PacketTable:
         self._looked_at = 0
         if self._matching is not None:
             self._matching = array("I")
-        self._frozen_at = None if self._frozen_at is None else self._count
+        if self._frozen_at is not None:
+            place = self._find(last) if last is not None else None
+            self._frozen_at = place + 1 if place is not None else 0
         self.selected = self._find(before.id) if before is not None else None
         let_go = before is not None and self.selected is None and self._forgotten > 0
         self._kept = before if let_go else None
         return False
+
+    @property
+    def _last_frozen(self) -> int | None:
+        """The id of the last packet that a frozen table shows."""
+        return self._entries[self._shown - 1].id if self.frozen and self._shown else None
 
     def _use_log(self, view: LogView) -> bool:
         grown = isinstance(self._paths, LogView) and view.entries is self._paths.entries

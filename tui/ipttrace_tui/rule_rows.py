@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.remedy import is_native, program
-from ipttrace.netfilter import FATAL_VERDICTS, ChainRef, RuleRef
+from ipttrace.netfilter import FATAL_VERDICTS, ChainRef, Hook, RuleRef, TableFamily
 from ipttrace.path import ChainHop, PacketPath
 from ipttrace.render.rules_table import user_chains
 from ipttrace.render.words import rule_words, table_name
@@ -107,7 +107,7 @@ def rows(readings: Readings, path: PacketPath | None, folded: frozenset[Key]) ->
     met = met_by(path)
     shown: list[RuleRow] = []
     said: set[Key] = set()
-    for chain in sorted(user_chains(readings.ruleset), key=_order):
+    for chain in _in_order(user_chains(readings.ruleset)):
         key = _chain_key(chain)
         for level, part in ((Level.BACKEND, key[:1]), (Level.TABLE, key[:2])):
             if part not in said and not _is_below(part, folded):
@@ -121,11 +121,35 @@ def rows(readings: Readings, path: PacketPath | None, folded: frozenset[Key]) ->
     return shown
 
 
-def _order(chain: Chain) -> tuple[str, str, int, str, bool]:
-    """Tables as a packet meets them; within a table as they were read, user chains last."""
-    ref = chain.ref
-    place = TABLES.index(ref.table) if ref.table in TABLES else len(TABLES)
-    return _backend(ref), str(ref.table_family), place, ref.table, chain.hook is None
+def _in_order(chains: list[Chain]) -> list[Chain]:
+    """Return chains as a packet meets them, those of one table together, user chains last.
+
+    A table stands where a packet first meets it; those that only IPv6 meets come last.
+    """
+    met_at: dict[Key, tuple[int, int]] = {}
+    for chain in chains:
+        table = _chain_key(chain)[:2]
+        met_at[table] = min(met_at.get(table, NEVER_MET), _met_at(chain))
+
+    def order(chain: Chain) -> tuple[str, bool, tuple[int, int], str, int, str, tuple[int, int]]:
+        ref, table = chain.ref, _chain_key(chain)[:2]
+        place = TABLES.index(ref.table) if ref.table in TABLES else len(TABLES)
+        of_ipv6 = ref.table_family is TableFamily.IP6
+        first = (_backend(ref), of_ipv6, met_at[table], table[1].split(" ")[0])
+        return (*first, place, ref.table, _met_at(chain))
+
+    return sorted(chains, key=order)
+
+
+HOOKS = tuple(Hook)
+NEVER_MET = (len(HOOKS), 0)
+
+
+def _met_at(chain: Chain) -> tuple[int, int]:
+    """Return the place of a chain's hook on a packet's way, and its priority there."""
+    if chain.hook is None:
+        return NEVER_MET
+    return HOOKS.index(chain.hook), chain.priority or 0
 
 
 def _is_below(key: Key, folded: frozenset[Key]) -> bool:
@@ -171,10 +195,11 @@ def _chain_row(chain: Chain, readings: Readings, met: Mapping[RuleRef, Met]) -> 
     elif chain.hook is None:
         words.append("user chain")
     about = list(words)
-    if chain.hook is not None and chain.ref.chain != chain.hook:
-        words.insert(1, f"{chain.hook}")
     if chain.hook is not None:
-        about.append(f"hook {chain.hook}, priority {chain.priority}")
+        of = f" of {clean_text(', '.join(chain.devices))}" if chain.devices else ""
+        about.append(f"hook {chain.hook}{of}, priority {chain.priority}")
+        if chain.ref.chain != chain.hook:
+            words.insert(1, f"{chain.hook}{of} {chain.priority:+}")
     if not chain.user_rules:
         words.append("no rules")
     return RuleRow(

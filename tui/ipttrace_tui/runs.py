@@ -12,7 +12,7 @@ from ipttrace.errors import CancelledError, IptTraceError
 from ipttrace_tui.actions import OF_SCREENS, Actions
 from ipttrace_tui.feed import Feed, FeedRunner, RunState, Snapshot
 from ipttrace_tui.messages import FeedEnded, SnapshotArrived
-from ipttrace_tui.past_runs import PastRuns, past_of
+from ipttrace_tui.past_runs import MOST, PastRuns, past_of
 
 if TYPE_CHECKING:
     from ipttrace_tui.settings import Settings
@@ -54,9 +54,19 @@ class Runs(Actions):
         if self.runner.feed is not None and self.runner.feed.live:
             self._watch = self.runner.feed, self.title or ""
         self.refresh_bindings()
+        self._say_loss()
         self._past, self._newest_chosen = past_of(self._shown), False
         self._take(Snapshot(state=RunState.RUNNING))
         self.run_worker(self._trace, thread=True, name="feed")
+
+    def _say_loss(self) -> None:
+        """Say how many packets leave the list; a watch begins it anew, also where it is frozen."""
+        anew = self.runner.feed is not None and self.runner.feed.live
+        gone = len(self._shown.paths) - (0 if anew else MOST)
+        if anew and self._main.table.frozen:
+            self._main.action_freeze()
+        if gone > 0:
+            self.warn(f"{gone:,} packets of before left the list")
 
     def _trace(self) -> None:
         """Run the feed; this is the feed's thread: it posts messages and touches no widget."""
@@ -73,7 +83,7 @@ class Runs(Actions):
         self._shown = self._past.join(snapshot)
         self._main.show(self._shown)
         joined = len(self._shown.paths) > len(snapshot.paths) > 0
-        if joined and not self._newest_chosen:
+        if joined and not self._newest_chosen and not self._main.table.frozen:
             self._newest_chosen = True
             self._main.select(self._shown.paths[len(self._past.paths)].id)
 

@@ -114,7 +114,8 @@ def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:
     if packet.sport is None or packet.dport is None:
         return full, short
     ports = f":{packet.sport}", f":{packet.dport}"
-    return full, short, f"{_endpoint(*tails[0])} > {ports[1]}", " > ".join(ports), ">".join(ports)
+    named = f"{_tail(packet.src)} > {_endpoint(*tails[1])}"
+    return full, short, named, " > ".join(ports), ">".join(ports)
 
 
 def _endpoint(address: str, port: int | None) -> str:

@@ -125,7 +125,7 @@ def test_an_ordinary_user(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("  ok")] == snapshot(
         [
-            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: without them nothing but doctor and lab list works",
+            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: without them nothing can be traced here; labs and checks need a user namespace only",
             "           do: Run as root: sudo ipttrace ..., or trace in a namespace of your own: unshare -Ur unshare -n",
             "  note     rules        cannot tell which rules iptables-legacy has: Permission denied",
             "           do: To see it, run as root: sudo ipttrace doctor",

@@ -52,13 +52,14 @@ def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
     from ipttrace_tui.widgets.form_field import SendField
     from ipttrace_tui.widgets.hop_list import HopList
     from ipttrace_tui.widgets.journey_pane import LegList
+    from ipttrace_tui.widgets.packet_list import PacketList
     from ipttrace_tui.widgets.place_lists import LabList, PlaceList
     from ipttrace_tui.widgets.row_list import RowList
     from ipttrace_tui.widgets.rule_tree import RuleTree
 
     return (
         ("everywhere", (Actions, IptTraceApp)),
-        ("trace", (MainScreen, FilterInput, HopList, ChainPane)),
+        ("trace", (MainScreen, PacketList, FilterInput, HopList, ChainPane)),
         ("compare", (CompareScreen,)),
         ("lists and texts", (RowList, TextPane)),
         ("the other screens", (FullScreen,)),

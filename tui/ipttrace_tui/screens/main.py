@@ -118,18 +118,25 @@ class MainScreen(Screen[None]):
         self._snapshot = snapshot
         grown = self._table.use(snapshot.paths)
         self._table.advance()
-        if self._table.path is None and len(self._table):
-            self._table.select_row(0)
+        self._select_newest()
         self.query_one(RunBar).show(snapshot)
         self.query_one(Banner).show(snapshot)
         self._show_list(anew=not grown)
         self._show_selected()
         self._say_status()
 
+    def _select_newest(self) -> None:
+        """Select the last packet where the list follows them, the first where there was none."""
+        if self.query_one(PacketList).follows and len(self._table):
+            self._table.select_row(len(self._table) - 1)
+        elif self._table.path is None and len(self._table):
+            self._table.select_row(0)
+
     def select(self, path_id: int, hop: int | None = None) -> None:
         """Select a packet by its id, at the hop that tells most unless one is named."""
         if not self._table.select_id(path_id):
             return
+        self.query_one(PacketList).follows = False
         self.query_one(PacketList).cursor = self._table.cursor
         self._show_selected()
         if hop is not None:
@@ -185,6 +192,7 @@ class MainScreen(Screen[None]):
         self._table.advance()
         if self._table.cursor is None and len(self._table):
             self._table.select_row(0)
+        self._select_newest()
         self._show_selected()
         if not self._table.done:
             self._show_list(anew=False)

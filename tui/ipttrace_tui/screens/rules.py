@@ -167,11 +167,17 @@ class RulesScreen(FullScreen):
         self._next(self._found, step)
 
     def action_met(self, step: int) -> None:
-        """Go to the next or the previous rule that the packet met."""
-        met = [index for index, row in enumerate(self._rows) if row.met]
-        if not met:
-            self.notify("the selected packet met no rule here")
-        self._next(met, step)
+        """Go to the next or the previous rule that the packet met, in the order of its way."""
+        hops = {row.met.hop: index for index, row in enumerate(self._rows) if row.met}
+        if not hops:
+            self.notify("the selected packet met no rule in sight")
+            return
+        way = [hops[hop] for hop in sorted(hops)]
+        tree = self.query_one(RuleTree)
+        if tree.cursor in way:
+            tree.go(way[(way.index(tree.cursor) + step) % len(way)])
+        else:
+            self._next(sorted(way), step)
 
     def _next(self, lines: list[int], step: int) -> None:
         tree = self.query_one(RuleTree)

@@ -162,4 +162,4 @@ class FilterLine(Horizontal):
         elif self._text:
             said.say(f"filter  {self._text}", Tone.STRONG, f"{self._passing}   esc ends it")
         else:
-            said.say("/ filters: " + HINT, Tone.MUTED)
+            said.say("/ filters, e.g. " + HINT, Tone.MUTED)

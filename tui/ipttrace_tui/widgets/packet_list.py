@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 
+from ipttrace_tui.packet_log import Entry
 from ipttrace_tui.packet_table import PacketTable
-from ipttrace_tui.view_model import PacketRow, Tone, entry_row
+from ipttrace_tui.view_model import OUTCOMES, PacketRow, Tone, entry_row
 from ipttrace_tui.widgets.row_list import RowList
 from ipttrace_tui.widgets.toned import fitted, plain_text, tone
 
@@ -20,6 +23,9 @@ TIME, CAUSE = 15, 22
 class PacketList(RowList):
     """One line a packet: who to whom, and its fate."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("end,G", "last", "the last packet, and each newer one as it comes", show=False),
+    ]
     BORDER_TITLE = "packets"
     waiting = "waiting for the first packet …"
 
@@ -29,6 +35,8 @@ class PacketList(RowList):
         self._marks: Mapping[int, str] = {}
         self._digits, self._protocol, self._fate = 1, 3, 11
         self._length = 0
+        self.follows = False
+        """Whether the newest packet is to be selected: the user has gone to the last one."""
 
     def show(self, table: PacketTable, *, over: bool, anew: bool) -> None:
         """Show the table's packets; `over` tells an empty run from one that has just begun.
@@ -46,6 +54,16 @@ class PacketList(RowList):
             self.changed(table.cursor)
         else:
             self.grown(before, table.cursor)
+
+    def action_last(self) -> None:
+        """Move the cursor to the last packet, and to each newer one as it comes."""
+        self.follows = True
+        super().action_last()
+
+    def go(self, index: int) -> None:
+        """Move the cursor; away from the last packet newer ones are not followed."""
+        self.follows = self.follows and index >= self.count() - 1
+        super().go(index)
 
     def mark(self, marks: Mapping[int, str]) -> None:
         """Show letters before some packets, by their ids."""
@@ -67,6 +85,8 @@ class PacketList(RowList):
             came = f"frozen, {table.waiting:,} more came   {said}"
             fits = self.content_size.width >= len(came) + len("packets") + 8
             said = came if fits else f"frozen +{table.waiting:,}   {said}"
+        elif self.follows:
+            said = f"newest   {said}"
         return "packets", said
 
     def _widths(self) -> tuple[int, int, int]:
@@ -89,7 +109,7 @@ class PacketList(RowList):
         tail = ""
         if width >= WIDE:
             room -= CAUSE + 1
-            tail = f" {entry.cause if entry.cause != entry.outcome else '':<{CAUSE}}"
+            tail = f" {_cause(entry):<{CAUSE}}"
             clock = datetime.fromtimestamp(entry.time, tz=UTC).astimezone()
             head = f"{clock.strftime('%H:%M:%S.%f')} {head}"
             room -= TIME + 1
@@ -100,6 +120,12 @@ class PacketList(RowList):
         text.append(fitted(_way(row, room), room) + " ")
         text.append(fitted(f"{row.glyph} {row.outcome}", self._fate), tone(self, row.tone))
         return text.append(tail, tone(self, Tone.MUTED))
+
+
+def _cause(entry: Entry) -> str:
+    """Return why a packet fared badly; nothing where it did not, or where its fate says it."""
+    good = OUTCOMES[entry.outcome][1] is Tone.GOOD
+    return "" if good or entry.cause == entry.outcome else entry.cause
 
 
 def _way(row: PacketRow, room: int) -> str:
