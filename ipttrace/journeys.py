@@ -58,7 +58,9 @@ class _Journey:
 class JourneyBook:
     """Numbers journeys and their legs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_read: bool = False) -> None:
+        """Start with none; `as_read`: times are those at which reports were read, not made."""
+        self._as_read = as_read
         self._known: OrderedDict[Fingerprint, list[_Journey]] = OrderedDict()
         self._count = 0
 
@@ -71,7 +73,11 @@ class JourneyBook:
         for path in sorted(paths, key=lambda path: (path.time, path.id)):
             journey = self._journey_of(path)
             legs.setdefault(journey.number, (journey, []))[1].append(path)
-        joined = tuple(leg for journey, found in legs.values() for leg in _numbered(journey, found))
+        joined = tuple(
+            leg
+            for journey, found in legs.values()
+            for leg in _numbered(journey, _in_time(found) if self._as_read else found)
+        )
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return joined
@@ -97,12 +103,16 @@ def is_made_here(path: PacketPath) -> bool:
 
 
 def _numbered(journey: _Journey, paths: Sequence[PacketPath]) -> Iterable[PacketPath]:
-    legs = sorted(paths, key=_place)
-    # A time may be that of reading, and a leg cannot have begun after one that came later.
-    times = list(accumulate((leg.time for leg in reversed(legs)), min))
-    for path, time in zip(legs, reversed(times), strict=True):
+    for path in sorted(paths, key=_place):
         journey.legs += 1
-        yield replace(path, time=time, journey=journey.number, leg=journey.legs)
+        yield replace(path, journey=journey.number, leg=journey.legs)
+
+
+def _in_time(paths: Sequence[PacketPath]) -> list[PacketPath]:
+    """Return legs none of which begins after one that came later."""
+    legs = sorted(paths, key=_place)
+    times = list(accumulate((leg.time for leg in reversed(legs)), min))
+    return [replace(leg, time=time) for leg, time in zip(legs, reversed(times), strict=True)]
 
 
 def _place(path: PacketPath) -> tuple[int, int, float, int]:

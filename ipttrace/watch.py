@@ -65,7 +65,7 @@ class WatchSession:
         self._tracers = {
             side.netns: Tracer(side, clock, ids, rules_may_change=True) for side in sides
         }
-        self._book = JourneyBook()
+        self._book = JourneyBook(as_read=True)
         self._waiting: list[tuple[float, int, PacketPath]] = []
         self._ready: deque[PacketPath] = deque()
         self._given = self._complete = 0

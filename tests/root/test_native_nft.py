@@ -320,7 +320,7 @@ def test_a_rule_that_is_added_while_watching(firewall: Pair) -> None:
     before, after = watching.paths
     assert (before.outcome, after.outcome) == (Outcome.DROPPED, Outcome.DELIVERED)
     added = [hop for hop in after.chain_hops if hop.chain.chain == "input"]
-    assert [(hop.verdict, hop.number) for hop in added] == [("ACCEPT", None)]
+    assert [(hop.verdict, hop.number) for hop in added] == [("ACCEPT", 1)]
 
 
 def test_a_chain_that_is_deleted_while_watching(firewall: Pair) -> None:
