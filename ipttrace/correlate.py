@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Rule 1: everything that decides which packet a report belongs to lives here and in `Walk.can_take`.
+Rule 1: everything that decides which packet a report belongs to lives here and in `choosing`.
 Rule 2: a report continues a walk only if it is possible next: later at the same hook, or at a hook
 that follows, in the same namespace, with the same fingerprint, and with other addresses only where
 conntrack rewrites them or a rule just met does so.
@@ -18,9 +18,9 @@ nft       the first report of each base chain carries the headers; all carry a t
           headers only, and every report with headers binds it anew.
 
 Several walks with one fingerprint: a packet that is inside a chain reports next where its jumps
-lead, and nowhere else (`Walk.expects`).  A packet that was born while another was inside a chain
-(TEE) runs to its end within that chain's walk, so the inner one is served first.  Otherwise equal
-packets are in flight: the oldest is served first and both are flagged `ambiguous`.
+lead, and nowhere else (`choosing.expects`).  A packet that was born while another was inside a
+chain (TEE) runs to its end within that chain's walk, so the inner one is served first.  Otherwise
+equal packets are in flight: the oldest is served first and both are flagged `ambiguous`.
 
 A walk ends by a fatal verdict, or where one of our observer chains reports: at the end of INPUT the
 packet is handed to a socket, at the end of POSTROUTING to an interface.  Where there are no
@@ -34,25 +34,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ipttrace.accounts import Interfaces, path_of
-from ipttrace.copies import is_copied_at, may_be_group, returning, split
-from ipttrace.ends import Ends
+from ipttrace.choosing import choose, may_begin
+from ipttrace.copies import is_copied_at, returning, split
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import (
-    LOOPBACK_INDEX,
     Backend,
     ChainRef,
     Hook,
     RuleRef,
     TableFamily,
-    Verdict,
 )
-from ipttrace.own_table import OBSERVERS
+from ipttrace.observing import pass_observer
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.path import Outcome, PacketPath, WireHop
+from ipttrace.path import Outcome, PacketPath
 from ipttrace.reassembly import Fragments
-from ipttrace.report import Fingerprint, Locator, Station, can_be_one, fingerprint
+from ipttrace.report import Fingerprint, Station, can_be_one, fingerprint
+from ipttrace.rules_in_force import RulesInForce
 from ipttrace.ruleset import Counter, Ruleset
-from ipttrace.targets import copies
 from ipttrace.walk import Walk
 
 CONNTRACK_LOG = "nf_ct_proto_"
@@ -91,15 +89,13 @@ class Correlator:
         `ids` numbers the packets of all namespaces; `bridges` is the bridge of each of its ports;
         `created` are base chains that exist only because of us, `own_table` is our own nft table.
         """
-        self._ruleset = ruleset
-        self._locator = Locator(ruleset, created)
+        self._rules = RulesInForce(ruleset, created)
         self.netns = netns
         self.tally = Tally()
         self.foreign: list[ForeignLog] = []
         self.last_time = 0.0
         self._ids = ids
         self._interfaces = Interfaces(dict(interfaces or {}), dict(bridges or {}))
-        self._created = created
         self._own_table = own_table
         self._walks: list[Walk] = []
         self._in_flight: defaultdict[Fingerprint, list[Walk]] = defaultdict(list)
@@ -109,36 +105,29 @@ class Correlator:
         self._number: int | None = None
         self._last_packet: PacketSummary | None = None
         self._last_key: Fingerprint = ()
-        self._ends = Ends(ruleset)
-        self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
-        self._changing = False
 
     @property
     def ruleset(self) -> Ruleset:
         """The rules that the reports are looked up in."""
-        return self._ruleset
+        return self._rules.newest
 
     def use(self, ruleset: Ruleset, *, changed: bool = True) -> None:
         """Look reports up in these rules and in those before, until `settle`: one changed them.
 
         If rules are `changed` that the user has made, all packets on their way may have met both.
         """
-        self._locator = Locator(ruleset, self._created, earlier=self._ruleset)
-        self._ruleset = ruleset
-        self._ends = Ends(ruleset)
-        self._copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
-        self._changing = changed
-        if changed:
-            for walk in self._walks:
-                walk.rules_changed = walk.rules_changed or not self._is_settled(walk)
+        self._rules.change(ruleset, changed=changed)
+        self._note_change()
 
     def settle(self) -> None:
         """Look reports up in the newest rules alone: what comes from now on is of them."""
-        self._locator = Locator(self._ruleset, self._created)
-        if self._changing:
+        self._note_change()
+        self._rules.settle()
+
+    def _note_change(self) -> None:
+        if self._rules.changing:
             for walk in self._walks:
                 walk.rules_changed = walk.rules_changed or not self._is_settled(walk)
-        self._changing = False
 
     def feed(self, event: Event, number: int | None = None) -> None:
         """Take one event, in the order in which the kernel gave it.
@@ -184,7 +173,7 @@ class Correlator:
         self._sequence = sequence
 
     def _trace(self, event: TraceEvent) -> None:
-        station = self._locator.locate(event)
+        station = self._rules.locator.locate(event)
         if station is None:
             self._refuse(ForeignLog(event.time, _prefix(event), event.packet))
             return
@@ -195,14 +184,14 @@ class Correlator:
             self.tally.orphans += 1
             return
         before = walk.packet
-        walk.ruleset = self._ruleset
-        walk.rules_changed = walk.rules_changed or self._changing
+        walk.ruleset = self._rules.newest
+        walk.rules_changed = walk.rules_changed or self._rules.changing
         if self._number is not None:
             walk.reports.append(self._number)
         walk.advance(event, station)
         walk.append(event, station, walk.learn(event, station))
         if station.own:
-            self._pass_observer(walk, event, station, before)
+            pass_observer(walk, event, station, before, self._interfaces, self._rules.ends)
 
     def _is_ours(self, event: TraceEvent) -> bool:
         return self._own_table is not None and event.table == self._own_table[1]
@@ -214,12 +203,12 @@ class Correlator:
             self._last_packet, self._last_key = event.packet, fingerprint(event.packet)
         key = self._last_key
         alike = [walk for walk in self._in_flight[key] if can_be_one(walk.packet, event.packet)]
-        walk = self._choose(event, station, alike)
+        walk = choose(event, station, alike, self._by_trace_id.get(event.trace_id or 0))
         if walk is None:
             walk = self._rejoined(key, event.packet) or self._returned(event, station, key, alike)
         if walk is None:
             copied = is_copied_at(station, alike)
-            if not copied and not _may_begin(event, station):
+            if not copied and not may_begin(event, station):
                 return None
             walk = self._begin(event, station, key, event.packet)
             walk.copied = copied
@@ -227,40 +216,12 @@ class Correlator:
             self._by_trace_id[event.trace_id] = walk
         return walk
 
-    def _choose(self, event: TraceEvent, station: Station, walks: list[Walk]) -> Walk | None:
-        possible = [walk for walk in walks if walk.can_take(event, station)]
-        if not possible or (len(possible) == 1 and not possible[0].copying):
-            return possible[0] if possible else None
-        expected = [walk for walk in possible if walk.expects(event, station)]
-        if not expected and possible[0].copying and _may_begin(event, station):
-            return None
-        possible = expected or possible
-        if len(possible) == 1:
-            return possible[0]
-        bound = self._by_trace_id.get(event.trace_id or 0)
-        return bound if bound in possible else self._first(possible, station)
-
-    def _first(self, possible: list[Walk], station: Station) -> Walk:
-        """Return which of equal packets reports first.
-
-        The innermost of those that are on their way here; what comes over lo waits for its turn.
-        """
-        here = [walk for walk in possible if not walk.crosses_lo(station)]
-        among = here or sorted(
-            possible, key=lambda walk: (walk.hook is Hook.OUTPUT, walk.last_time)
-        )
-        if len({id(walk.root) for walk in among}) > 1:
-            for walk in among:
-                walk.ambiguous = True
-            return among[0]
-        return among[-1] if here else among[0]
-
     def _surrounds(self, walk: Walk, station: Station) -> bool:
         """Tell whether a packet that begins at a station was born within the way of another.
 
         A rule that copies may be the first to report of its table, and then only after its copy.
         """
-        if station.hook is Hook.OUTPUT and self._copying:
+        if station.hook is Hook.OUTPUT and self._rules.copying:
             return True
         return walk.inside and walk.hook is not station.hook
 
@@ -304,42 +265,7 @@ class Correlator:
 
     def _is_settled(self, walk: Walk) -> bool:
         """Tell whether nothing more can be reported of a packet."""
-        return walk.fate is not None or walk.whole is not None or self._ends.reached_by(walk)
-
-    def _pass_observer(
-        self, walk: Walk, event: TraceEvent, station: Station, before: PacketSummary
-    ) -> None:
-        """Take what our own chain proves: `before` is the packet as it was last seen."""
-        if event.chain not in OBSERVERS:
-            return
-        if station.hook is Hook.INPUT:
-            walk.note_source(before, event.time)
-            walk.leave(Outcome.DELIVERED)
-        elif station.hook is Hook.POSTROUTING:
-            if not station.bridged:
-                walk.note_source(before, event.time)
-            self._leave_by_wire(walk, event, station)
-
-    def _leave_by_wire(self, walk: Walk, event: TraceEvent, station: Station) -> None:
-        outcome = Outcome.SENT if walk.local else Outcome.FORWARDED
-        index = event.out_index if station.bridged else walk.out_index
-        if event.verdict is Verdict.DROP:
-            walk.leave(outcome, WireHop(event.time, "contained", self._interfaces.name(index)))
-        elif index != LOOPBACK_INDEX:
-            copies = walk.local and may_be_group(walk.packet.dst)
-            walk.leave(
-                outcome, open_end=copies or self._ends.egress or self._goes_on(walk, station)
-            )
-
-    def _goes_on(self, walk: Walk, station: Station) -> bool:
-        """Tell whether a packet that leaves here may meet a bridge's chains yet, or IP's in it.
-
-        One that is sent by a bridge meets the bridge's POSTROUTING after its own; a frame that is
-        bridged meets its own, if at all, inside the bridge's (br_nf_post_routing).
-        """
-        if not station.bridged:
-            return walk.out_index in self._interfaces.bridge_of.values()
-        return (Hook.POSTROUTING, False) not in walk.reached
+        return walk.fate is not None or walk.whole is not None or self._rules.ends.reached_by(walk)
 
     def outcome(self, walk: Walk) -> Outcome:
         """Return a packet's fate as far as it is known now; that of a fragment is the whole's."""
@@ -347,7 +273,7 @@ class Correlator:
             return self.outcome(walk.whole)
         if walk.fate is not None:
             return walk.fate
-        if self._own_table is None and self._ends.reached_by(walk):
+        if self._own_table is None and self._rules.ends.reached_by(walk):
             if walk.hook is Hook.INPUT:
                 return Outcome.DELIVERED
             return Outcome.SENT if walk.local else Outcome.FORWARDED
@@ -398,14 +324,6 @@ class Correlator:
     def flows_of(self) -> dict[int, tuple[Flow, ...]]:
         """Return every flow that each packet has had, by path id: NAT gives it new ones."""
         return {walk.id: tuple(walk.flows) for walk in self._walks}
-
-
-def _may_begin(event: TraceEvent, station: Station) -> bool:
-    """Tell whether a packet can report here first: triggers stand where packets come in.
-
-    nft reports come from the kernel alone, so they may begin anywhere (bridges, user triggers).
-    """
-    return event.backend is Backend.NFT or station.hook in (Hook.PREROUTING, Hook.OUTPUT)
 
 
 def _prefix(event: TraceEvent) -> str:

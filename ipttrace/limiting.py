@@ -9,10 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipttrace.path import PacketPath
-from ipttrace.ports import Trigger
-
-SMALLEST_BURST = 5
-"""As `system.nft_filtering` has it."""
+from ipttrace.ports import Trigger, burst
 
 BLUR = 0.02
 """Seconds by which a time of reading is late."""
@@ -30,7 +27,7 @@ class LimitGauge:
     def __init__(self, per_second: int | None) -> None:
         """None: there is no limit."""
         self._rate = per_second or 0
-        self._burst = float(max(SMALLEST_BURST, self._rate))
+        self._burst = float(burst(self._rate))
         self._buckets: dict[object, _Bucket] = {}
         self.reached = False
         """Whether more packets may have come by than were traced."""

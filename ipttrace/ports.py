@@ -151,6 +151,15 @@ class PacketFilter:
     """For packets of the other direction, too; empty if that is too long for the kernel."""
 
 
+SMALLEST_BURST = 5
+"""What iptables' own limit match has where none is given."""
+
+
+def burst(per_second: int) -> int:
+    """Return how many packets a limit of so many per second lets pass at once."""
+    return max(SMALLEST_BURST, per_second)
+
+
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
     """Which packets of one namespace to trace, and how: those of a flow, or those of a filter."""

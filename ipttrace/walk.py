@@ -5,29 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipttrace.event import TraceEvent
-from ipttrace.jumpstack import next_place
 from ipttrace.mapped import matched_element
 from ipttrace.netfilter import (
     FATAL_VERDICTS,
-    INET_HOOKS,
-    LOOPBACK_INDEX,
-    RECEIVING_HOOKS,
-    SENDING_HOOKS,
     Backend,
     Hook,
     Stage,
     TableFamily,
     Verdict,
-    follows,
-    leads_to,
-    nat_priority,
 )
 from ipttrace.packet import Flow, PacketSummary, complete
 from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.rewrites import differences, nat_hop, source_hop
 from ipttrace.ruleset import Ruleset
-from ipttrace.targets import ADDRESS_FIELDS, answers, copies
+from ipttrace.targets import ADDRESS_FIELDS, answers
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
@@ -126,39 +118,6 @@ class Walk:
         """Whether the kernel said how it ended, and will say no more."""
         return self.fate is not None and not self.open_end
 
-    def can_take(self, event: TraceEvent, station: Station) -> bool:
-        """Tell whether this packet can be the one that reported."""
-        here, there = self.hook, station.hook
-        if self.ended or here is None or there is None:
-            return not self.ended
-        if self.base_open and station.base == self.base:
-            if not self._is_further(event):
-                return False
-        elif station.base in self.visited:
-            return False
-        elif station.bridged or self.bridged:
-            if not self._goes_on_at(here, (there, station.bridged), station.priority):
-                return False
-        elif there is here:
-            if station.priority < self.priority:
-                return False
-        elif not leads_to(here, there, event.in_index):
-            return False
-        return self._same_addresses(event, station, here, there)
-
-    def expects(self, event: TraceEvent, station: Station) -> bool:
-        """Tell whether this packet must be here next, or is nowhere in the midst of a chain.
-
-        To be asked of a report that it can take; an inferred verdict may be wrong.
-        """
-        if not self.inside:
-            return True
-        if station.base != self.base:
-            return False
-        steps = (step for step in self.hops[self.base_from :] if isinstance(step, Step))
-        place = next_place(steps) if event.backend is Backend.LEGACY else None
-        return place is None or (event.chain == place[0] and (event.number or 0) > place[1])
-
     @property
     def inside(self) -> bool:
         """Whether it is in the midst of a chain that is not ours."""
@@ -168,84 +127,6 @@ class Walk:
     def root(self) -> Walk:
         """The packet of which it is a copy, or a copy's copy; itself if it is none."""
         return self.parent.root if self.parent else self
-
-    def crosses_lo(self, station: Station) -> bool:
-        """Tell whether a report at `station` would be its first after it was sent over lo."""
-        return self.hook in SENDING_HOOKS and station.hook in RECEIVING_HOOKS
-
-    @property
-    def copying(self) -> bool:
-        """Whether a copy of it may be on its way: a TEE rule copies the packet within the rule.
-
-        A legacy rule reports before that, an nft rule after.
-        """
-        last = self.hops[-1] if self.inside else None
-        if not isinstance(last, Step):
-            return False
-        rule = last.station.rule
-        return last.station.chain.backend is Backend.NFT or (
-            rule is not None and copies(rule.target, rule.text)
-        )
-
-    def _goes_on_at(self, here: Hook, there: Stage, priority: int) -> bool:
-        """Tell whether a packet that met a bridge can be at a stage next, or there again."""
-        stage = (here, self.bridged)
-        if stage == there:
-            return priority >= self.priority
-        return follows(stage, there, None) and priority >= self.reached.get(there, FIRST_PRIORITY)
-
-    def _is_further(self, event: TraceEvent) -> bool:
-        """Tell whether a report is further down the chain that reported last.
-
-        A chain is entered again only from another chain, whose jump reports.  Of an nft base
-        chain's reports only the first has headers (nft_trace_notify in nf_tables_trace.c).
-        """
-        if event.backend is Backend.NFT and event.packet is not None:
-            return False
-        return event.chain != self.last_chain or (event.number or 0) > self.last_number
-
-    def _same_addresses(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
-        seen, known = event.packet, self.packet
-        if seen is known or seen is None:
-            return True
-        if seen.partial:
-            seen = complete(seen, known)
-        elif known.partial:
-            known = complete(known, seen)
-        if (
-            seen.dport == known.dport
-            and seen.sport == known.sport
-            and seen.dst == known.dst
-            and seen.src == known.src
-        ):
-            return True
-        if ADDRESS_FIELDS & station.immediate:
-            return True  # nft reports a rule after what it did
-        return self._crosses_nat(event, station, here, there) or self._may_have_changed()
-
-    def _crosses_nat(self, event: TraceEvent, station: Station, here: Hook, there: Hook) -> bool:
-        """Tell whether conntrack rewrites addresses somewhere between here and the report."""
-        now, then = (here, self.bridged), (there, station.bridged)
-        for hook in INET_HOOKS:
-            at = nat_priority(hook)
-            if at is None:
-                continue
-            nat = (hook, False)
-            ahead = self.priority <= at if nat == now else follows(now, nat, LOOPBACK_INDEX)
-            if not ahead:
-                continue
-            if nat == then and at <= station.priority:
-                return True
-            if nat != then and follows(nat, then, event.in_index):
-                return True
-        return False
-
-    def _may_have_changed(self) -> bool:
-        return any(
-            ADDRESS_FIELDS & step.station.changes
-            for step in self.hops[self.headers_from :]
-            if isinstance(step, Step)
-        )
 
     def advance(self, event: TraceEvent, station: Station) -> None:
         """Move to where the report came from."""

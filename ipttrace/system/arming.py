@@ -12,10 +12,11 @@ from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
-from ipttrace.system.bridge_arming import BridgeArming, as_ip_sees_it
+from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it
 from ipttrace.system.bridges import Bridges, find_bridges
-from ipttrace.system.early_arming import EarlyArming
-from ipttrace.system.family_arming import FamilyArming, Undo
+from ipttrace.system.early_arming import arm_early
+from ipttrace.system.family_arming import FamilyArming
+from ipttrace.system.held_table import HeldTable, Undo
 from ipttrace.system.trace_rule import FASTEST_LIMIT
 from ipttrace.system.triggers import Notify
 
@@ -51,8 +52,7 @@ class Arming:
         self._notify = notify
         self._undo: list[Undo] = []
         self._sides: list[FamilyArming] = []
-        self._bridged: BridgeArming | None = None
-        self._early: EarlyArming | None = None
+        self._tables: list[HeldTable] = []
         self._bequest: Bequest | None = None
         self._armed_once = False
 
@@ -69,7 +69,7 @@ class Arming:
             own, self._undo[:] = self._undo[len(kept) :], kept
             for step in reversed(own):
                 self._attempt(step)
-            self._sides, self._bridged, self._early = [], None, None
+            self._sides, self._tables = [], []
             raise
         self._armed_once = True
         return armed
@@ -78,9 +78,9 @@ class Arming:
         has_nft = nft_rules.available()
         _refuse_impossible(request, has_nft=has_nft)
         bridges = find_bridges() if has_nft else Bridges()
-        self._early = EarlyArming(request, self._undo)
-        warnings = self._early.arm() if has_nft else ()
-        if not self._early.stands:
+        early, bridged = self._tables = [HeldTable(self._undo), HeldTable(self._undo)]
+        warnings = arm_early(request, early) if has_nft else ()
+        if not early.stands:
             request = replace(request, early_devices=(), early_hooks=())
         elif request.filter is not None:
             # What the raw rules would judge once more counted twice, and against two limits.
@@ -91,9 +91,8 @@ class Arming:
             for family in _families(request)
         ]
         armed = _joined([side.arm() for side in self._sides])
-        self._bridged = BridgeArming(request, bridges, self._undo)
-        warnings = (*warnings, *armed.warnings, *self._bridged.arm())
-        return replace(armed, warnings=warnings, early=self._early.stands)
+        warnings = (*warnings, *armed.warnings, *arm_bridges(request, bridges, bridged))
+        return replace(armed, warnings=warnings, early=early.stands)
 
     def bequeath(self, bequest: Bequest) -> None:
         """Keep what is to be done before the rules go."""
@@ -116,9 +115,10 @@ class Arming:
 
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
-        for part in (*self._sides, self._bridged, self._early):
-            if part is not None:
-                part.quiet()
+        for side in self._sides:
+            side.quiet()
+        for held in self._tables:
+            held.quiet()
 
     def take_back(self) -> Disarmed:
         """Undo every step in reverse; a step that fails stays noted for another try."""
@@ -132,8 +132,7 @@ class Arming:
         self._undo[:] = failed
         said = [problem for problem in problems if problem is not None]
         found = [complaint for side in self._sides for complaint in side.complaints]
-        parts = (*self._sides, self._bridged, self._early)
-        hits = sum(part.hits for part in parts if part is not None)
+        hits = sum(side.hits for side in self._sides) + sum(held.hits for held in self._tables)
         return Disarmed(not said, hits, (*found, *dict.fromkeys(said)))
 
     @property

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, ChainRef, PacketFamily
 from ipttrace.ports import Armed, TraceRequest, Trigger
 from ipttrace.system import legacy_rules
+from ipttrace.system.held_table import HeldTable, Undo
 from ipttrace.system.owner_table import OwnerTable
 from ipttrace.system.trace_rule import filter_rules, reply_rules, trace_rule
 from ipttrace.system.triggers import LegacyTrigger, NftTrigger, Notify, RawTrigger
-
-Undo = Callable[[], None]
 
 ONE_WAY = "the filter swapped is too long for the kernel: packets of the other direction"
 NOT_TRACED = "answers that the filter does not match are not traced ({family}): {reason}"
@@ -38,8 +37,7 @@ class FamilyArming:
         self._notify = notify
         self._undo = undo
         self._triggers: list[RawTrigger] = []
-        self._owner: OwnerTable | None = None
-        self._own_hits = 0
+        self._own = HeldTable(undo)
         self._raw_hits: dict[Backend, int] = {}
         self.complaints: list[str] = []
         """What was found wrong when the triggers were taken back."""
@@ -47,7 +45,7 @@ class FamilyArming:
     @property
     def hits(self) -> int:
         """How many packets the triggers met; one that met those of both backends counts once."""
-        return self._own_hits + max(self._raw_hits.values(), default=0)
+        return self._own.hits + max(self._raw_hits.values(), default=0)
 
     def arm(self) -> Armed:
         """Do all that the request asks for in this family."""
@@ -61,7 +59,7 @@ class FamilyArming:
             return self._armed(Trigger.RAW, own_table, backends, created)
         if not self._has_nft:
             raise problems[0]
-        self.close_owner()
+        self._own.close()
         self._request = replace(self._request, trigger=Trigger.OWNER)
         self._warnings.append("tracing with a table of our own instead of raw")
         return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
@@ -82,7 +80,6 @@ class FamilyArming:
 
     def _own_table(self) -> OwnerTable:
         """Make our table; without what follows connections, if the kernel cannot do that."""
-        self._undo.append(self.close_owner)
         request = self._request
         try:
             return self._made(request)
@@ -94,21 +91,9 @@ class FamilyArming:
             return made
 
     def _made(self, request: TraceRequest) -> OwnerTable:
-        self._owner = OwnerTable(
-            request, conntrack_active=request.conntrack_active, family=self._family
-        )
-        self._owner.create()
-        return self._owner
-
-    def close_owner(self) -> None:
-        """Take our table back, and keep its counts."""
-        owner, self._owner = self._owner, None
-        if owner is None:
-            return
-        try:
-            self._own_hits += owner.hits()
-        finally:
-            owner.close()
+        table = OwnerTable(request, conntrack_active=request.conntrack_active, family=self._family)
+        self._own.make(table)
+        return table
 
     def _raw_triggers(self) -> tuple[frozenset[ChainRef], list[NotSupportedError]]:
         """Set a trigger in each backend asked for; return the chains made, and what is not had."""
@@ -176,8 +161,7 @@ class FamilyArming:
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
         self.remove_triggers()
-        if self._owner is not None:
-            self._owner.quiet()
+        self._own.quiet()
 
     def remove_triggers(self) -> None:
         """Take the raw triggers back, and keep their counts."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from ipttrace.ports import burst
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.netlink_attributes import attribute, nested, number32, number64, string
 
@@ -29,8 +30,6 @@ NFT_OBJECT_LIMIT = 4
 NFTA_LIMIT_RATE = 1
 NFTA_LIMIT_UNIT = 2
 NFTA_LIMIT_BURST = 3
-SMALLEST_BURST = 5
-"""What iptables' own limit match has where none is given."""
 
 NFTA_DYNSET_SET_NAME = 1
 NFTA_DYNSET_SET_ID = 2
@@ -75,11 +74,6 @@ def matches(program: Sequence[Instruction]) -> bytes:
         number32(NFTA_MATCH_REV, 0),
         attribute(NFTA_MATCH_INFO, (head + code).ljust(XT_BPF_INFO_SIZE, b"\0")),
     )
-
-
-def burst(per_second: int) -> int:
-    """Return how many packets a limit lets pass at once."""
-    return max(SMALLEST_BURST, per_second)
 
 
 def limit_data(per_second: int) -> bytes:

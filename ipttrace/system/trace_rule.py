@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Instruction, TraceRequest
+from ipttrace.ports import Instruction, TraceRequest, burst
 from ipttrace.ruleset import TAG
-from ipttrace.system.nft_filtering import burst
 
 LAST_DATE = 2145916800
 """2038-01-01: xt_time's limits are 32 bits wide (struct xt_time_info)."""

@@ -1,4 +1,7 @@
-"""A pytest plugin that notes each test's result at once, so that a run cut short tells them too."""
+"""A pytest plugin that notes each test's result at once, so that a run cut short tells them too.
+
+A run that goes on where another one was cut short leaves out the tests that had ended.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,18 @@ from pathlib import Path
 import pytest
 
 LEDGER = Path(os.environ["IPTTRACE_LEDGER"])
+DONE = LEDGER.with_name("done")
+"""The tests that need not run: a line each, written before this run began."""
+
 CLOCK = float(os.environ.get("IPTTRACE_CLOCK", "1"))
 """By how much this machine's clock is slower than its host's."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out what had ended."""
+    done = set(DONE.read_text().splitlines()) if DONE.exists() else set()
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = [item for item in items if item.nodeid not in done]
 
 
 @pytest.hookimpl
