@@ -11,6 +11,7 @@ import pytest
 from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.system import presence
+from ipttrace.system.capabilities import load_modules
 from ipttrace.system.guardian import sweep
 from tests.root.kernel import Iptables, Namespaces, in_namespace, run, set_sysctl
 from tests.root.sessions import (
@@ -127,6 +128,7 @@ def test_what_cannot_be_put_back_is_named(
 ) -> None:
     """Who was logger before a session is known to it and its guardian alone."""
     iptables(netns, PacketFamily.IPV4, *TAGGED, "ipttrace:dead", "-j", "TRACE")
+    load_modules(["nfnetlink_log"])
     set_sysctl(netns, "net/netfilter/nf_log/2", "nfnetlink_log")
     assert main(["clean", "--netns", netns]) == 0
     assert "net.netfilter.nf_log.2 may have been set to nfnetlink_log" in capsys.readouterr().err
@@ -163,6 +165,7 @@ def test_table_of_a_dead_session(netns: str) -> None:
 
 
 def test_device_of_a_dead_session(netns: str, guardians: Guardians) -> None:
+    load_modules(["tun"])
     run("ip", "tuntap", "add", "iptt0", "mode", "tap", netns=netns)
     guardian = guardians.start(netns, new_session())
     assert clean(netns) == []
