@@ -11,7 +11,7 @@ conntrack rewrites them or a rule just met does so.
 Reports of one namespace arrive in the order in which the kernel made them (one socket carries all
 of them).  Reports of different packets interleave freely.  What ties reports to a packet:
 
-legacy    every report carries the headers: the fingerprint (`report.fingerprint`) finds the walks,
+legacy    every report carries the headers: the fingerprint (`fingerprint`) finds the walks,
           `can_take` the right one.
 nft       the first report of each base chain carries the headers; all carry a trace id, which is a
           hash of the packet's address.  Ids are reused, so an id is believed for reports without
@@ -37,6 +37,7 @@ from ipttrace.accounts import Interfaces, path_of
 from ipttrace.choosing import choose, may_begin
 from ipttrace.copies import is_copied_at, returning, split
 from ipttrace.event import Event, FlowChange, FlowEvent, ForeignLog, Lost, TraceEvent, Undecoded
+from ipttrace.fingerprint import Fingerprint, can_be_one, fingerprint
 from ipttrace.netfilter import (
     Backend,
     ChainRef,
@@ -48,7 +49,7 @@ from ipttrace.observing import pass_observer
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import Outcome, PacketPath
 from ipttrace.reassembly import Fragments
-from ipttrace.report import Fingerprint, Station, can_be_one, fingerprint
+from ipttrace.report import Station
 from ipttrace.rules_in_force import RulesInForce
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace.walk import Walk

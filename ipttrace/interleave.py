@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.event import Event, FlowChange, FlowEvent, TraceEvent
+from ipttrace.fingerprint import Fingerprint
 from ipttrace.netfilter import (
     LOOPBACK_INDEX,
     RECEIVING_HOOKS,
@@ -36,7 +37,7 @@ from ipttrace.netfilter import (
     leads_to,
 )
 from ipttrace.packet import PacketSummary
-from ipttrace.report import Fingerprint, Locator
+from ipttrace.report import Locator
 from ipttrace.ruleset import Ruleset
 from ipttrace.ways import Step, Way, ways_of
 

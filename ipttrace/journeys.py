@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+from ipttrace.fingerprint import Fingerprint, fingerprint
 from ipttrace.path import LEFT, PacketPath
-from ipttrace.report import Fingerprint, fingerprint
 
 REMEMBERED = 4096
 """Packets; the oldest are forgotten, so that a long watch stays small."""

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from ipttrace.event import Event, ForeignLog, TraceEvent
+from ipttrace.fingerprint import Fingerprint, fingerprint
 from ipttrace.netfilter import LOOPBACK_INDEX
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.ports import TraceRequest
-from ipttrace.report import Fingerprint, fingerprint
 from ipttrace.ruleset import Ruleset
 
 Key = tuple[Fingerprint, bool]

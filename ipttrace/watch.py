@@ -16,12 +16,12 @@ from itertools import count
 
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Scene
+from ipttrace.fingerprint import fingerprint
 from ipttrace.journeys import JourneyBook
 from ipttrace.limiting import LimitGauge
 from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
 from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
 from ipttrace.refusals import refused_by
-from ipttrace.report import fingerprint
 from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side, Tracer
 

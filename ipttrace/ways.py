@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ipttrace.event import Event, TraceEvent
+from ipttrace.fingerprint import Fingerprint, fingerprint
 from ipttrace.netfilter import (
     FATAL_VERDICTS,
     LOOPBACK_INDEX,
@@ -23,7 +24,7 @@ from ipttrace.netfilter import (
     nat_priority,
 )
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.report import Base, Fingerprint, Locator, Station, fingerprint
+from ipttrace.report import Base, Locator, Station
 from ipttrace.targets import ADDRESS_FIELDS
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN})

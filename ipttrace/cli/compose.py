@@ -28,7 +28,7 @@ from ipttrace.system.neighbour_namespaces import find_onward
 from ipttrace.system.packets import warm_up
 from ipttrace.system.rulesets import NamespaceRules
 from ipttrace.system.scene import NamespaceScene
-from ipttrace.system.tracefs import TraceInstance
+from ipttrace.system.trace_instance import TraceInstance
 from ipttrace.tracer import Side
 
 Answer = Callable[[TraceResult], None]

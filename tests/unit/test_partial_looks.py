@@ -9,11 +9,11 @@ import pytest
 
 from ipttrace.correlate import Correlator
 from ipttrace.event import TraceEvent
+from ipttrace.fingerprint import can_be_one, fingerprint
 from ipttrace.matching import PacketFacts, judge
 from ipttrace.packet import PacketSummary
 from ipttrace.path import PacketPath
 from ipttrace.render.words import packet_words
-from ipttrace.report import can_be_one, fingerprint
 from tests.recordings import read_recording
 from tests.transcripts import INTERFACES, events_of
 
