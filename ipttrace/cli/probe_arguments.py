@@ -17,13 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         "protocol", metavar="PROTO", choices=PROTOCOLS, nargs=nargs, help="tcp, udp, icmp or icmp6"
     )
     parser.add_argument("destination", metavar="DST[:PORT]", nargs=nargs, help="in IPv6 [DST]:PORT")
-    packet = parser.add_argument_group("the packet")
+    _add_packet(parser.add_argument_group("the packet"))
+    _add_place(parser.add_argument_group("where"))
+    _add_manner(parser.add_argument_group("how"))
+
+
+def _add_packet(packet: argparse._ArgumentGroup) -> None:
     packet.add_argument("--src", metavar="A[:P]", help="source address, and port")
     packet.add_argument("--tcp-flags", metavar="SYN,..", default="SYN", help="with --in only")
     packet.add_argument("--size", type=int, metavar="BYTES", help="of the whole IP packet")
     packet.add_argument("--ttl", type=int, metavar="N", help="TTL or hop limit")
     packet.add_argument("--count", type=int, default=1, metavar="N", help="how many; default 1")
-    where = parser.add_argument_group("where")
+
+
+def _add_place(where: argparse._ArgumentGroup) -> None:
     way = where.add_mutually_exclusive_group()
     way.add_argument(
         "--in", dest="in_interface", metavar="IFACE", help="inject it as if received on IFACE"
@@ -43,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         action="store_true",
         help="let an injected packet and its answers leave the namespace",
     )
-    how = parser.add_argument_group("how")
+
+
+def _add_manner(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--trigger",
         choices=[str(trigger) for trigger in Trigger],

@@ -116,35 +116,45 @@ def run_lab(
             f"Choose {' or '.join(scenario.backends)}.",
         )
     lab = builder.up(scenario.topology, backend)
-    runs: list[ProbeRun] = []
-    left_out: list[str] = []
     warnings: tuple[str, ...] = ()
     kept = False
     try:
         refusals = tuple(_refusals(scenario, backend, lab))
-        for place, probe in enumerate(scenario.probes):
-            if not probe.runs_on(backend):
-                continue
-            make_changes(lab, probe, place)
-            if probe.needs_events and not events:
-                left_out.append(probe.name)
-                continue
-            runs.append(run_probe(probe, lab.namespaces, trace, backend))
-            tell(runs[-1])
+        runs, left_out = _run_probes(scenario, backend, lab, trace, tell, events=events)
         if keep:
             lab.keep()
             kept = True
     finally:
         if not kept:
             warnings = tuple(lab.down())
-    return LabRun(
-        scenario,
-        LabBackend(backend),
-        tuple(runs),
-        warnings,
-        refusals,
-        left_out=tuple(left_out),
-    )
+    return LabRun(scenario, LabBackend(backend), runs, warnings, refusals, left_out=left_out)
+
+
+def _run_probes(
+    scenario: Scenario,
+    backend: str,
+    lab: RunningLab,
+    trace: Tracer,
+    tell: Callable[[ProbeRun], None],
+    *,
+    events: bool,
+) -> tuple[tuple[ProbeRun, ...], tuple[str, ...]]:
+    """Return what the probes of `backend` gave, and the names of those left out for want of events.
+
+    What changes the lab before a probe is done in either case.
+    """
+    runs: list[ProbeRun] = []
+    left_out: list[str] = []
+    for place, probe in enumerate(scenario.probes):
+        if not probe.runs_on(backend):
+            continue
+        make_changes(lab, probe, place)
+        if probe.needs_events and not events:
+            left_out.append(probe.name)
+            continue
+        runs.append(run_probe(probe, lab.namespaces, trace, backend))
+        tell(runs[-1])
+    return tuple(runs), tuple(left_out)
 
 
 def make_changes(lab: RunningLab, probe: LabProbe, place: int) -> None:
