@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, PacketFamily
 from tests.root.kernel import (
     Iptables,
@@ -19,6 +20,8 @@ from tests.root.kernel import (
     kernel_log_settings,
     load_loggers,
 )
+from tests.root.routed import Routed, build_routed
+from tests.root.sessions import Guardians
 from tests.waiting import wait_until
 
 
@@ -76,3 +79,29 @@ def listen(namespaces: Namespaces) -> Iterator[Listeners]:
     """Opens listening sockets: `listen(netns, address, port, "udp")`; closed before teardown."""
     with Listeners() as listeners:
         yield listeners
+
+
+@pytest.fixture
+def guardians() -> Iterator[Guardians]:
+    """Starts guardians; all are disarmed at the end."""
+    with Guardians() as made:
+        yield made
+
+
+@pytest.fixture
+def routed(namespaces: Namespaces, iptables: Iptables) -> Routed:
+    """Return client -- router -- backend; the router has a rule of the backend under test."""
+    made = build_routed(namespaces)
+    for family in PacketFamily:
+        iptables(made.netns, family, "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
+    return made
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the kernel's events out of reach."""
+
+    def refuse(session: str) -> object:
+        raise NotSupportedError(f"no tracefs for {session}")
+
+    monkeypatch.setattr("ipttrace.cli.compose.TraceInstance", refuse)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.path import DropHop, Outcome, Role, RouteHop, WireHop
 from ipttrace.probe import ProbeSpec
@@ -18,8 +17,8 @@ from tests.root.bpf import (
     spoiling,
 )
 from tests.root.causes import Probed, probe
-from tests.root.kernel import Iptables, Listeners, Namespaces, Pair, run, set_sysctl
-from tests.root.routed import Routed, build_routed
+from tests.root.kernel import Listeners, Pair, run, set_sysctl
+from tests.root.routed import Routed
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 INJECT, REAL, LOCAL = "inject", "real", "local"
@@ -43,25 +42,6 @@ def ways(*wanted: tuple[object, ...]) -> list[object]:
 
 BOTH = [(V4, INJECT), (V6, REAL), (V6, INJECT), (V4, REAL)]
 FAMILIES = [(V4,), (V6,)]
-
-
-@pytest.fixture
-def routed(namespaces: Namespaces, iptables: Iptables) -> Routed:
-    """Return client -- router -- backend; the router has a rule of the backend under test."""
-    made = build_routed(namespaces)
-    for family in PacketFamily:
-        iptables(made.netns, family, "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
-    return made
-
-
-@pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the kernel's events out of reach."""
-
-    def refuse(session: str) -> object:
-        raise NotSupportedError(f"no tracefs for {session}")
-
-    monkeypatch.setattr("ipttrace.cli.compose.TraceInstance", refuse)
 
 
 def send(routed: Routed, way: str, dst: str, protocol: str = "tcp", **words: object) -> Probed:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Decision, Outcome, RouteHop
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import Probed, probe, rule_numbers
-from tests.root.kernel import Iptables, Listeners, Namespaces, run, set_sysctl
-from tests.root.routed import Routed, build_routed
+from tests.root.kernel import Iptables, Listeners, run, set_sysctl
+from tests.root.routed import Routed
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 INJECT, REAL, LOCAL = "inject", "real", "local"
@@ -41,25 +40,6 @@ def ways(*wanted: tuple[object, ...]) -> list[object]:
 
 
 BOTH = [(V4, INJECT), (V6, REAL), (V6, INJECT), (V4, REAL)]
-
-
-@pytest.fixture
-def routed(namespaces: Namespaces, iptables: Iptables) -> Routed:
-    """Return client -- router -- backend; the router has a rule of the backend under test."""
-    made = build_routed(namespaces)
-    for family in PacketFamily:
-        iptables(made.netns, family, "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
-    return made
-
-
-@pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the kernel's events out of reach."""
-
-    def refuse(session: str) -> object:
-        raise NotSupportedError(f"no tracefs for {session}")
-
-    monkeypatch.setattr("ipttrace.cli.compose.TraceInstance", refuse)
 
 
 def send(routed: Routed, way: str, dst: str, **words: object) -> Probed:

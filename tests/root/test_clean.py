@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -33,13 +32,6 @@ TAGGED = ("-t", "raw", "-I", "PREROUTING", "-p", "tcp", "-m", "comment", "--comm
 def netns(namespaces: Namespaces) -> str:
     """A namespace with `lo` only."""
     return namespaces.add("littered")
-
-
-@pytest.fixture
-def guardians() -> Iterator[Guardians]:
-    """Starts guardians; all are disarmed at the end."""
-    with Guardians() as made:
-        yield made
 
 
 def clean(netns: str) -> list[str]:

@@ -73,13 +73,6 @@ def netns(namespaces: Namespaces) -> str:
     return namespaces.add("patient")
 
 
-@pytest.fixture
-def guardians() -> Iterator[Guardians]:
-    """Starts guardians; all are disarmed at the end."""
-    with Guardians() as made:
-        yield made
-
-
 def known(read: T | Unknown) -> T:
     assert not isinstance(read, Unknown)
     return read

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,13 +67,6 @@ sys.stdin.read()
 def netns(namespaces: Namespaces) -> str:
     """A namespace with `lo` only."""
     return namespaces.add("guarded")
-
-
-@pytest.fixture
-def guardians() -> Iterator[Guardians]:
-    """Starts guardians; all are disarmed at the end."""
-    with Guardians() as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -32,13 +31,6 @@ from tests.waiting import wait_until
 def netns(namespaces: Namespaces) -> str:
     """A namespace with `lo` only."""
     return namespaces.add("triggered")
-
-
-@pytest.fixture
-def guardians() -> Iterator[Guardians]:
-    """Starts guardians; all are disarmed at the end."""
-    with Guardians() as made:
-        yield made
 
 
 @pytest.mark.parametrize("hook", [Hook.PREROUTING, Hook.OUTPUT])
