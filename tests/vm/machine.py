@@ -103,15 +103,15 @@ def run_machine(machine: Machine) -> int:
             break
         done = [each.test for each in read_ledger(machine.results / "ledger")]
         (machine.results / "done").write_text("\n".join(done))
-        say(f"the machine stands still, by its kernel's own words: ended after {len(done)} tests")
+        kept = console.rename(f"{console}-{starts}")
+        say(f"the machine stands still, says its kernel ({kept}): ended after {len(done)} tests")
     return starts
 
 
 def _started(machine: Machine, deadline: float) -> bool:
     """Boot once, until the machine is off, stands still or the time is over; tell if it stands."""
     spent = machine.results / "spent"
-    with (machine.results / "console").open("ab") as console:
-        begin = console.tell()
+    with (machine.results / "console").open("wb") as console:
         process = subprocess.Popen(
             _words(machine, deadline - time.monotonic()),
             stdin=subprocess.DEVNULL,
@@ -121,7 +121,7 @@ def _started(machine: Machine, deadline: float) -> bool:
             env=os.environ | {"PATH": f"{CACHE}/venv/bin:{os.environ['PATH']}"},
         )
         try:
-            watch = _Watch(machine.results, begin)
+            watch = _Watch(machine.results)
             while process.poll() is None and time.monotonic() < deadline and not watch.stalled():
                 watch.tell(process.pid)
                 with suppress(subprocess.TimeoutExpired):
@@ -139,9 +139,8 @@ def _started(machine: Machine, deadline: float) -> bool:
 class _Watch:
     """One machine that runs: what it did, as far as it was told."""
 
-    def __init__(self, results: Path, begin: int) -> None:
+    def __init__(self, results: Path) -> None:
         self._console = results / "console"
-        self._begin = begin
         self._ledger = results / "ledger"
         self._told = len(read_ledger(self._ledger))
         self.spent = 0.0
@@ -149,7 +148,7 @@ class _Watch:
 
     def stalled(self) -> bool:
         """Tell whether the kernel said that a processor stands still."""
-        return STALL.search(self._console.read_bytes(), self._begin) is not None
+        return STALL.search(self._console.read_bytes()) is not None
 
     def tell(self, group: int) -> None:
         """Tell each test that has ended since; note the time spent by the process group."""
