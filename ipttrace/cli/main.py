@@ -11,7 +11,8 @@ from types import FrameType
 
 from ipttrace import __version__
 from ipttrace.cli import check, clean, doctor, lab, output, probe, rules, tui, watch
-from ipttrace.errors import IptTraceError
+from ipttrace.decode.text import clean_text
+from ipttrace.errors import IptTraceError, UsageError
 
 SUBCOMMANDS = (probe, watch, rules, lab, check, tui, doctor, clean)
 INTERRUPTED = 130
@@ -43,7 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.open_closed_streams()
     gc.set_threshold(GC_THRESHOLD)
     words = sys.argv[1:] if argv is None else list(argv)
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    unknown = _unknown(words[0])
+    if unknown is not None:
+        output.error(unknown)
+        return unknown.exit_code
+    args = parser.parse_args(words)
     args.words = words
     try:
         _listen_to_signals()
@@ -60,6 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         output.hush()
         return 0
+
+
+def _unknown(command: str) -> UsageError | None:
+    """Return what to say if there is no such command: also which one may have been meant."""
+    from difflib import get_close_matches
+
+    names = [module.__name__.rpartition(".")[2] for module in SUBCOMMANDS]
+    if command in names or command.startswith("-"):
+        return None
+    alike = get_close_matches(command, names, 1)
+    meant = f"Did you mean 'ipttrace {alike[0]}'? " if alike else ""
+    return UsageError(
+        f"there is no command '{clean_text(command)}'", f"{meant}There are {', '.join(names)}."
+    )
 
 
 def _listen_to_signals() -> None:
