@@ -159,11 +159,11 @@ class GuardianProcess:
 
     def _remove_trace_instance(self, deadline: float, pause: threading.Event) -> None:
         """Remove what the main process left in tracefs when it was killed: nobody reads it."""
-        from ipttrace.system import tracefs
+        from ipttrace.system import own_traces
 
         while time.monotonic() < deadline:
             try:
-                tracefs.remove_instance(tracefs.instance_name(self._start.session))
+                own_traces.remove(self._start.session)
             except KernelError:
                 pause.wait(RETRY)
             else:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipttrace.errors import KernelError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.ruleset import OWN_TABLE, TAG
-from ipttrace.system import commands, legacy_rules, nft_rules, presence, tracefs
+from ipttrace.system import commands, legacy_rules, nft_rules, own_traces, presence
 from ipttrace.system.nft_netlink import NftObject
 
 DEVICE = "iptt"
@@ -40,7 +40,7 @@ def sweep(session: str | None, notify: Callable[[str], None]) -> list[str]:
             for family in PacketFamily:
                 nft_rules.remove(family, None)
     if session is None:
-        removed += _devices(living) + _trace_instances(living)
+        removed += _devices(living) + _traces(living)
     return removed
 
 
@@ -89,16 +89,15 @@ def _devices(living: set[str]) -> list[str]:
     return [f"device {name}" for name in names]
 
 
-def _trace_instances(living: set[str]) -> list[str]:
-    """Remove the trace instances of dead sessions.
+def _traces(living: set[str]) -> list[str]:
+    """Remove what dead sessions left in tracefs.
 
     A session of another namespace may live: one that it reads is busy (instance_rmdir, trace.c).
     """
     removed: list[str] = []
-    for name in tracefs.instances(older_than=SETTING_UP):
-        if name.removeprefix(OWN_TABLE) in living:
+    for session in own_traces.sessions(older_than=SETTING_UP):
+        if session in living:
             continue
         with suppress(KernelError):
-            if tracefs.remove_instance(name):
-                removed.append(f"trace instance {name}")
+            removed += own_traces.remove(session)
     return removed

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from ipttrace.decode.tracepoint import EventFormat, decode_page, parse_format
 from ipttrace.errors import NotSupportedError
 from ipttrace.event import KernelEvent
 from ipttrace.ports import EventSource
-from ipttrace.system import tracefs
+from ipttrace.system import own_traces, tracefs
 from ipttrace.system.kallsyms import Kallsyms
+from ipttrace.system.ready_probe import ReadyProbe
 
 PAGE = 1 << 16
 """A sub-buffer is a page of memory unless somebody set buffer_subbuf_size_kb."""
@@ -25,12 +27,14 @@ WANTED: Mapping[str, str] = {
     "tcp/tcp_send_reset": "",
     "icmp/icmp_send": "",
     "neigh/neigh_event_send_done": "err == 1",
-    "sock/sk_data_ready": "family == 16 && protocol == 12",
 }
-"""Events, and the filters that the kernel applies.  The last one tells when and where each message
-came into our netlink sockets (AF_NETLINK, NETLINK_NETFILTER)."""
+"""Events, and the filters that the kernel applies."""
 
 READY = "sk_data_ready"
+"""Tells when and where each message came into one of our netlink sockets."""
+READY_EVENT = f"sock/{READY}"
+OUR_QUEUES = "family == 16 && protocol == 12"
+"""AF_NETLINK, NETLINK_NETFILTER."""
 
 BY_INTERFACE = ("net/netif_receive_skb", "net/net_dev_queue")
 """Of these only events of the traced namespaces' interfaces are wanted."""
@@ -44,7 +48,8 @@ class TraceInstance:
 
     def __init__(self, session: str) -> None:
         """Make the instance; NotSupportedError where that cannot be, nothing stays behind."""
-        self.name = tracefs.instance_name(session)
+        self.name = own_traces.instance_name(session)
+        self._session = session
         self.missing: tuple[str, ...] = ()
         self._epoch = 0.0
         self._pipes: dict[int, int] = {}
@@ -53,6 +58,7 @@ class TraceInstance:
         self._functions: Kallsyms | None = None
         self._formats: dict[int, EventFormat] = {}
         self._enabled: list[str] = []
+        self._probe: ReadyProbe | None = None
         self._root = -1
         try:
             self._root = tracefs.root()
@@ -71,26 +77,36 @@ class TraceInstance:
     def _set_up(self) -> None:
         self._write("trace_clock", "mono")
         self._epoch = time.time() - time.monotonic()
-        self._enabled, missing = [], []
-        for event, condition in WANTED.items():
-            if not tracefs.has(self._root, self._at(f"events/{event}")):
-                missing.append(event)
-                continue
-            known = parse_format(tracefs.read(self._root, self._at(f"events/{event}/format")))
-            if known is None:
-                missing.append(event)
-                continue
-            self._formats[known.id] = known
-            if condition:
-                self._write(f"events/{event}/filter", condition)
-            self._enabled.append(event)
-        self.missing = tuple(missing)
-        if f"sock/{READY}" in self._enabled:
-            self._write(f"events/sock/{READY}/enable", "1")
+        self._enabled = [event for event, only in WANTED.items() if self._knows(event, only)]
+        self.missing = tuple(event for event in WANTED if event not in self._enabled)
+        if self._knows(READY_EVENT, OUR_QUEUES):
+            self._write(f"events/{READY_EVENT}/enable", "1")
+        elif not self._set_probe():
+            self.missing = (*self.missing, READY_EVENT)
         for cpu in self._processors():
             path = self._at(f"per_cpu/cpu{cpu}/trace_pipe_raw")
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             self._pipes[cpu] = os.open(path, flags, dir_fd=self._root)
+
+    def _knows(self, event: str, condition: str, name: str = "") -> bool:
+        """Learn an event's format, and filter it; False if the kernel has no such event."""
+        if not tracefs.has(self._root, self._at(f"events/{event}")):
+            return False
+        known = parse_format(tracefs.read(self._root, self._at(f"events/{event}/format")))
+        if known is None:
+            return False
+        self._formats[known.id] = replace(known, name=name or known.name)
+        if condition:
+            self._write(f"events/{event}/filter", condition)
+        return True
+
+    def _set_probe(self) -> bool:
+        """Make the event that tells of messages, where the kernel has probes but no such event."""
+        try:
+            self._probe = ReadyProbe(self._root, self._session, self._at(""))
+        except OSError:
+            return False
+        return self._knows(self._probe.event, "", READY)
 
     def _processors(self) -> Iterator[int]:
         names = tracefs.names(self._root, self._at("per_cpu"))
@@ -107,15 +123,20 @@ class TraceInstance:
 
         What the kernel wrote to it before (the answers to its set-up) counts for nothing.
         """
+        me = threading.get_native_id()
+        if self._probe is not None and not self._probe.listen(me):
+            return None
         before = self._take()
         source.announce()
         after = self._take()
-        me = threading.get_native_id()
         own = [n for n, event in enumerate(after) if event.name == READY and event.pid == me]
         if len(own) != 1:
             self._pending += before
             return None
         address = after[own[0]].number("skaddr")
+        if self._probe is not None and not (address and self._probe.keep(address)):
+            self._pending += [*before, *after]
+            return None
         earlier = (e for e in before if e.name != READY or e.number("skaddr") != address)
         self._pending += [*earlier, *after[own[0] + 1 :]]
         return address
@@ -123,8 +144,6 @@ class TraceInstance:
     def start(self, interfaces: Sequence[str]) -> None:
         """Enable the events; those of interfaces only for the ones named."""
         for event in self._enabled:
-            if event == f"sock/{READY}":
-                continue
             if event in BY_INTERFACE and 0 < len(interfaces) <= MOST_INTERFACES:
                 words = [f'name == "{name}"' for name in interfaces if '"' not in name]
                 if event == "net/net_dev_queue":  # what we send in a namespace that is not traced
@@ -137,6 +156,8 @@ class TraceInstance:
         """Return what was written since, in the order of time, and how often some was lost."""
         events = [*self._pending, *self._take()]
         lost, self._pending_lost = self._pending_lost, 0
+        if self._probe is not None:
+            lost += self._probe.missed()
         self._pending.clear()
         return events, lost
 
@@ -169,6 +190,8 @@ class TraceInstance:
         try:
             with suppress(OSError):  # ipttrace clean finds it by its name
                 os.rmdir(f"{tracefs.INSTANCES}/{self.name}", dir_fd=self._root)
+            if self._probe is not None:
+                self._probe.close()
         finally:
             os.close(self._root)
             self._root = -1

@@ -1,23 +1,17 @@
-"""tracefs: where it is, and the instances of ours that are in it.
+"""tracefs: where it is, and its files.
 
 Where nobody has mounted tracefs it is mounted nowhere: fsmount(2) gives a descriptor of a mount
-that no path leads to, and that is gone with it.  An instance stays when we die: it is found by its
-name, and the session's guardian removes it.
+that no path leads to, and that is gone with it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-
-from ipttrace.errors import KernelError
-from ipttrace.ruleset import OWN_TABLE
 
 MOUNTED = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCES = "instances"
@@ -79,32 +73,6 @@ def write(directory: int, path: str, text: str) -> None:
         file.write(text)
 
 
-def instance_name(session: str) -> str:
-    """Return the name of a session's instance."""
-    return OWN_TABLE + session
-
-
-def instances(older_than: float = 0.0) -> list[str]:
-    """Return the names of the instances of ours that are older than so many seconds.
-
-    None where tracefs cannot be reached.
-    """
-    latest = time.time() - older_than
-    with suppress(OSError), _opened() as directory:
-        found = [name for name in names(directory.descriptor, INSTANCES) if is_ours(name)]
-        return [name for name in found if _made(directory.descriptor, name) <= latest]
-    return []
-
-
-def _made(directory: int, name: str) -> float:
-    return os.stat(f"{INSTANCES}/{name}", dir_fd=directory).st_mtime
-
-
-def is_ours(name: str) -> bool:
-    """Tell whether an instance of that name is of a session of ipttrace."""
-    return name.startswith(OWN_TABLE)
-
-
 def names(directory: int, path: str) -> list[str]:
     """Return the names in a folder, in order; raises OSError."""
     folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
@@ -115,23 +83,10 @@ def names(directory: int, path: str) -> list[str]:
         os.close(folder)
 
 
-def remove_instance(name: str) -> bool:
-    """Remove an instance; False if there is none.
-
-    Raises KernelError if somebody still reads it: EBUSY of instance_rmdir in kernel/trace/trace.c.
-    """
-    try:
-        with _opened() as directory:
-            os.rmdir(f"{INSTANCES}/{name}", dir_fd=directory.descriptor)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.EPERM, errno.ENODEV}:
-            return False
-        raise KernelError(f"cannot remove trace instance {name}: {error.strerror}") from error
-    return True
-
-
 @dataclass(frozen=True, slots=True)
-class _Directory:
+class Directory:
+    """A descriptor that is closed behind the block."""
+
     descriptor: int
 
     def __enter__(self) -> Self:
@@ -141,5 +96,6 @@ class _Directory:
         os.close(self.descriptor)
 
 
-def _opened() -> _Directory:
-    return _Directory(root())
+def opened() -> Directory:
+    """Return the root of tracefs, for a `with`; raises OSError."""
+    return Directory(root())

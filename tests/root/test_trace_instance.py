@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ipttrace.system import tracefs
+from ipttrace.system import own_traces
 from tests.root.kernel import Pair
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ def silent_probe(pair: Pair) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def made_since(before: list[str]) -> list[str]:
-    return sorted(set(tracefs.instances()) - set(before))
+    return sorted(set(own_traces.instances()) - set(before))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -41,14 +41,16 @@ def test_no_instance_outlives_its_session(pair: Pair, number: signal.Signals) ->
     pair.server.run("iptables-nft", "-A", "INPUT", "-p", "udp", "-j", "ACCEPT")
     with pair.server.socket(2, 2) as service:
         service.bind((pair.server.ipv4, 9))
-        before = tracefs.instances()
+        before = own_traces.instances()
         with silent_probe(pair) as process:
             wait_until(lambda: readers(process.pid), seconds=20, what="an instance that is read")
             own = [name for name in made_since(before) if name in readers(process.pid)]
             assert own
             process.send_signal(number)
             process.wait(20)
-            wait_until(lambda: not set(own) & set(tracefs.instances()), seconds=20, what=str(own))
+            wait_until(
+                lambda: not set(own) & set(own_traces.instances()), seconds=20, what=str(own)
+            )
 
 
 def readers(pid: int) -> str:
