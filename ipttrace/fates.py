@@ -14,7 +14,7 @@ REFUSALS = frozenset({"NO_SOCKET"})
 """Reasons for which the kernel tells the sender that nobody is there."""
 
 
-def fate(path: PacketPath, trail: Trail | None) -> Outcome:
+def fate(path: PacketPath, trail: Trail | None, answers: Sequence[PacketPath] = ()) -> Outcome:
     """Return a packet's fate, with what the kernel told of its death."""
     drop = death(path, trail)
     if drop is None:
@@ -22,9 +22,19 @@ def fate(path: PacketPath, trail: Trail | None) -> Outcome:
         return Outcome.REFUSED if path.outcome is Outcome.DELIVERED and resets else path.outcome
     if path.outcome in (Outcome.REJECTED, Outcome.DROPPED):
         return path.outcome
-    if drop.reason in REFUSALS or (trail and trail.resets):
+    if drop.reason in REFUSALS or (trail and trail.resets) or own_resets(answers):
         return Outcome.REFUSED
     return Outcome.DROPPED
+
+
+def own_resets(answers: Sequence[PacketPath]) -> list[PacketPath]:
+    """Return those of a packet's answers that are resets made here.
+
+    Before Linux 6.10 tcp_v4_send_reset tells of them only where a connection is open.
+    """
+    return [
+        each for each in answers if "RST" in each.packet.tcp_flags and each.in_interface is None
+    ]
 
 
 def death(path: PacketPath, trail: Trail | None) -> DropHop | None:

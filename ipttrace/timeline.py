@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.evidence import Scene, SocketEntry, Trail
-from ipttrace.fates import REFUSALS, death, fate, full_listener
+from ipttrace.fates import REFUSALS, death, fate, full_listener, own_resets
 from ipttrace.netfilter import Verdict
 from ipttrace.path import (
     LEFT,
@@ -27,7 +27,7 @@ from ipttrace.takers import taking
 
 def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ()) -> PacketPath:
     """Return the path with its route, socket, reset, drop and wire hops, and its fate."""
-    path = replace(path, outcome=fate(path, scene.trail))
+    path = replace(path, outcome=fate(path, scene.trail, answers))
     unseen = path.role is Role.PROBE and not path.hops and path.out_interface is None
     if unseen and scene.trail is not None and scene.trail.received:
         came_in_by = scene.trail.received[-1].interface
@@ -97,8 +97,7 @@ def _other_resets(
     if last is not None and last.verdict is Verdict.REJECT:
         yield from (ResetHop(each.time, None, "rule") for each in resets[:1])
     elif path.outcome is Outcome.REFUSED and not told:
-        own = [each for each in resets if each.in_interface is None]
-        yield from (ResetHop(each.time, None, "kernel") for each in own[:1])
+        yield from (ResetHop(each.time, None, "kernel") for each in own_resets(answers)[:1])
     elif path.outcome in LEFT:
         outside = [each for each in resets if each.in_interface is not None]
         yield from (ResetHop(each.time, None, "remote") for each in outside[:1])

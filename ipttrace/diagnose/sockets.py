@@ -43,9 +43,10 @@ MEANINGS = {
     "TCP_ABORT_ON_DATA": "data came for a connection that the program had closed",
     "TCP_TIMEWAIT_SOCKET": "the port pair's last connection is not over yet",
     "INVALID_SYN": "it is a SYN within a connection",
-    "NOT_SPECIFIED": "the kernel gives no reason",
 }
 """enum sk_rst_reason in include/net/rstreason.h."""
+UNSAID = "NOT_SPECIFIED"
+"""What a kernel says that has no reason to give."""
 
 
 def accept_queue_full(case: Case) -> Diagnosis | None:
@@ -77,15 +78,18 @@ def accept_queue_full(case: Case) -> Diagnosis | None:
 
 def protocol_reset(case: Case) -> Diagnosis | None:
     """Return the cause where the kernel's TCP answered with a reset though a socket is there."""
-    reset = next((each for each in case.trail.resets if _reason(case, each) != NO_SOCKET), None)
+    told = case.trail.resets or [hop for hop in case.path.hops if isinstance(hop, ResetHop)]
+    reset = next((each for each in told if _reason(case, each) != NO_SOCKET), None)
     if case.path.outcome is not Outcome.REFUSED or reset is None:
         return None
     reason = _reason(case, reset)
     if reason is None:
         return None
-    meaning = f", {MEANINGS[reason]}" if reason in MEANINGS else ""
+    why = f": {reason}, {MEANINGS[reason]}" if reason in MEANINGS else f": {reason}"
+    if reason == UNSAID:
+        why = ", and gives no reason"
     flags = " ".join(case.packet.tcp_flags) or "no flags"
-    summary = f"refused: the kernel's TCP answered {flags} with a reset: {reason}{meaning}"
+    summary = f"refused: the kernel's TCP answered {flags} with a reset{why}"
     evidence = [*rewrites(case.path), *kernel_words(case)]
     taker = taking(case.scene.sockets or (), case.packet, case.path.in_interface)
     if taker is not None:
