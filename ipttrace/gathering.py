@@ -21,7 +21,10 @@ from ipttrace.targets import sent_on_to
 from ipttrace.ties import Report, Ties
 
 LOST = "events of the kernel were overwritten before they could be read"
-UNTIED = "this kernel does not say which of its events belong to which report (sk_data_ready)"
+UNTIED = (
+    "this kernel does not say which of its events belong to which report: it has neither "
+    "sk_data_ready nor kprobes"
+)
 
 
 @dataclass(frozen=True, slots=True)

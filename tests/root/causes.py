@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,11 @@ from ipttrace.render.text import answer_lines
 from tests.waiting import SLOW
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))
+KERNEL = tuple(int(number) for number in os.uname().release.split(".")[:2])
+TELLS_LOCALNET = KERNEL >= (6, 13)
+"""Whether the kernel says why it frees a packet to 127.0.0.0/8: 6.18 does, 6.1 does not."""
+TELLS_RESETS = KERNEL >= (6, 10)
+"""Whether tcp_send_reset tells of every reset, and why; before that of open connections' alone."""
 
 
 @dataclass

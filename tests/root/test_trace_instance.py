@@ -33,7 +33,7 @@ def silent_probe(pair: Pair) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def made_since(before: list[str]) -> list[str]:
-    return sorted(set(own_traces.instances()) - set(before))
+    return sorted(set(own_traces.sessions()) - set(before))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -41,16 +41,14 @@ def test_no_instance_outlives_its_session(pair: Pair, number: signal.Signals) ->
     pair.server.run("iptables-nft", "-A", "INPUT", "-p", "udp", "-j", "ACCEPT")
     with pair.server.socket(2, 2) as service:
         service.bind((pair.server.ipv4, 9))
-        before = own_traces.instances()
+        before = own_traces.sessions()
         with silent_probe(pair) as process:
             wait_until(lambda: readers(process.pid), seconds=20, what="an instance that is read")
             own = [name for name in made_since(before) if name in readers(process.pid)]
             assert own
             process.send_signal(number)
             process.wait(20)
-            wait_until(
-                lambda: not set(own) & set(own_traces.instances()), seconds=20, what=str(own)
-            )
+            wait_until(lambda: not set(own) & set(own_traces.sessions()), seconds=20, what=str(own))
 
 
 def readers(pid: int) -> str:

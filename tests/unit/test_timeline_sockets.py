@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipttrace.evidence import Crossing, Scene, SocketEntry, Trail
-from ipttrace.path import Decision, Outcome, ResetHop, RouteHop, SocketHop, SocketState
+from ipttrace.path import Decision, DropHop, Outcome, ResetHop, RouteHop, SocketHop, SocketState
 from ipttrace.takers import taking
 from ipttrace.timeline import with_evidence
 from tests import builders as b
@@ -95,3 +95,19 @@ def test_the_kernels_reset_is_not_told_twice() -> None:
     told = with_evidence(b.path(outcome=Outcome.REFUSED), scene, [reset])
     assert [hop for hop in told.hops if isinstance(hop, ResetHop)] == [own]
     assert not [h for h in told.hops if isinstance(h, SocketHop)]
+
+
+@pytest.mark.parametrize(
+    ("made_in", "outcome", "by"),
+    [(None, Outcome.REFUSED, ["kernel"]), ("eth1", Outcome.DROPPED, []), ("", Outcome.DROPPED, [])],
+)
+def test_a_reset_made_here_tells_of_a_refusal_that_linux_6_1_does_not_tell(
+    made_in: str | None, outcome: Outcome, by: list[str]
+) -> None:
+    """tcp_send_reset is of open connections alone there; a SYN into FIN_WAIT2 is just freed."""
+    freed = DropHop(b.TIME, "NOT_SPECIFIED", "tcp_v4_rcv")
+    scene = Scene(trail=replace(SEEN, drops=(freed,)), sockets=(entry(),))
+    reset = b.path(packet=b.tcp(flags=("RST", "ACK")), number=2, request=1, in_interface=made_in)
+    told = with_evidence(b.path(), scene, [reset] if made_in != "" else [])
+    assert told.outcome is outcome
+    assert [hop.by for hop in told.hops if isinstance(hop, ResetHop)] == by

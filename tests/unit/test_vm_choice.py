@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from tests.vm.choice import LEFT_OUT, TWICE, chosen
+from tests.vm.choice import FEW, FILES_LEFT_OUT, LEFT_OUT, TWICE, chosen
 
 ROOT_TESTS = Path(__file__).parent.parent / "root"
 SETS = [f"[{family}-{backend}]" for family in ("ipv4", "ipv6") for backend in ("legacy", "nft")]
@@ -28,6 +28,16 @@ def test_some_are_taken_twice_and_some_never() -> None:
     tests = [f"tests/root/test_x.py::{name}{each}" for name in TWICE for each in SETS]
     assert len(chosen(tests)) == 2 * len(TWICE)
     assert chosen([f"tests/root/test_x.py::{name}" for name in LEFT_OUT]) == set()
+
+
+def test_of_some_files_a_few_are_taken() -> None:
+    for file in FEW:
+        tests = [f"tests/root/{file}::test_{number}[x]" for number in range(90)]
+        assert 10 < len(chosen(tests)) < 40
+
+
+def test_each_file_in_the_lists_is_there() -> None:
+    assert {*FILES_LEFT_OUT, *FEW} <= {path.name for path in ROOT_TESTS.glob("test_*.py")}
 
 
 def test_each_name_in_the_lists_is_a_test() -> None:

@@ -172,6 +172,16 @@ def test_an_older_kernel_tells_the_reason_with_the_death_alone() -> None:
     assert why(REFUSED, flags, listener()).cause == "protocol-reset"
 
 
+def test_a_reset_that_only_its_packet_tells_of_has_no_reason() -> None:
+    trail = Trail(RECEIVED, drops=(replace(DROP, reason="NOT_SPECIFIED"),))
+    whole = case(REFUSED, trail, listener())
+    reset = ResetHop(b.TIME, None, "kernel")
+    diagnosis = diagnose(replace(whole, path=replace(whole.path, hops=(*whole.path.hops, reset))))
+    assert diagnosis.cause == "protocol-reset"
+    assert diagnosis.summary.endswith("answered SYN with a reset, and gives no reason")
+    assert diagnose(whole).cause == "unknown"
+
+
 FULL = listener(waiting=6)
 OVERFLOW = {"TcpExt.ListenOverflows": 2, "TcpExt.ListenDrops": 2}
 SEEN = Trail(RECEIVED)
