@@ -5,9 +5,10 @@ Theory of operation
 
 Tracepoints name a packet by the address of its sk_buff only, and addresses are reused at once.
 What ties events to a packet are its own trace reports: each message that the kernel puts into one
-of our netlink queues is an event itself (sk_data_ready; where it is missing, a probe of ours writes
-the same), written in the midst of the others by the processor that walks the packet.  The n-th such event of a queue is the n-th message read from it,
-so every report says where in the stream of events its packet was.
+of our netlink queues is an event itself (sk_data_ready; where that is missing, a probe of ours
+writes the same), written in the midst of the others by the processor that walks the packet.  The
+n-th such event of a queue is the n-th message read from it, so every report says where in the
+stream of events its packet was.
 
 Events come in contexts: a processor serves one softirq at a time, a thread does one thing at a
 time.  Within a context a packet's stretch begins where an interface receives it (netif_receive_skb)
