@@ -201,6 +201,8 @@ class TraceRequest:
     """Interfaces with chains at INGRESS, which packets meet before all others."""
     early_hooks: tuple[Hook, ...] = ()
     """PREROUTING or OUTPUT, where chains come before the usual triggers."""
+    counts_due: bool = True
+    """Whether our tables count what a filter takes, traced or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,8 @@ class Disarmed:
     hits: int = 0
     """Packets that the trigger chains counted."""
     warnings: tuple[str, ...] = ()
+    due: int | None = None
+    """Packets that the filter and its answers take, traced or not; None where nobody counted."""
 
 
 class TraceRules(Protocol):

@@ -173,7 +173,8 @@ class WatchSession:
         tallies = [tracer.correlator.tally for tracer in tracers]
         warnings = [*(each for one in armed for each in one.warnings)]
         warnings += [warning for each in disarmed for warning in each.warnings]
-        warnings += [self._gauge.warning()] if self._gauge.reached else []
+        # Who asked for so many packets has them all, and does not ask what else came.
+        warnings += self._gauge.warnings(None if self._has_enough() else _left_out(disarmed))
         warnings += [warning for tracer in tracers for warning in _changes(tracer)]
         return TraceResult(
             paths=(),
@@ -191,6 +192,14 @@ class WatchSession:
             seconds=seconds,
             rulesets={tracer.netns: tracer.correlator.ruleset for tracer in tracers},
         )
+
+
+def _left_out(disarmed: Sequence[Disarmed]) -> int | None:
+    """Return how many packets were not traced that the filter takes; None if it is not known."""
+    known = [each.due - each.hits for each in disarmed if each.due is not None]
+    if not disarmed or len(known) < len(disarmed):
+        return None
+    return sum(max(0, each) for each in known)
 
 
 def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis | None:

@@ -133,7 +133,15 @@ class Arming:
         said = [problem for problem in problems if problem is not None]
         found = [complaint for side in self._sides for complaint in side.complaints]
         hits = sum(side.hits for side in self._sides) + sum(held.hits for held in self._tables)
-        return Disarmed(not said, hits, (*found, *dict.fromkeys(said)))
+        return Disarmed(not said, hits, (*found, *dict.fromkeys(said)), self._due())
+
+    def _due(self) -> int | None:
+        """Return how many packets the filter took; None if some part of it nobody counted."""
+        parts = [side.due for side in self._sides]
+        known = [due for due in parts if due is not None]
+        if len(known) < len(parts) or not parts:
+            return None
+        return sum(known) + sum(held.due for held in self._tables)
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.early_rules import MATCHING
+from ipttrace.system.early_rules import DUE, MATCHING
 from ipttrace.system.flow_rules import Rule
 from ipttrace.system.flow_selectors import ETHERTYPES, errors_about_answers, selectors_of
 
@@ -85,7 +85,7 @@ class BridgedFilterRules:
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
-        trace = self._matches + limited + nft.trace() + nft.count("probe")
+        trace = self._matches + nft.count(DUE) + limited + nft.trace() + nft.count("probe")
         rules: list[Rule] = []
         for family, ethertype in ETHERTYPES.items():
             if self._bridges.silent(family):

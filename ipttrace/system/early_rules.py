@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     """As in `flow_rules`."""
 
 AGAIN = "again"
+DUE = "due"
+"""Counts what a filter takes before any limit."""
 MATCHING = "matching"
 """The limit of a filter, one for all rules of a table that trace what matches."""
 
@@ -103,7 +105,8 @@ class EarlyFilterRules(EarlyRules):
         matches = nft_filtering.matches(both_ways or self._filter.program)
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
         of_family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[family])
-        return of_family + matches + limited + nft.trace() + nft.count("probe") + nft.accept()
+        due = of_family + matches + nft.count(DUE)
+        return due + limited + nft.trace() + nft.count("probe") + nft.accept()
 
 
 def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:

@@ -47,22 +47,48 @@ class FamilyArming:
         """How many packets the triggers met; one that met those of both backends counts once."""
         return self._own.hits + max(self._raw_hits.values(), default=0)
 
+    @property
+    def due(self) -> int | None:
+        """How many packets the filter took, traced or not; None where nobody counted."""
+        counted = self._has_nft and self._request.filter is not None and self._request.counts_due
+        return max(0, self._own.due) if counted else None
+
     def arm(self) -> Armed:
         """Do all that the request asks for in this family."""
         if self._request.trigger is Trigger.OWNER:
             return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+        if self._has_two_limits():
+            try:
+                return self._armed_by_table()
+            except NotSupportedError:  # then the raw rules do what they can
+                self._request = replace(self._request, trigger=Trigger.RAW)
         own_table = self._own_table() if self._has_nft else None
         created, problems = self._raw_triggers()
         self._warnings += map(str, problems)
         backends = frozenset(trigger.backend for trigger in self._triggers)
         if backends:
+            self._own.count_due_anew()
             return self._armed(Trigger.RAW, own_table, backends, created)
         if not self._has_nft:
             raise problems[0]
         self._own.close()
-        self._request = replace(self._request, trigger=Trigger.OWNER)
         self._warnings.append("tracing with a table of our own instead of raw")
-        return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+        return self._armed_by_table()
+
+    def _has_two_limits(self) -> bool:
+        """Tell whether raw rules would stand in two engines, each with a limit of its own.
+
+        A packet that one of them leaves out the other may trace: more than the limit, uncounted.
+        """
+        both = len(self._backends()) > 1
+        return both and self._request.filter is not None and self._request.limit is not None
+
+    def _armed_by_table(self) -> Armed:
+        """Let our table trace, though raw was asked for."""
+        self._request = replace(self._request, trigger=Trigger.OWNER)
+        own_table = self._own_table()
+        self._own.count_due_anew()
+        return self._armed(Trigger.OWNER, own_table, frozenset(), frozenset())
 
     def _armed(
         self,
@@ -79,15 +105,17 @@ class FamilyArming:
         return Armed(trigger, standing, created, table, tuple(self._warnings))
 
     def _own_table(self) -> OwnerTable:
-        """Make our table; without what follows connections, if the kernel cannot do that."""
+        """Make our table; without what matches a filter in it, if the kernel cannot do that."""
         request = self._request
         try:
             return self._made(request)
         except NotSupportedError as error:
-            if request.filter is None or not request.replies or not request.conntrack_active:
+            if request.filter is None or request.trigger is Trigger.OWNER:
                 raise
-            made = self._made(replace(request, replies=False))
-            self._warnings.append(NOT_TRACED.format(family=self._family, reason=error))
+            made = self._made(replace(request, replies=False, counts_due=False))
+            self._request = replace(request, counts_due=False)
+            if request.replies and request.conntrack_active:
+                self._warnings.append(NOT_TRACED.format(family=self._family, reason=error))
             return made
 
     def _made(self, request: TraceRequest) -> OwnerTable:
@@ -160,8 +188,8 @@ class FamilyArming:
 
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
+        self._own.quiet()  # first, as what it counts as due would no longer be traced
         self.remove_triggers()
-        self._own.quiet()
 
     def remove_triggers(self) -> None:
         """Take the raw triggers back, and keep their counts."""

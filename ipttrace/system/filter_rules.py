@@ -3,7 +3,7 @@
 Where connections are tracked, a packet that matches makes its connection known for a while, and
 the other packets of known connections are traced as well, whatever NAT did to them:
 
-    trigger-*  (before raw, owner trigger only)  matches -> trace
+    trigger-*  (before raw)                      matches -> count; owner trigger only: trace
     reply-*    (after conntrack)                 matches -> remember its connection
                                                  else of a known connection -> trace
 
@@ -21,10 +21,10 @@ so that the set stays small on a busy host.
 
 from __future__ import annotations
 
-from ipttrace.own_table import REPLIES
+from ipttrace.own_table import REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.early_rules import MATCHING, judged_in_output
+from ipttrace.system.early_rules import DUE, MATCHING, judged_in_output
 from ipttrace.system.flow_rules import Rule
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
@@ -58,13 +58,15 @@ class FilterRules:
     def _matching_rules(self) -> list[Rule]:
         from ipttrace.ports import Trigger
 
-        if self._request.trigger is not Trigger.OWNER:
+        traces = self._request.trigger is Trigger.OWNER
+        if not (traces or self._request.counts_due):
             return []
         hooks = [hook for hook in self._request.hooks if hook not in self._request.early_hooks]
-        trace = self._matches + self._traced(MATCHING, "probe") + nft.accept()
-        rules: list[Rule] = []
+        taken = self._traced(MATCHING, "probe") if traces else nft.count(DUE)
+        # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
+        rules: list[Rule] = [] if traces else [(TRIGGERS[1], nft.never() + nft.trace())]
         for chain in (f"trigger-{hook.lower()}" for hook in hooks):
-            rules += [*judged_in_output(chain), (chain, trace)]
+            rules += [*judged_in_output(chain), (chain, self._matches + taken + nft.accept())]
         return rules
 
     def _connection_rules(self) -> list[Rule]:
@@ -90,4 +92,4 @@ class FilterRules:
 
     def _traced(self, limit: str, counter: str) -> bytes:
         allowed = nft_filtering.limited(limit) if limit in self.limits else b""
-        return allowed + nft.trace() + nft.count(counter)
+        return nft.count(DUE) + allowed + nft.trace() + nft.count(counter)
