@@ -231,6 +231,8 @@ class Disarmed:
     warnings: tuple[str, ...] = ()
     due: int | None = None
     """Packets that the filter and its answers take, traced or not; None where nobody counted."""
+    counted: bool = True
+    """Whether `hits` is all: not if somebody took rules of ours away, and their counts."""
 
 
 class TraceRules(Protocol):
@@ -238,6 +240,13 @@ class TraceRules(Protocol):
 
     def arm(self, request: TraceRequest) -> Armed:
         """Change the namespace; on an error nothing stays behind."""
+        ...
+
+    def rearm(self, request: TraceRequest, *, whole: bool) -> Armed:
+        """Set triggers anew that somebody took away; if `whole`, take all back and arm once more.
+
+        What was counted counts on.  On an error it may be tried again.
+        """
         ...
 
     def quiet(self) -> None:
@@ -250,12 +259,12 @@ class TraceRules(Protocol):
 
 
 class RuleState(Protocol):
-    """Tells one state of a namespace's rules from the next; costs far less than to read them."""
+    """Tells one state of rules and links from the next; costs far less than to read them."""
 
     def now(self) -> Hashable:
         """Return a value that differs from the last one if any rule was changed meanwhile.
 
-        Counters are no change.
+        Counters are no change; an interface that comes, goes or is joined to a bridge is one.
         """
         ...
 

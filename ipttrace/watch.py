@@ -37,6 +37,7 @@ GATHER = 0.02
 TOGETHER = 0.1
 """Seconds between the readings of one packet's legs, at most."""
 
+_Disarmings = list[tuple[Tracer, Disarmed]]
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
 
@@ -80,7 +81,7 @@ class WatchSession:
         """
         started = self._clock.monotonic()
         self._gauge = LimitGauge(request.limit)
-        disarmed: list[Disarmed] = []
+        disarmed: _Disarmings = []
         with ExitStack() as cleaning:
             for tracer in self._tracers.values():
                 cleaning.callback(_disarm, tracer, disarmed)
@@ -165,21 +166,32 @@ class WatchSession:
 
     def so_far(self) -> TraceResult:
         """Return how much was seen until now, without paths; nothing is counted before arming."""
-        return self._result((), 0.0)
+        return self._result([], 0.0)
 
-    def _result(self, disarmed: Sequence[Disarmed], seconds: float) -> TraceResult:
+    def _left_out(self, disarmings: _Disarmings) -> Sequence[str]:
+        """Return what is to be said of packets that were not traced."""
+        if self._has_enough():  # who has the packets asked for does not ask what else came
+            return self._gauge.warnings(None)
+        untraced = _untraced(disarmings)
+        disturbed = any(of.beginnings or not each.counted for of, each in disarmings)
+        if not (disturbed and untraced):
+            return self._gauge.warnings(untraced)
+        packets = "1 packet was" if untraced == 1 else f"{untraced:,} packets were"
+        limit = ", or because of the limit" if self._gauge.reached else ""
+        return (f"{packets} not traced while our rules were gone{limit}",)
+
+    def _result(self, disarmings: _Disarmings, seconds: float) -> TraceResult:
         tracers = list(self._tracers.values())
         armed = [tracer.armed for tracer in tracers if tracer.armed is not None]
         tallies = [tracer.correlator.tally for tracer in tracers]
         warnings = [*(each for one in armed for each in one.warnings)]
-        warnings += [warning for each in disarmed for warning in each.warnings]
-        # Who asked for so many packets has them all, and does not ask what else came.
-        warnings += self._gauge.warnings(None if self._has_enough() else _left_out(disarmed))
+        warnings += [warning for _, each in disarmings for warning in each.warnings]
+        warnings += self._left_out(disarmings)
         warnings += [warning for tracer in tracers for warning in _changes(tracer)]
         return TraceResult(
             paths=(),
             totals=TraceTotals(
-                hits=sum(each.hits for each in disarmed),
+                hits=sum(_hits(tracer, each) for tracer, each in disarmings),
                 packets=self._given,
                 complete=self._complete,
                 lost_events=sum(tally.lost for tally in tallies),
@@ -188,16 +200,22 @@ class WatchSession:
             trigger=armed[0].trigger if armed else Trigger.RAW,
             backends=tuple(sorted({name for each in armed for name in each.backends})),
             warnings=tuple(dict.fromkeys(warnings)),
-            clean=all(each.clean for each in disarmed),
+            clean=all(each.clean for _, each in disarmings),
             seconds=seconds,
             rulesets={tracer.netns: tracer.correlator.ruleset for tracer in tracers},
         )
 
 
-def _left_out(disarmed: Sequence[Disarmed]) -> int | None:
+def _hits(tracer: Tracer, disarmed: Disarmed) -> int:
+    """Return how many packets were traced: where counts were taken away, as many as reported."""
+    begun = tracer.correlator.tally.begun
+    return disarmed.hits if disarmed.counted else max(disarmed.hits, begun)
+
+
+def _untraced(disarmings: _Disarmings) -> int | None:
     """Return how many packets were not traced that the filter takes; None if it is not known."""
-    known = [each.due - each.hits for each in disarmed if each.due is not None]
-    if not disarmed or len(known) < len(disarmed):
+    known = [each.due - _hits(of, each) for of, each in disarmings if each.due is not None]
+    if not disarmings or len(known) < len(disarmings):
         return None
     return sum(max(0, each) for each in known)
 
@@ -211,14 +229,22 @@ def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis |
 
 def _changes(tracer: Tracer) -> Iterator[str]:
     """Yield what is to be said of rules that somebody changed."""
-    rules = tracer.rules
-    if rules is None or rules.first_change is None:
-        return
-    first = datetime.fromtimestamp(rules.first_change, tz=UTC).astimezone()
     where = f" in namespace {tracer.netns}" if tracer.netns is not None else ""
-    times = f"{rules.changes} times, first" if rules.changes > 1 else "once,"
-    yield f"rules were changed during the watch{where}, {times} at {first:%H:%M:%S}"
+    rules = tracer.rules
+    if rules is not None and rules.first_change is not None:
+        when = _when(rules.changes, rules.first_change)
+        yield f"rules were changed during the watch{where}, {when}"
+    for reason in dict.fromkeys(each.reason for each in tracer.beginnings):
+        those = [each for each in tracer.beginnings if each.reason == reason]
+        gap = sum(each.gap for each in those)
+        blind = f"; for {gap * 1000:.0f} ms nothing was traced or counted" if gap else ""
+        yield f"tracing began anew{where}, {_when(len(those), those[0].time)}: {reason}{blind}"
 
 
-def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:
-    found.append(tracer.disarm())
+def _when(times: int, first: float) -> str:
+    at = datetime.fromtimestamp(first, tz=UTC).astimezone()
+    return f"{f'{times} times, first' if times > 1 else 'once,'} at {at:%H:%M:%S}"
+
+
+def _disarm(tracer: Tracer, found: _Disarmings) -> None:
+    found.append((tracer, tracer.disarm()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ipttrace.errors import NotSupportedError
@@ -39,13 +39,21 @@ class FamilyArming:
         self._triggers: list[RawTrigger] = []
         self._own = HeldTable(undo)
         self._raw_hits: dict[Backend, int] = {}
+        self._created: dict[Backend, frozenset[ChainRef]] = {}
+        """The chains that exist only because a trigger of ours needed them."""
         self.complaints: list[str] = []
         """What was found wrong when the triggers were taken back."""
+        self._lost_counts = False
 
     @property
     def hits(self) -> int:
         """How many packets the triggers met; one that met those of both backends counts once."""
         return self._own.hits + max(self._raw_hits.values(), default=0)
+
+    @property
+    def lost_counts(self) -> bool:
+        """Whether somebody took triggers away, and what they had counted."""
+        return self._lost_counts or bool(self.complaints)
 
     @property
     def due(self) -> int | None:
@@ -63,17 +71,38 @@ class FamilyArming:
             except NotSupportedError:  # then the raw rules do what they can
                 self._request = replace(self._request, trigger=Trigger.RAW)
         own_table = self._own_table() if self._has_nft else None
-        created, problems = self._raw_triggers()
+        self._undo.append(self.remove_triggers)
+        problems = self._raw_triggers(())
         self._warnings += map(str, problems)
         backends = frozenset(trigger.backend for trigger in self._triggers)
         if backends:
             self._own.count_due_anew()
-            return self._armed(Trigger.RAW, own_table, backends, created)
+            return self._armed(Trigger.RAW, own_table, backends, self._all_created())
         if not self._has_nft:
             raise problems[0]
         self._own.close()
         self._warnings.append("tracing with a table of our own instead of raw")
         return self._armed_by_table()
+
+    def renew(self) -> Armed:
+        """Set the raw triggers anew, some of which somebody took away; the table counts on."""
+        table = self._own.table
+        if self._request.trigger is Trigger.OWNER:
+            return self._armed(Trigger.OWNER, table, frozenset(), frozenset())
+        intact = [trigger for trigger in self._triggers if trigger.stands()]
+        self._triggers = [trigger for trigger in self._triggers if trigger not in intact]
+        try:
+            # What a rule counts between the reading of its counter and its end is lost, too.
+            self._lost_counts = self.lost_counts or bool(self._triggers)
+            self.remove_triggers()
+            self.complaints.clear()
+            problems = self._raw_triggers({each.backend for each in intact})
+        finally:
+            self._triggers += intact
+        backends = frozenset(trigger.backend for trigger in self._triggers)
+        if not backends:
+            raise problems[0]
+        return self._armed(Trigger.RAW, table, backends, self._all_created())
 
     def _has_two_limits(self) -> bool:
         """Tell whether raw rules would stand in two engines, each with a limit of its own.
@@ -123,17 +152,23 @@ class FamilyArming:
         self._own.make(table)
         return table
 
-    def _raw_triggers(self) -> tuple[frozenset[ChainRef], list[NotSupportedError]]:
-        """Set a trigger in each backend asked for; return the chains made, and what is not had."""
-        created: frozenset[ChainRef] = frozenset()
+    def _raw_triggers(self, standing: Collection[Backend]) -> list[NotSupportedError]:
+        """Set a trigger in each backend asked for where none is `standing`.
+
+        Returns what is not to be had.
+        """
         problems: list[NotSupportedError] = []
-        self._undo.append(self.remove_triggers)
         for trigger in self._wanted():
+            if trigger.backend in standing:
+                continue
             try:
-                created |= self._set(trigger)
+                self._created[trigger.backend] = self._set(trigger)
             except NotSupportedError as error:
                 problems.append(error)
-        return created, problems
+        return problems
+
+    def _all_created(self) -> frozenset[ChainRef]:
+        return frozenset(ref for refs in self._created.values() for ref in refs)
 
     def _wanted(self) -> Iterator[RawTrigger]:
         request, now = self._request, time.time()
@@ -197,7 +232,8 @@ class FamilyArming:
             trigger = self._triggers[-1]
             removed = trigger.remove()
             self._triggers.pop()
-            self._raw_hits[trigger.backend] = removed.hits
+            before = self._raw_hits.get(trigger.backend, 0)
+            self._raw_hits[trigger.backend] = before + removed.hits
             self.complaints += removed.warnings
 
 

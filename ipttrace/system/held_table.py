@@ -19,6 +19,11 @@ class HeldTable:
         """What the tables counted that stood here, and what was due since `count_due_anew`."""
 
     @property
+    def table(self) -> OwnerTable | None:
+        """The table, if one is there."""
+        return self._table
+
+    @property
     def stands(self) -> bool:
         """Whether a table is there."""
         return self._table is not None
