@@ -58,27 +58,32 @@ def test_burst(rate: int, burst: int) -> None:
 def test_rules_where_nothing_is_tracked_ask_for_no_connection() -> None:
     assert shape(REQUEST, tracked=False) == [
         "trigger-prerouting",
-        "trigger-prerouting match objref objref",
-        "trigger-output match objref objref",
+        "trigger-prerouting match objref objref objref",
+        "trigger-output match objref objref objref",
     ]
 
 
 def test_rules_of_connections_alone_beside_a_raw_trigger() -> None:
+    """They are beside the rules that count what the raw trigger has to trace."""
     assert shape(replace(REQUEST, trigger=Trigger.RAW), tracked=True) == [
+        "trigger-output",
+        "trigger-prerouting",
+        "trigger-prerouting match objref",
+        "trigger-output match objref",
         "reply-prerouting ct lookup",
-        "reply-prerouting ct match objref objref",
+        "reply-prerouting ct match objref objref objref",
         "reply-prerouting match limit ct dynset",
         "reply-prerouting match",
-        "reply-prerouting ct lookup objref objref",
+        "reply-prerouting ct lookup objref objref objref",
         "reply-output match limit ct dynset",
         "reply-output match",
-        "reply-output ct lookup objref objref",
+        "reply-output ct lookup objref objref objref",
     ]
 
 
 def test_without_a_limit_there_is_none() -> None:
     rules = shape(replace(REQUEST, limit=None), tracked=True)
-    assert not any("limit" in rule or rule.count("objref") > 1 for rule in rules)
+    assert not any("limit" in rule or rule.count("objref") > 2 for rule in rules)
     assert FilterRules(replace(REQUEST, limit=None), FILTER, tracked=True).limits == {}
 
 
