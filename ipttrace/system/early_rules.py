@@ -21,7 +21,7 @@ from ipttrace.system.flow_selectors import ETHERTYPES, selectors_of
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ipttrace.packet import Flow
     from ipttrace.ports import PacketFilter, TraceRequest
@@ -91,11 +91,11 @@ class EarlyFilterRules(EarlyRules):
         rules: list[Rule] = []
         for chain in self.chains:
             rules += judged_in_output(chain)
-            rules += [(chain, self._traced(family)) for family in PacketFamily]
+            rules += [(chain, each) for family in PacketFamily for each in self._traced(family)]
         return rules
 
-    def _traced(self, family: PacketFamily) -> bytes:
-        """Return the rule for packets of one family.
+    def _traced(self, family: PacketFamily) -> Iterator[bytes]:
+        """Yield the rules for packets of one family.
 
         Answers are what matches the other way round, where no connection will tell them.
         """
@@ -105,8 +105,11 @@ class EarlyFilterRules(EarlyRules):
         matches = nft_filtering.matches(both_ways or self._filter.program)
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
         of_family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[family])
-        due = of_family + matches + nft.count(DUE)
-        return due + limited + nft.trace() + nft.count("probe") + nft.accept()
+        taken = nft.count(DUE) + limited + nft.trace()
+        yield of_family + matches + taken + nft.count("probe") + nft.accept()
+        errors = nft_filtering.errors_about(self._filter, family)
+        if errors and request.replies and not tracked:
+            yield of_family + errors + taken + nft.count("reply") + nft.accept()
 
 
 def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:

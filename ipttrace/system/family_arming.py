@@ -11,10 +11,15 @@ from ipttrace.netfilter import Backend, ChainRef, PacketFamily
 from ipttrace.ports import Armed, TraceRequest, Trigger
 from ipttrace.system import legacy_rules
 from ipttrace.system.held_table import HeldTable, Undo
+from ipttrace.system.nft_filtering import errors_about
 from ipttrace.system.owner_table import OwnerTable
 from ipttrace.system.trace_rule import filter_rules, reply_rules, trace_rule
 from ipttrace.system.triggers import LegacyTrigger, NftTrigger, Notify, RawTrigger
 
+NO_ERRORS = (
+    "ICMP errors about packets of the filter are not traced ({family}): "
+    "it asks for lengths, or is too long for the kernel"
+)
 ONE_WAY = "the filter swapped is too long for the kernel: packets of the other direction"
 NOT_TRACED = "answers that the filter does not match are not traced ({family}): {reason}"
 
@@ -252,5 +257,7 @@ def _narrowed(
         return replace(request, conntrack_active=tracked), []
     program = request.filter.both_ways
     warnings = [] if program else [NOT_TRACED.format(family=family, reason=ONE_WAY)]
+    if has_nft and not errors_about(request.filter, family):
+        warnings.append(NO_ERRORS.format(family=family))
     both = replace(request.filter, program=program or request.filter.program)
     return replace(request, conntrack_active=False, filter=both), warnings

@@ -11,6 +11,9 @@ Over `lo` a packet comes by twice.  In OUTPUT it is judged by the headers that i
 coming in it is judged again only if NAT has rewritten it, and its connection is not known.  The
 trace bit stays with it, so it is traced and counted once.
 
+Where they are not, the answers are what matches the other way round, and ICMP errors that quote a
+packet which matches (`quoted_filter`); they are traced in the trigger-* chains.
+
 Where packets meet chains before raw, `early_rules` judge them, and the trigger-* chains do not
 judge them again.
 
@@ -29,6 +32,7 @@ from ipttrace.system.flow_rules import Rule
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
+    from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import PacketFilter, TraceRequest
 
 OTHERS = "others"
@@ -38,7 +42,12 @@ class FilterRules:
     """The rules of a request for a filter."""
 
     def __init__(
-        self, request: TraceRequest, packet_filter: PacketFilter, *, tracked: bool
+        self,
+        request: TraceRequest,
+        packet_filter: PacketFilter,
+        family: PacketFamily,
+        *,
+        tracked: bool,
     ) -> None:
         self._request = request
         self.traces_tracked = self.remembers = tracked and request.replies
@@ -46,6 +55,8 @@ class FilterRules:
         if request.limit is None:
             self.limits = {}
         self._matches = nft_filtering.matches(packet_filter.program)
+        by_headers = request.replies and not tracked
+        self._errors = nft_filtering.errors_about(packet_filter, family) if by_headers else b""
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
@@ -67,6 +78,8 @@ class FilterRules:
         rules: list[Rule] = [] if traces else [(TRIGGERS[1], nft.never() + nft.trace())]
         for chain in (f"trigger-{hook.lower()}" for hook in hooks):
             rules += [*judged_in_output(chain), (chain, self._matches + taken + nft.accept())]
+            if self._errors:
+                rules.append((chain, self._errors + self._traced(OTHERS, "reply") + nft.accept()))
         return rules
 
     def _connection_rules(self) -> list[Rule]:

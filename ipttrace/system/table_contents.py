@@ -28,7 +28,8 @@ def contents(
         return rules, request.flow.family.table_family
     assert request.filter is not None
     assert family is not None
-    return FilterRules(request, request.filter, tracked=tracked), family.table_family
+    rules_of = FilterRules(request, request.filter, family, tracked=tracked)
+    return rules_of, family.table_family
 
 
 def early_contents(request: TraceRequest) -> Early:

@@ -17,7 +17,7 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Role
 from ipttrace.ports import Trigger
 from tests.root.kernel import Iptables, Pair
-from tests.root.mixed_traffic import Mixed, Sniffer, flood
+from tests.root.mixed_traffic import Mixed, Sniffer, flood, know_each_other
 from tests.root.trial import SCHEMA
 from tests.root.watching import Watching
 from tests.waiting import SLOW, wait_until
@@ -82,6 +82,35 @@ def test_what_nobody_takes_is_refused(pair: Pair, backend: Backend) -> None:
     assert fates == [(81, Outcome.REFUSED), (9, Outcome.REFUSED)]
     told = [path.diagnosis.summary for path in watching.paths if path.diagnosis]
     assert "this host answered with a TCP reset" in told[0]
+
+
+@pytest.mark.parametrize("trigger", list(Trigger), ids=str)
+@pytest.mark.parametrize("priority", [None, -500], ids=["usual", "early"])
+def test_errors_about_packets_of_the_filter_are_traced_where_nothing_is_tracked(
+    pair: Pair, trigger: Trigger, priority: int | None
+) -> None:
+    """The kernel's refusal quotes the datagram that it is about; what is about others is left."""
+    if priority is not None:
+        chain = f"chain c {{\ntype filter hook prerouting priority {priority}\ntcp dport 1 drop\n}}"
+        pair.server.run("nft", "-f", "-", stdin=f"table inet early {{\n{chain}\n}}\n")
+    know_each_other(pair)
+    watching = Watching(pair.server.netns, "udp dst port 9", trigger)
+    with watching:
+        for family in PacketFamily:
+            kind = socket.AF_INET if family is PacketFamily.IPV4 else socket.AF_INET6
+            for port in (10, 9):
+                with pair.client.socket(kind, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"x", (pair.server.address(family), port))
+        watching.wait_for(4)
+    met = [(path.packet.protocol, path.packet.dport, path.outcome) for path in watching.paths]
+    assert met == [
+        ("udp", 9, Outcome.REFUSED),
+        ("icmp", None, Outcome.SENT),
+        ("udp", 9, Outcome.REFUSED),
+        ("icmp6", None, Outcome.SENT),
+    ]
+    assert watching.result is not None
+    assert (watching.result.totals.hits, watching.result.warnings) == (4, ())
 
 
 @pytest.mark.parametrize("trigger", list(Trigger), ids=str)
