@@ -60,6 +60,8 @@ class Side:
     """As the user named it; None for the one that the tool runs in."""
     reserve_source: Callable[[TraceRequest], EventSource | None] = lambda _: None
     """Opens the queue before anything is armed, where that can be."""
+    is_gone: Callable[[], bool] = lambda: False
+    """Whether its name was taken away, or its process has ended."""
 
 
 class Tracer:
@@ -102,6 +104,7 @@ class Tracer:
         self._held: list[Datagram] = []
         self._rules_are_new = False
         self.beginnings: list[Beginning] = []
+        self.gone_at: float | None = None
         self._standing: Standing | None = None
         self._is_recounting = False
         """Whether our rules are to be counted, all of them armed just now."""
@@ -149,6 +152,12 @@ class Tracer:
             conntrack_active=bool(families & {family} if family else families),
             untracked=frozenset(PacketFamily) - families,
         )
+
+    def is_gone(self) -> bool:
+        """Tell whether what the user named is gone; note when that was first seen."""
+        if self.gone_at is None and self._side.is_gone():
+            self.gone_at = self._clock.now()
+        return self.gone_at is not None
 
     def interfaces(self) -> Sequence[str]:
         """Return the names of the namespace's interfaces, as they are now."""

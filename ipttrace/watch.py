@@ -108,7 +108,8 @@ class WatchSession:
         deadline = started + seconds if seconds is not None else float("inf")
         while not self._cancelled() and not self._has_enough():
             now = self._clock.monotonic()
-            if now >= deadline:
+            gone = [tracer.is_gone() for tracer in self._tracers.values()]
+            if now >= deadline or all(gone):
                 return
             descriptors = [tracer.fileno() for tracer in self._tracers.values()]
             open_ones = [each for each in descriptors if each is not None]
@@ -234,6 +235,9 @@ def _changes(tracer: Tracer) -> Iterator[str]:
     if rules is not None and rules.first_change is not None:
         when = _when(rules.changes, rules.first_change)
         yield f"rules were changed during the watch{where}, {when}"
+    if tracer.gone_at is not None:
+        at = _clock(tracer.gone_at)
+        yield f"namespace {tracer.netns} was deleted, or its process ended, at {at}"
     for reason in dict.fromkeys(each.reason for each in tracer.beginnings):
         those = [each for each in tracer.beginnings if each.reason == reason]
         gap = sum(each.gap for each in those)
@@ -242,8 +246,11 @@ def _changes(tracer: Tracer) -> Iterator[str]:
 
 
 def _when(times: int, first: float) -> str:
-    at = datetime.fromtimestamp(first, tz=UTC).astimezone()
-    return f"{f'{times} times, first' if times > 1 else 'once,'} at {at:%H:%M:%S}"
+    return f"{f'{times} times, first' if times > 1 else 'once,'} at {_clock(first)}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, tz=UTC).astimezone():%H:%M:%S}"
 
 
 def _disarm(tracer: Tracer, found: _Disarmings) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
 from ipttrace.path import Outcome, PacketPath
-from tests.root.kernel import Iptables, Pair
+from ipttrace.system.namespaces import Namespace
+from tests.root.kernel import Iptables, Pair, run, unique_name
 from tests.root.watching import Watching
-from tests.waiting import wait_until
+from tests.waiting import SLOW, wait_until
 
+IPTTRACE = str(Path(sys.executable).with_name("ipttrace"))
 V4 = PacketFamily.IPV4
 PORT = 8445
 FILTER = f"udp dst port {PORT}"
@@ -209,3 +215,53 @@ def test_an_interface_that_comes_during_a_watch_is_called_by_its_name(pair: Pair
         watching.wait_for(1)
     assert [path.in_interface for path in watching.paths] == ["renamed"]
     assert warnings(watching) == ()
+
+
+@contextmanager
+def another_network() -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a network namespace of its own, as a container's is."""
+    whole = ["unshare", "-n", "sh", "-c", "ip link set lo up; exec cat"]
+    with subprocess.Popen(whole, stdin=subprocess.PIPE) as process:
+        try:
+            here = Path("/proc/self/ns/net").stat().st_ino
+            there = Path(f"/proc/{process.pid}/ns/net")
+            wait_until(lambda: there.stat().st_ino != here, what="it has left for its own")
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ["name", "process"])
+def test_a_watch_ends_in_good_order_when_what_it_watches_is_gone(kind: str) -> None:
+    with another_network() as process:
+        name = str(process.pid)
+        if kind == "name":
+            name = unique_name("gone")
+            run("ip", "netns", "attach", name, str(process.pid))
+        words = [IPTTRACE, "watch", "--netns", name, "--for", "1h", "--json", "udp"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+            try:
+                inside = Namespace(name, Path(f"/proc/{process.pid}/ns/net"))
+                wait_until(lambda: has_trigger(inside), 20, what="armed")
+                inside.run(lambda: subprocess.run(["nft", "add", "table", "ip", "t"], check=True))
+                if kind == "name":
+                    run("ip", "netns", "del", name)
+                else:
+                    process.kill()
+                out, err = watch.communicate(timeout=30 * SLOW)
+            finally:
+                watch.kill()
+    assert watch.returncode == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["clean"]
+    assert any(
+        f"namespace {name} was deleted, or its process ended, at " in each
+        for each in summary["warnings"]
+    )
+
+
+def has_trigger(inside: Namespace) -> bool:
+    saved = inside.run(
+        lambda: subprocess.run(["ip6tables-nft-save"], capture_output=True, check=True)
+    )
+    return b"-j TRACE" in saved.stdout
