@@ -30,6 +30,14 @@ EMPTY_RAW = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 GONE = "our TRACE rules were gone, or others stood before them"
 
 
+@pytest.fixture(autouse=True)
+def taken(pair: Pair) -> Iterator[None]:
+    """Somebody takes what is sent: no ICMP errors come of it."""
+    with pair.server.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((pair.server.ipv4, PORT))
+        yield
+
+
 @dataclass
 class Sender:
     """Sends datagrams all the time."""
