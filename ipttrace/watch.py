@@ -69,6 +69,8 @@ class WatchSession:
         self._book = JourneyBook(as_read=True)
         self._waiting: list[tuple[float, int, PacketPath]] = []
         self._ready: deque[PacketPath] = deque()
+        self._refusals: dict[int, PacketPath] = {}
+        """The answer that refuses a packet, by its id, until the packet is given out."""
         self._given = self._complete = 0
         self._gauge = LimitGauge(None)
         self._interrupted = False
@@ -128,13 +130,15 @@ class WatchSession:
         for tracer in self._tracers.values():
             for path in tracer.correlator.take(before):
                 heapq.heappush(self._waiting, (path.time, path.id, path))
-        self._ready.extend(self._book.join(self._ripe(before)))
-        refusals = refused_by([*self._ready, *(path for _, _, path in self._waiting)])
+        ripe = self._ripe(before)
+        # By their own times: joining changes those of legs.
+        self._refusals |= refused_by([*ripe, *(path for _, _, path in self._waiting)])
+        self._ready.extend(self._book.join(ripe))
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
             replies: tuple[PacketPath, ...] = ()
-            if path.id in refusals:
-                answer = replace(refusals[path.id], role=Role.REPLY, request=path.id)
+            if refusal := self._refusals.pop(path.id, None):
+                answer = replace(refusal, role=Role.REPLY, request=path.id)
                 path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
             armed = self._tracers[path.netns].armed
             self._gauge.note(path, armed.trigger if armed else Trigger.RAW)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,8 @@ def test_so_many_packets_are_shown_and_written_then_it_ends(pair: Pair, tmp_path
     assert "3 packets shown, 3 of them complete" in err
     lines = [line for line in out.splitlines() if line]
     assert len(lines) == 3
-    assert all("> 198.51.100.1:8445" in line and "> let in: " in line for line in lines)
+    assert all("> 198.51.100.1:8445" in line and line.endswith("> let in") for line in lines)
+    assert pair.server.netns not in out, "there is only one"
     records = [json.loads(line) for line in file.read_text().splitlines()]
     for record in records:
         SCHEMA.validate(record)
@@ -212,3 +214,25 @@ def test_it_ends_by_itself(pair: Pair) -> None:
     (summary,) = [json.loads(line) for line in out.splitlines() if '"record":"summary"' in line]
     assert summary["clean"]
     assert 1 <= summary["seconds"] < 1 + 5 * SLOW
+
+
+def test_the_lines_of_one_packet_stand_together_and_a_refusal_is_known(pair: Pair) -> None:
+    """Also where the times of its legs, those of reading, are not in the order of its way."""
+    for end in (pair.client, pair.server):
+        Iptables(Backend.NFT)(end.netns, PacketFamily.IPV4, "-A", "INPUT", "-j", "ACCEPT")
+    words = ("--netns", pair.client.netns, "--for", "1h", "--count", "16", "tcp port 81")
+    with command(pair, *words) as process:
+        while process.poll() is None:
+            with pair.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                assert client.connect_ex((pair.server.ipv4, 81)) == errno.ECONNREFUSED
+        out, err = process.communicate()
+    lines = [line for line in out.splitlines() if " tcp " in line]
+    refused = "x refused: every chain let it in, and this host answered with a TCP reset"
+    asked = (f"{pair.client.netns}  > sent by eth0", f"{pair.server.netns}  {refused}")
+    answered = (f"{pair.server.netns}  > sent by eth0", f"{pair.client.netns}  > let in")
+    for first, second in (asked, answered):
+        assert any(
+            one.endswith(first) and two.endswith(second) and two.split()[0] == ".."
+            for one, two in pairwise(lines)
+        ), out
+    assert ".. stands for the time of the line before" in err
