@@ -199,6 +199,8 @@ class TraceRequest:
     """Families whose connections are not tracked though `conntrack_active`; of a filter."""
     early_devices: tuple[str, ...] = ()
     """Interfaces with chains at INGRESS, which packets meet before all others."""
+    counted_devices: tuple[str, ...] = ()
+    """By which packets come to IP that were counted at INGRESS: those, or their bridges."""
     early_hooks: tuple[Hook, ...] = ()
     """PREROUTING or OUTPUT, where chains come before the usual triggers."""
     counts_due: bool = True

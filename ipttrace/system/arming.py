@@ -12,7 +12,7 @@ from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
-from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it
+from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it, counted_at_ingress
 from ipttrace.system.bridges import Bridges, find_bridges
 from ipttrace.system.early_arming import arm_early
 from ipttrace.system.family_arming import FamilyArming
@@ -115,10 +115,11 @@ class Arming:
         has_nft = nft_rules.available()
         _refuse_impossible(request, has_nft=has_nft)
         bridges = find_bridges() if has_nft else Bridges()
+        request = replace(request, counted_devices=counted_at_ingress(request, bridges))
         early, bridged = self._tables = [HeldTable(self._undo), HeldTable(self._undo)]
         warnings = arm_early(request, early) if has_nft else ()
         if not early.stands:
-            request = replace(request, early_devices=(), early_hooks=())
+            request = replace(request, early_devices=(), counted_devices=(), early_hooks=())
         elif request.filter is not None:
             # What the raw rules would judge once more counted twice, and against two limits.
             request = replace(request, trigger=Trigger.OWNER)

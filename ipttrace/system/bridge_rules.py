@@ -13,7 +13,7 @@ from __future__ import annotations
 from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.early_rules import DUE, MATCHING
+from ipttrace.system.early_rules import DUE, MATCHING, counted_again
 from ipttrace.system.flow_rules import Rule
 from ipttrace.system.flow_selectors import ETHERTYPES, errors_about_answers, selectors_of
 
@@ -39,6 +39,7 @@ class BridgedFlowRules:
         self._calling = bridges.calling_ports(flow.family)
         self._selectors = selectors_of(request, flow)
         self._about_answers = errors_about_answers(request, flow)
+        self._early_devices = request.early_devices
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
@@ -49,6 +50,7 @@ class BridgedFlowRules:
         return [
             *rules,
             *_leave_to_ip(BRIDGED_OBSERVER, self._calling),
+            *counted_again(BRIDGED_OBSERVER, self._early_devices, self._selectors),
             *(
                 (BRIDGED_OBSERVER, chosen + nft.count(counter) + nft.accept())
                 for chosen, counter in self._selectors

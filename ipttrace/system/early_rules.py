@@ -63,13 +63,15 @@ class EarlyFlowRules(EarlyRules):
 
     def __init__(self, request: TraceRequest, flow: Flow) -> None:
         super().__init__(request)
+        self._counted_devices = request.counted_devices
         self._selectors = selectors_of(request, flow)
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
         rules: list[Rule] = []
         if EARLY_PREROUTING in self.chains:
-            rules += _counted_again(EARLY_PREROUTING, self.devices, self._selectors)
+            counted = self._counted_devices
+            rules += counted_again(EARLY_PREROUTING, counted, self._selectors)
         for chain in self.chains:
             for selector, counter in self._selectors:
                 end = nft.trace() + nft.count(counter) + nft.accept()
@@ -120,7 +122,7 @@ def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:
         if hook in request.early_hooks:
             rules += [(chain, selector + nft.count(AGAIN)) for selector, _ in selectors]
         elif hook is Hook.PREROUTING:
-            rules += _counted_again(chain, request.early_devices, selectors)
+            rules += counted_again(chain, request.counted_devices, selectors)
     return rules
 
 
@@ -131,7 +133,7 @@ def judged_in_output(chain: str) -> list[Rule]:
     return [(chain, nft.received_on_loopback() + nft.accept())]
 
 
-def _counted_again(
+def counted_again(
     chain: str, devices: Sequence[str], selectors: Sequence[tuple[bytes, str]]
 ) -> list[Rule]:
     """Return the rules that count what came in by one of the interfaces."""
