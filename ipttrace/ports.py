@@ -149,6 +149,8 @@ class PacketFilter:
     program: tuple[Instruction, ...]
     both_ways: tuple[Instruction, ...] = ()
     """For packets of the other direction, too; empty if that is too long for the kernel."""
+    cautions: tuple[str, ...] = ()
+    """What it means that the user may not have meant."""
 
 
 SMALLEST_BURST = 5

@@ -51,6 +51,8 @@ def watch(
     if wanted.seconds is not None:
         rate = "without a limit" if wanted.limit is None else f"at most {wanted.limit} packets/s"
         note(f"watching {rate} for {wanted.seconds:g} s; Ctrl-C ends it")
+    for caution in packet_filter.cautions:
+        note(caution)
     session = secrets.token_hex(4)
     clock = SystemClock()
     with ExitStack() as cleaning:
