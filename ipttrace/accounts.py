@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ipttrace.netfilter import RuleRef
 from ipttrace.path import Outcome, PacketPath, Role
@@ -14,15 +14,23 @@ from ipttrace.walk import Walk
 
 @dataclass(frozen=True, slots=True)
 class Interfaces:
-    """A namespace's interfaces, as they were at arming."""
+    """A namespace's interfaces, as they were last read."""
 
     names: Mapping[int, str]
     bridge_of: Mapping[int, int]
     """The bridge of each of its ports."""
+    gone: Mapping[int, str] = field(default_factory=dict)
+    """The names that were known the time before."""
+
+    def followed_by(self, names: Mapping[int, str], bridge_of: Mapping[int, int]) -> Interfaces:
+        """Return them as they are now, read again."""
+        return Interfaces(dict(names), dict(bridge_of), self.names)
 
     def name(self, index: int | None) -> str | None:
-        """Return an interface's name; one that came after arming has only its number."""
-        return self.names.get(index, f"if{index}") if index else None
+        """Return an interface's name; one that came and went unseen has only its number."""
+        if not index:
+            return None
+        return self.names.get(index) or self.gone.get(index, f"if{index}")
 
     def name_or_bridges(self, index: int | None, port: int | None) -> str | None:
         """Return an interface's name; where it is not told, that of the port's bridge."""

@@ -68,6 +68,10 @@ class ChangingRules:
         """Watch no more."""
         self._watch.close()
 
+    def hurry(self) -> None:
+        """Look and read at once: we have changed rules ourselves."""
+        self._next_look = self._next_reading = 0.0
+
     def settle(self, *, at_once: bool = False) -> Settled | None:
         """Return the rules of all that was reported up to now; None if that is not known yet.
 

@@ -67,6 +67,8 @@ class Tally:
     undecoded: int = 0
     foreign: int = 0
     """Log messages that are no trace reports of these rules."""
+    begun: int = 0
+    """Packets that a trigger of somebody's has taken: without those that came of others here."""
     orphans: int = 0
     """Reports that continue no packet's way: its beginning was not seen, or they are forged."""
 
@@ -119,6 +121,24 @@ class Correlator:
         """
         self._rules.change(ruleset, changed=changed)
         self._note_change()
+
+    def name_interfaces(self, names: Mapping[int, str], bridges: Mapping[int, int]) -> None:
+        """Name interfaces so; of those that went since the last time the name is still known."""
+        self._interfaces = self._interfaces.followed_by(names, bridges)
+
+    def begin_anew(
+        self,
+        created: frozenset[ChainRef],
+        own_table: tuple[TableFamily, str] | None,
+        *,
+        whole: bool,
+    ) -> None:
+        """Go on after new arming; if that was `whole`, packets on their way were seen in part."""
+        self._rules.created, self._own_table = created, own_table
+        if whole:
+            self._sequence = None
+            for walk in self._walks:
+                walk.rules_changed = walk.rules_changed or not self._is_settled(walk)
 
     def settle(self) -> None:
         """Look reports up in the newest rules alone: what comes from now on is of them."""
@@ -213,6 +233,7 @@ class Correlator:
                 return None
             walk = self._begin(event, station, key, event.packet)
             walk.copied = copied
+            self.tally.begun -= copied
         if event.trace_id is not None:
             self._by_trace_id[event.trace_id] = walk
         return walk
@@ -251,10 +272,12 @@ class Correlator:
         self, event: TraceEvent, station: Station, key: Fingerprint, packet: PacketSummary
     ) -> Walk:
         walk = Walk(next(self._ids), packet, event)
+        self.tally.begun += 1
         waiting = [other for other in self._in_flight[key] if not self._is_settled(other)]
         rivals = [other for other in waiting if can_be_one(other.packet, packet)]
         around = [other for other in rivals if self._surrounds(other, station)]
         walk.parent = around[-1] if around else None
+        self.tally.begun -= walk.parent is not None
         if rivals and walk.parent is None and event.backend is Backend.LEGACY:
             walk.ambiguous = True
             for other in rivals:

@@ -15,9 +15,9 @@ unless the later one can be the same packet that left and came back, soon enough
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from ipttrace.fingerprint import Fingerprint, fingerprint
@@ -30,29 +30,62 @@ LONGEST = 10.0
 """Seconds between two legs; longer ago it was another packet with the same fingerprint."""
 
 
+_Seen = frozenset[tuple[str | None, int, bool]]
+"""Of the last leg in each namespace: the TTL at its beginning, and whether it began there."""
+
+
 @dataclass(slots=True)
 class _Journey:
     number: int
-    time: float
+    time: float = 0.0
     """When its last leg began."""
     legs: int = 0
-    seen: dict[str | None, tuple[int, bool]] = field(default_factory=dict)
-    """Of the last leg in each namespace: the TTL at its beginning, and whether it began there."""
 
-    def goes_on(self, path: PacketPath) -> bool:
-        """Tell whether `path` can be a leg: elsewhere, or here again after it left."""
-        before = self.seen.get(path.netns)
-        if before is None:
-            return True
-        ttl, made_here = before
-        if is_made_here(path):
-            return False
-        return path.packet.ttl < ttl or (made_here and path.packet.ttl == ttl)
 
-    def add(self, path: PacketPath) -> None:
-        """Note a leg."""
-        self.time = path.time
-        self.seen[path.netns] = path.packet.ttl, is_made_here(path)
+class _Alike:
+    """The journeys of packets with one fingerprint, by where they were seen.
+
+    Of those that were seen at the same places a leg may be of any, and is of the first: a flood of
+    equal packets has thousands.
+    """
+
+    def __init__(self) -> None:
+        self._at: dict[_Seen, deque[_Journey]] = {}
+
+    def take(self, path: PacketPath) -> tuple[_Journey, _Seen] | None:
+        """Take out the first journey that `path` can be a leg of; None if there is none."""
+        fitting = [seen for seen in self._at if _goes_on(seen, path)]
+        if not fitting:
+            return None
+        seen = min(fitting, key=lambda each: self._at[each][0].number)
+        journey = self._at[seen].popleft()
+        if not self._at[seen]:
+            del self._at[seen]
+        return journey, seen
+
+    def put(self, journey: _Journey, seen: _Seen, path: PacketPath) -> None:
+        """Put a journey in whose last leg is `path`; `seen` is of those before it."""
+        journey.time = path.time
+        elsewhere = (each for each in seen if each[0] != path.netns)
+        now = frozenset((*elsewhere, (path.netns, path.packet.ttl, is_made_here(path))))
+        self._at.setdefault(now, deque()).append(journey)
+
+    def forget(self, before: float) -> None:
+        """Forget the journeys whose last leg began before."""
+        for seen, journeys in list(self._at.items()):
+            while journeys and journeys[0].time <= before:
+                journeys.popleft()
+            if not journeys:
+                del self._at[seen]
+
+
+def _goes_on(seen: _Seen, path: PacketPath) -> bool:
+    """Tell whether `path` can be a leg: elsewhere, or here again after it left."""
+    for netns, ttl, made_here in seen:
+        if netns == path.netns:
+            again = path.packet.ttl < ttl or (made_here and path.packet.ttl == ttl)
+            return again and not is_made_here(path)
+    return True
 
 
 class JourneyBook:
@@ -61,7 +94,7 @@ class JourneyBook:
     def __init__(self, *, as_read: bool = False) -> None:
         """Start with none; `as_read`: times are those at which reports were read, not made."""
         self._as_read = as_read
-        self._known: OrderedDict[Fingerprint, list[_Journey]] = OrderedDict()
+        self._known: OrderedDict[Fingerprint, _Alike] = OrderedDict()
         self._count = 0
 
     def join(self, paths: Iterable[PacketPath]) -> tuple[PacketPath, ...]:
@@ -84,17 +117,15 @@ class JourneyBook:
 
     def _journey_of(self, path: PacketPath) -> _Journey:
         key = fingerprint(path.packet)
-        known = self._known.get(key, ())
-        journeys = [each for each in known if path.time - each.time < LONGEST]
-        self._known[key] = journeys
+        known = self._known.setdefault(key, _Alike())
         self._known.move_to_end(key)
-        found = next((each for each in journeys if each.goes_on(path)), None)
+        known.forget(path.time - LONGEST)
+        found = known.take(path)
         if found is None:
             self._count += 1
-            found = _Journey(self._count, path.time)
-            journeys.append(found)
-        found.add(path)
-        return found
+            found = _Journey(self._count), frozenset()
+        known.put(*found, path)
+        return found[0]
 
 
 def is_made_here(path: PacketPath) -> bool:

@@ -1,7 +1,8 @@
-"""Whether the kernel may have left packets out because of a limit: it does not tell.
+"""Whether the kernel left packets out because of a limit.
 
-Each trigger is a token bucket (xt_limit, nft_limit).  What it let pass is known, so the bucket can
-be kept here as well: when it runs empty, the next packet would not have been traced.
+While a watch runs, and where nothing counts them, nobody tells.  Each trigger is a token bucket
+(xt_limit, nft_limit).  What it let pass is known, so the bucket can be kept here as well: when it
+runs empty, the next packet would not have been traced.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ class LimitGauge:
         bucket.time = max(bucket.time, path.time)
         self.reached = bucket.tokens < 1 + self._rate * BLUR
 
-    def warning(self) -> str:
-        """Return what is to be said of it."""
-        return (
-            f"the limit of {self._rate} packets/s was reached: others may have come by that were "
-            "not traced (--limit none traces all)"
-        )
+    def warnings(self, left_out: int | None) -> tuple[str, ...]:
+        """Return what is to be said of it; `left_out` is how many were not traced, if known."""
+        if not (self.reached if left_out is None else self._rate and left_out):
+            return ()
+        others = "others may have come" if left_out is None else f"{left_out:,} others came"
+        told = f"the limit of {self._rate} packets/s was reached: {others} by that were not traced"
+        return (f"{told} (--limit none traces all)",)

@@ -149,6 +149,8 @@ class PacketFilter:
     program: tuple[Instruction, ...]
     both_ways: tuple[Instruction, ...] = ()
     """For packets of the other direction, too; empty if that is too long for the kernel."""
+    cautions: tuple[str, ...] = ()
+    """What it means that the user may not have meant."""
 
 
 SMALLEST_BURST = 5
@@ -199,8 +201,12 @@ class TraceRequest:
     """Families whose connections are not tracked though `conntrack_active`; of a filter."""
     early_devices: tuple[str, ...] = ()
     """Interfaces with chains at INGRESS, which packets meet before all others."""
+    counted_devices: tuple[str, ...] = ()
+    """By which packets come to IP that were counted at INGRESS: those, or their bridges."""
     early_hooks: tuple[Hook, ...] = ()
     """PREROUTING or OUTPUT, where chains come before the usual triggers."""
+    counts_due: bool = True
+    """Whether our tables count what a filter takes, traced or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,10 @@ class Disarmed:
     hits: int = 0
     """Packets that the trigger chains counted."""
     warnings: tuple[str, ...] = ()
+    due: int | None = None
+    """Packets that the filter and its answers take, traced or not; None where nobody counted."""
+    counted: bool = True
+    """Whether `hits` is all: not if somebody took rules of ours away, and their counts."""
 
 
 class TraceRules(Protocol):
@@ -234,6 +244,13 @@ class TraceRules(Protocol):
 
     def arm(self, request: TraceRequest) -> Armed:
         """Change the namespace; on an error nothing stays behind."""
+        ...
+
+    def rearm(self, request: TraceRequest, *, whole: bool) -> Armed:
+        """Set triggers anew that somebody took away; if `whole`, take all back and arm once more.
+
+        What was counted counts on.  On an error it may be tried again.
+        """
         ...
 
     def quiet(self) -> None:
@@ -246,12 +263,12 @@ class TraceRules(Protocol):
 
 
 class RuleState(Protocol):
-    """Tells one state of a namespace's rules from the next; costs far less than to read them."""
+    """Tells one state of rules and links from the next; costs far less than to read them."""
 
     def now(self) -> Hashable:
         """Return a value that differs from the last one if any rule was changed meanwhile.
 
-        Counters are no change.
+        Counters are no change; an interface that comes, goes or is joined to a bridge is one.
         """
         ...
 

@@ -14,14 +14,14 @@ class RulesInForce:
 
     def __init__(self, ruleset: Ruleset, created: frozenset[ChainRef]) -> None:
         """`created` are the base chains that exist only because of us."""
-        self._created = created
+        self.created = created
         self.changing = False
         """Whether a report may be about rules before a change that the user made."""
         self._take(ruleset, None)
 
     def _take(self, ruleset: Ruleset, earlier: Ruleset | None) -> None:
         self.newest = ruleset
-        self.locator = Locator(ruleset, self._created, earlier=earlier)
+        self.locator = Locator(ruleset, self.created, earlier=earlier)
         self.ends = Ends(ruleset)
         self.copying = any(copies(rule.target, rule.text) for rule in ruleset.rules())
         """Whether some rule makes a copy of a packet while it is in its chain."""
@@ -33,5 +33,5 @@ class RulesInForce:
 
     def settle(self) -> None:
         """Forget the rules before."""
-        self.locator = Locator(self.newest, self._created)
+        self.locator = Locator(self.newest, self.created)
         self.changing = False

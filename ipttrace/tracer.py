@@ -7,9 +7,19 @@ from dataclasses import dataclass, replace
 
 from ipttrace.changing import ChangingRules, Settled
 from ipttrace.correlate import Correlator
+from ipttrace.errors import IptTraceError
 from ipttrace.event import Lost
-from ipttrace.netfilter import Hook, PacketFamily, RuleRef, TableFamily, Verdict
-from ipttrace.own_table import BEFORE_RAW
+from ipttrace.needs import (
+    GONE,
+    Standing,
+    disturbance,
+    engines,
+    rules_met_untraced,
+    standing,
+    tracked,
+    with_early,
+)
+from ipttrace.netfilter import Backend, PacketFamily, RuleRef
 from ipttrace.ports import (
     Armed,
     Clock,
@@ -20,10 +30,22 @@ from ipttrace.ports import (
     TraceRequest,
     TraceRules,
 )
-from ipttrace.ruleset import Chain, Counter, Ruleset, conntrack_active, counter_changes
+from ipttrace.ruleset import Counter, Ruleset, counter_changes
 
-EARLY_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)
-"""Hooks at which our usual triggers stand."""
+RETRIES = 5
+"""How often it is tried to arm anew, one second after the other: a lock may be held."""
+PAUSE = 1.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """That all was armed anew while it was watched."""
+
+    time: float
+    reason: str
+    gap: float
+    """Seconds for which nothing was traced, nor counted; 0 if what counts stood all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +60,8 @@ class Side:
     """As the user named it; None for the one that the tool runs in."""
     reserve_source: Callable[[TraceRequest], EventSource | None] = lambda _: None
     """Opens the queue before anything is armed, where that can be."""
+    is_gone: Callable[[], bool] = lambda: False
+    """Whether its name was taken away, or its process has ended."""
 
 
 class Tracer:
@@ -79,19 +103,19 @@ class Tracer:
         """Up to when all reports were taken to the correlator."""
         self._held: list[Datagram] = []
         self._rules_are_new = False
+        self.beginnings: list[Beginning] = []
+        self.gone_at: float | None = None
+        self._standing: Standing | None = None
+        self._is_recounting = False
+        """Whether our rules are to be counted, all of them armed just now."""
+        self._failures = 0
+        self._next_try = 0.0
 
     def arm(self, request: TraceRequest, family: PacketFamily | None) -> None:
         """Arm for `request`, completed by what the namespace has; None means both families."""
         reader = self._side.reader
         self._family = family
-        known = reader.read(family)
-        tracked = _tracked(known, reader.conntrack_entries())
-        request = replace(
-            _with_early(request, known),
-            backends=reader.backends(family),
-            conntrack_active=bool(tracked & {family} if family else tracked),
-            untracked=frozenset(PacketFamily) - tracked,
-        )
+        request = self._completed(request, reader.read(family))
         self._source = self._side.reserve_source(request)
         if self._source is not None:
             self._follow(self._source)
@@ -106,15 +130,34 @@ class Tracer:
         unseen = rules_met_untraced(ruleset, request if self.armed.early else None)
         warnings = (*self.armed.warnings, *self._source.warnings, *unseen)
         self.armed = replace(self.armed, warnings=warnings)
+        bridges = reader.bridges()
+        self._standing = standing(request, ruleset, bridges.values())
         self.correlator = Correlator(
             ruleset,
             ids=self._ids,
             netns=self.netns,
             interfaces=reader.interfaces(),
-            bridges=reader.bridges(),
+            bridges=bridges,
             created=self.armed.created,
             own_table=self.armed.own_table,
         )
+
+    def _completed(self, request: TraceRequest, rules: Ruleset) -> TraceRequest:
+        """Return the request with what the namespace has."""
+        reader, family = self._side.reader, self._family
+        families = tracked(rules, reader.conntrack_entries())
+        return replace(
+            with_early(request, rules),
+            backends=reader.backends(family),
+            conntrack_active=bool(families & {family} if family else families),
+            untracked=frozenset(PacketFamily) - families,
+        )
+
+    def is_gone(self) -> bool:
+        """Tell whether what the user named is gone; note when that was first seen."""
+        if self.gone_at is None and self._side.is_gone():
+            self.gone_at = self._clock.now()
+        return self.gone_at is not None
 
     def interfaces(self) -> Sequence[str]:
         """Return the names of the namespace's interfaces, as they are now."""
@@ -140,6 +183,8 @@ class Tracer:
                 self._feed_settled(settled)
                 self.known_until = read_at
                 again = settled.read_anew and not at_once
+                if again or self._failures:
+                    self._look_after(self.rules)
         elif self._source.position is not None:
             self._feed_counted(datagrams, self._source.position - len(datagrams))
         else:
@@ -167,6 +212,63 @@ class Tracer:
         if self._rules_are_new and not settled.read_anew:
             self.correlator.settle()
         self._rules_are_new = settled.read_anew
+
+    def _look_after(self, rules: ChangingRules) -> None:
+        """Arm anew where rules or a bridge came that need it, or where our rules have gone."""
+        reader, armed = self._side.reader, self._standing
+        assert armed is not None
+        bridges = reader.bridges()
+        self.correlator.name_interfaces(reader.interfaces(), bridges)
+        created = self.armed.created if self.armed else frozenset()
+        backends = armed.request.backends | engines(rules.ruleset, created)
+        request = replace(self._completed(armed.request, rules.ruleset), backends=backends)
+        now = standing(request, rules.ruleset, bridges.values())
+        if self._is_recounting:
+            armed = self._standing = replace(armed, heads=now.heads)
+            self._is_recounting = False
+        reason = disturbance(armed, now)
+        if reason is None or self._clock.monotonic() < self._next_try:
+            return
+        whole = reason != GONE or self._failures > 0
+        began = self._clock.monotonic()
+        try:
+            self._arm_anew(request if whole else armed.request, whole=whole)
+        except IptTraceError:
+            self._failures += 1
+            self._next_try = self._clock.monotonic() + PAUSE
+            if self._failures > RETRIES:
+                raise
+            return
+        gap = self._clock.monotonic() - began if whole else 0.0
+        self.beginnings.append(Beginning(self._clock.now(), reason, gap))
+        self._standing = replace(now, heads=armed.heads) if whole else armed
+        self._is_recounting, self._failures = whole, 0
+        rules.hurry()
+
+    def _arm_anew(self, request: TraceRequest, *, whole: bool) -> None:
+        """Arm for the request; the queue is another one if legacy reports come from now on."""
+        side, old, before = self._side, self._source, self._standing
+        assert old is not None
+        assert before is not None
+        assert self.armed is not None
+        listens = Backend.LEGACY in request.backends - before.request.backends
+        new = side.reserve_source(request) if listens else old
+        try:
+            armed = side.rules.rearm(request, whole=whole)
+            self._held += old.drain()[0]
+            new = new or side.open_source(request, armed)
+        except BaseException:
+            if new is not None and new is not old:
+                new.close()
+            raise
+        if new is not old:
+            new.drain()  # what came before all stood was traced in part
+            old.close()
+            self._source = new
+        unseen = rules_met_untraced(self.correlator.ruleset, request if armed.early else None)
+        known = (*self.armed.warnings, *armed.warnings, *new.warnings, *unseen)
+        self.armed = replace(armed, warnings=tuple(dict.fromkeys(known)))
+        self.correlator.begin_anew(armed.created, armed.own_table, whole=whole)
 
     def _feed_counted(self, datagrams: Sequence[Datagram], first: int) -> None:
         """Feed the correlator messages, the n-th with its number and the kernel's time."""
@@ -200,59 +302,3 @@ class Tracer:
                 self._source = None
             if self.rules is not None:
                 self.rules.close()
-
-
-def _with_early(request: TraceRequest, ruleset: Ruleset) -> TraceRequest:
-    """Return the request with the places where chains come before the usual triggers."""
-    early = [chain for chain in ruleset.chains.values() if _is_early(chain)]
-    # A filter's match cannot be had at ingress: see system.early_rules.
-    devices = dict.fromkeys(name for chain in early for name in chain.devices if request.flow)
-    hooks = {chain.hook for chain in early}
-    return replace(
-        request,
-        early_devices=tuple(devices),
-        early_hooks=tuple(hook for hook in EARLY_HOOKS if hook in hooks),
-    )
-
-
-def rules_met_untraced(ruleset: Ruleset, armed: TraceRequest | None) -> tuple[str, ...]:
-    """Return a warning if packets meet rules before any trigger.
-
-    `armed` is what early triggers were asked for, None if there are none.
-    """
-    early = [chain for chain in ruleset.chains.values() if _is_early(chain)]
-    if armed is not None:
-        early = [c for c in early if c.hook is Hook.INGRESS and not armed.early_devices]
-    if not early:
-        return ()
-    names = ", ".join(f"{chain.ref.table_family} {chain.ref}" for chain in early)
-    return (f"not traced, because packets meet them first: the rules of {names}",)
-
-
-def _is_early(chain: Chain) -> bool:
-    """Tell whether a chain has rules that packets meet before the usual triggers."""
-    silent = not chain.user_rules and chain.policy is not Verdict.DROP
-    if silent or chain.ref.table_family is TableFamily.BRIDGE:
-        return False
-    if chain.hook in EARLY_HOOKS:
-        return (chain.priority or 0) < BEFORE_RAW
-    return chain.hook is Hook.INGRESS
-
-
-def _tracked(ruleset: Ruleset, entries: int) -> frozenset[PacketFamily]:
-    """Return the families whose connections are tracked: where a rule needs it.
-
-    Entries that no rule explains may be of either family.
-    """
-    by_rules = frozenset(
-        family for family in PacketFamily if conntrack_active(_seeing(ruleset, family), 0)
-    )
-    return by_rules or frozenset(PacketFamily if entries else ())
-
-
-def _seeing(ruleset: Ruleset, family: PacketFamily) -> Ruleset:
-    """Return the chains that packets of `family` can meet."""
-    other = {each.table_family for each in PacketFamily} - {family.table_family}
-    return Ruleset(
-        {ref: chain for ref, chain in ruleset.chains.items() if ref.table_family not in other}
-    )

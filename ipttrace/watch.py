@@ -37,6 +37,7 @@ GATHER = 0.02
 TOGETHER = 0.1
 """Seconds between the readings of one packet's legs, at most."""
 
+_Disarmings = list[tuple[Tracer, Disarmed]]
 _UNKNOWN = frozenset({Outcome.LOST, Outcome.INCOMPLETE})
 
 
@@ -68,6 +69,8 @@ class WatchSession:
         self._book = JourneyBook(as_read=True)
         self._waiting: list[tuple[float, int, PacketPath]] = []
         self._ready: deque[PacketPath] = deque()
+        self._refusals: dict[int, PacketPath] = {}
+        """The answer that refuses a packet, by its id, until the packet is given out."""
         self._given = self._complete = 0
         self._gauge = LimitGauge(None)
         self._interrupted = False
@@ -80,7 +83,7 @@ class WatchSession:
         """
         started = self._clock.monotonic()
         self._gauge = LimitGauge(request.limit)
-        disarmed: list[Disarmed] = []
+        disarmed: _Disarmings = []
         with ExitStack() as cleaning:
             for tracer in self._tracers.values():
                 cleaning.callback(_disarm, tracer, disarmed)
@@ -107,7 +110,8 @@ class WatchSession:
         deadline = started + seconds if seconds is not None else float("inf")
         while not self._cancelled() and not self._has_enough():
             now = self._clock.monotonic()
-            if now >= deadline:
+            gone = [tracer.is_gone() for tracer in self._tracers.values()]
+            if now >= deadline or all(gone):
                 return
             descriptors = [tracer.fileno() for tracer in self._tracers.values()]
             open_ones = [each for each in descriptors if each is not None]
@@ -126,13 +130,15 @@ class WatchSession:
         for tracer in self._tracers.values():
             for path in tracer.correlator.take(before):
                 heapq.heappush(self._waiting, (path.time, path.id, path))
-        self._ready.extend(self._book.join(self._ripe(before)))
-        refusals = refused_by([*self._ready, *(path for _, _, path in self._waiting)])
+        ripe = self._ripe(before)
+        # By their own times: joining changes those of legs.
+        self._refusals |= refused_by([*ripe, *(path for _, _, path in self._waiting)])
+        self._ready.extend(self._book.join(ripe))
         while self._ready and not self._has_enough():
             path = self._ready.popleft()
             replies: tuple[PacketPath, ...] = ()
-            if path.id in refusals:
-                answer = replace(refusals[path.id], role=Role.REPLY, request=path.id)
+            if refusal := self._refusals.pop(path.id, None):
+                answer = replace(refusal, role=Role.REPLY, request=path.id)
                 path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
             armed = self._tracers[path.netns].armed
             self._gauge.note(path, armed.trigger if armed else Trigger.RAW)
@@ -165,20 +171,32 @@ class WatchSession:
 
     def so_far(self) -> TraceResult:
         """Return how much was seen until now, without paths; nothing is counted before arming."""
-        return self._result((), 0.0)
+        return self._result([], 0.0)
 
-    def _result(self, disarmed: Sequence[Disarmed], seconds: float) -> TraceResult:
+    def _left_out(self, disarmings: _Disarmings) -> Sequence[str]:
+        """Return what is to be said of packets that were not traced."""
+        if self._has_enough():  # who has the packets asked for does not ask what else came
+            return self._gauge.warnings(None)
+        untraced = _untraced(disarmings)
+        disturbed = any(of.beginnings or not each.counted for of, each in disarmings)
+        if not (disturbed and untraced):
+            return self._gauge.warnings(untraced)
+        packets = "1 packet was" if untraced == 1 else f"{untraced:,} packets were"
+        limit = ", or because of the limit" if self._gauge.reached else ""
+        return (f"{packets} not traced while our rules were gone{limit}",)
+
+    def _result(self, disarmings: _Disarmings, seconds: float) -> TraceResult:
         tracers = list(self._tracers.values())
         armed = [tracer.armed for tracer in tracers if tracer.armed is not None]
         tallies = [tracer.correlator.tally for tracer in tracers]
         warnings = [*(each for one in armed for each in one.warnings)]
-        warnings += [warning for each in disarmed for warning in each.warnings]
-        warnings += [self._gauge.warning()] if self._gauge.reached else []
+        warnings += [warning for _, each in disarmings for warning in each.warnings]
+        warnings += self._left_out(disarmings)
         warnings += [warning for tracer in tracers for warning in _changes(tracer)]
         return TraceResult(
             paths=(),
             totals=TraceTotals(
-                hits=sum(each.hits for each in disarmed),
+                hits=sum(_hits(tracer, each) for tracer, each in disarmings),
                 packets=self._given,
                 complete=self._complete,
                 lost_events=sum(tally.lost for tally in tallies),
@@ -187,10 +205,24 @@ class WatchSession:
             trigger=armed[0].trigger if armed else Trigger.RAW,
             backends=tuple(sorted({name for each in armed for name in each.backends})),
             warnings=tuple(dict.fromkeys(warnings)),
-            clean=all(each.clean for each in disarmed),
+            clean=all(each.clean for _, each in disarmings),
             seconds=seconds,
             rulesets={tracer.netns: tracer.correlator.ruleset for tracer in tracers},
         )
+
+
+def _hits(tracer: Tracer, disarmed: Disarmed) -> int:
+    """Return how many packets were traced: where counts were taken away, as many as reported."""
+    begun = tracer.correlator.tally.begun
+    return disarmed.hits if disarmed.counted else max(disarmed.hits, begun)
+
+
+def _untraced(disarmings: _Disarmings) -> int | None:
+    """Return how many packets were not traced that the filter takes; None if it is not known."""
+    known = [each.due - _hits(of, each) for of, each in disarmings if each.due is not None]
+    if not disarmings or len(known) < len(disarmings):
+        return None
+    return sum(max(0, each) for each in known)
 
 
 def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis | None:
@@ -202,14 +234,28 @@ def _diagnosis(path: PacketPath, replies: tuple[PacketPath, ...]) -> Diagnosis |
 
 def _changes(tracer: Tracer) -> Iterator[str]:
     """Yield what is to be said of rules that somebody changed."""
-    rules = tracer.rules
-    if rules is None or rules.first_change is None:
-        return
-    first = datetime.fromtimestamp(rules.first_change, tz=UTC).astimezone()
     where = f" in namespace {tracer.netns}" if tracer.netns is not None else ""
-    times = f"{rules.changes} times, first" if rules.changes > 1 else "once,"
-    yield f"rules were changed during the watch{where}, {times} at {first:%H:%M:%S}"
+    rules = tracer.rules
+    if rules is not None and rules.first_change is not None:
+        when = _when(rules.changes, rules.first_change)
+        yield f"rules were changed during the watch{where}, {when}"
+    if tracer.gone_at is not None:
+        at = _clock(tracer.gone_at)
+        yield f"namespace {tracer.netns} was deleted, or its process ended, at {at}"
+    for reason in dict.fromkeys(each.reason for each in tracer.beginnings):
+        those = [each for each in tracer.beginnings if each.reason == reason]
+        gap = sum(each.gap for each in those)
+        blind = f"; for {gap * 1000:.0f} ms nothing was traced or counted" if gap else ""
+        yield f"tracing began anew{where}, {_when(len(those), those[0].time)}: {reason}{blind}"
 
 
-def _disarm(tracer: Tracer, found: list[Disarmed]) -> None:
-    found.append(tracer.disarm())
+def _when(times: int, first: float) -> str:
+    return f"{f'{times} times, first' if times > 1 else 'once,'} at {_clock(first)}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, tz=UTC).astimezone():%H:%M:%S}"
+
+
+def _disarm(tracer: Tracer, found: _Disarmings) -> None:
+    found.append((tracer, tracer.disarm()))

@@ -81,6 +81,11 @@ class RecordingRules:
         self._note("arm")
         return Armed(Trigger.RAW, request.backends)
 
+    def rearm(self, request: TraceRequest, *, whole: bool) -> Armed:
+        self.requests.append(request)
+        self._note("rearm all" if whole else "rearm")
+        return Armed(Trigger.RAW, request.backends)
+
     def quiet(self) -> None:
         self._note("quiet")
 

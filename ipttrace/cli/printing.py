@@ -53,10 +53,19 @@ class Printer:
         output.lines([head, ""])
 
 
+SAME = "..".rjust(len("00:00:00.000000"))
+"""Stands for the time of a packet that was told in the line before, in another namespace."""
+
+
 class PacketPrinter:
     """Prints packets one by one: lines for people, or JSON Lines; a file gets each as well."""
 
-    def __init__(self, *, json: bool, verbose: bool, file: ResultFile) -> None:
+    def __init__(
+        self, *, json: bool, verbose: bool, file: ResultFile, several: bool = False
+    ) -> None:
+        """With `several` namespaces each line names its own."""
+        self._several = several
+        self._journey: int | None = None
         self._printer = Printer(json=json)
         self._json = json
         self._verbose = verbose
@@ -88,8 +97,10 @@ class PacketPrinter:
             output.lines([*lines, ""])
             return
         local = datetime.fromtimestamp(path.time, tz=UTC).astimezone()
-        when = local.strftime("%H:%M:%S.%f")
-        output.lines([summary_line(path, when=when, color=output.color())])
+        when = SAME if path.journey == self._journey else local.strftime("%H:%M:%S.%f")
+        self._journey = path.journey
+        line = summary_line(path, when=when, color=output.color(), placed=self._several)
+        output.lines([line])
 
     def summary(self, result: TraceResult) -> None:
         """Print how much was seen, and what keeps it from being the whole truth."""

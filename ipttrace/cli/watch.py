@@ -10,10 +10,19 @@ from ipttrace.cli.probe_arguments import NAMESPACE
 from ipttrace.errors import UsageError
 from ipttrace.ports import Trigger
 
+TYPE_CHECKING = False  # typing's own costs 5 ms to import
+if TYPE_CHECKING:
+    from ipttrace.watch import WatchSession
+
 EVENTS_LOST = 4
 INTERRUPTED = 130
 DEFAULT_LIMIT = 20
 DEFAULT_SECONDS = 60.0
+LEGS = (
+    "each packet is shown in every namespace that it met, one line after the other in the order of "
+    "its way; .. stands for the time of the line before"
+)
+LEGS_AT_LENGTH = "each packet is shown in every namespace that it met, in the order of its way"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 DESCRIPTION = """\
@@ -85,8 +94,14 @@ def run(args: argparse.Namespace) -> int:
         packets=args.count,
         seconds=args.seconds,
     )
-    printer = PacketPrinter(json=args.json, verbose=args.verbose, file=file)
-    result, interrupted = watch(request, give=printer.packet, note=output.note)
+    several = len(args.netns) > 1
+    printer = PacketPrinter(json=args.json, verbose=args.verbose, file=file, several=several)
+
+    def explain(_: WatchSession) -> None:
+        if several and not args.json:
+            output.note(LEGS_AT_LENGTH if args.verbose else LEGS)
+
+    result, interrupted = watch(request, give=printer.packet, note=output.note, begun=explain)
     printer.summary(result)
     if interrupted and not printer.unread:
         return INTERRUPTED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 
 from ipttrace.cli.compose import Note, open_side
 from ipttrace.cli.watch_request import Watch
@@ -13,7 +15,7 @@ from ipttrace.path import PacketPath, TraceResult
 from ipttrace.ports import TraceRequest
 from ipttrace.system import capabilities
 from ipttrace.system.clock import SystemClock
-from ipttrace.system.namespaces import find_namespaces
+from ipttrace.system.namespaces import Namespace, find_namespaces
 from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.tracer import Side
 from ipttrace.watch import WatchLimits, WatchSession
@@ -49,14 +51,17 @@ def watch(
     if wanted.seconds is not None:
         rate = "without a limit" if wanted.limit is None else f"at most {wanted.limit} packets/s"
         note(f"watching {rate} for {wanted.seconds:g} s; Ctrl-C ends it")
+    for caution in packet_filter.cautions:
+        note(caution)
     session = secrets.token_hex(4)
     clock = SystemClock()
     with ExitStack() as cleaning:
         sides: list[Side] = []
         for namespace in traced:
-            guardian, side = open_side(namespace, session, None, clock, note)
+            held = cleaning.enter_context(namespace.held())
+            guardian, side = open_side(held, session, None, clock, note)
             cleaning.callback(guardian.disarm)
-            sides.append(side)
+            sides.append(replace(side, is_gone=partial(_is_gone, namespace, held)))
         request = TraceRequest(
             session=session,
             filter=packet_filter,
@@ -70,3 +75,8 @@ def watch(
         begun(watching)
         result = watching.run(request, give)
         return result, watching.interrupted
+
+
+def _is_gone(named: Namespace, held: Namespace) -> bool:
+    """Tell whether a name no longer stands for the namespace that is held."""
+    return named.name is not None and not held.is_same(named)

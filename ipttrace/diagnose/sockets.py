@@ -32,6 +32,8 @@ from ipttrace.takers import opens, taking
 DROPPED_REQUESTS = "TcpExt.ListenDrops"
 ECHO_REPLIES = frozenset({0, 129})
 NOT_LOOKED = " (who took it was not looked at)"
+PLAIN = "no rule stood in its way"
+SERVES = "; which socket, if any, serves {} was not looked at"
 
 MEANINGS = {
     "TCP_FLAGS": "its flags do not fit a socket in that state",
@@ -113,7 +115,7 @@ def delivered(case: Case) -> Diagnosis | None:
     if taker is None and _should_have_one(case):
         return _taken_by_nobody(case, changed)
     whom = _taker(case, taker)
-    why = ", and ".join(each.text for each in changed) or "no rule stood in its way"
+    why = ", and ".join(each.text for each in changed) or PLAIN
     if whom is None:
         whom = f" to {destination(packet_before(path, None))}" if changed else ""
         why += NOT_LOOKED if _unlooked(case) else ""
@@ -206,9 +208,15 @@ def refused_somehow(case: Case) -> Diagnosis | None:
     summary = f"refused: every chain let it in, and this host answered with {words}"
     if case.scene.sockets is None:
         serves = destination(packet_before(path, None))
-        summary += f"; which socket, if any, serves {serves} was not looked at"
+        summary += SERVES.format(serves)
     remedy = (f"to see what listens there{where(path)}: {what_listens(packet_before(path, None))}",)
     return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=remedy)
+
+
+def in_short(summary: str) -> str:
+    """Return a summary without what is so of every packet where nobody looks at sockets."""
+    summary = summary.removesuffix(NOT_LOOKED).removesuffix(f": {PLAIN}")
+    return summary.partition(SERVES.partition("{}")[0])[0]
 
 
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got, client_sees
+from ipttrace.diagnose.sockets import in_short
 from ipttrace.diagnose.unmatched import since
 from ipttrace.diagnose.walk import depths, name
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, Basis
@@ -86,17 +87,17 @@ def answer_lines(
     return lines[:-1] if lines and not lines[-1] else lines
 
 
-def summary_line(path: PacketPath, *, when: str, color: bool) -> str:
+def summary_line(path: PacketPath, *, when: str, color: bool, placed: bool) -> str:
     """Return one packet in one line: when, who to whom, where it came in, its fate.
 
-    `when` is the time as it is to be shown.
+    `when` is the time as it is to be shown; the namespace is named if it is to be `placed`.
     """
     mark = words.MARKS[path.outcome]
     about = [words.origin(path)]
-    if path.netns is not None:
+    if placed and path.netns is not None:
         about.append(clean_text(path.netns))
     head = f"{when} #{path.id} {words.packet_words(path.packet)}  {', '.join(about)}  "
-    return head + paint(f"{mark} {fate_words(path)}", FATE_STYLES[mark], color)
+    return head + paint(f"{mark} {fate_words(path, short=True)}", FATE_STYLES[mark], color)
 
 
 def in_order(result: TraceResult) -> Iterator[PacketPath]:
@@ -206,8 +207,11 @@ def _rise(counter: Counter | None) -> str:
     return f"+{counter.packets}" if counter is not None else ""
 
 
-def fate_words(path: PacketPath) -> str:
-    """Return a packet's fate in one sentence, with the code of its cause."""
+def fate_words(path: PacketPath, *, short: bool = False) -> str:
+    """Return a packet's fate in one sentence, with the code of its cause.
+
+    A `short` one leaves out what is so of every packet that a watch shows.
+    """
     diagnosis = path.diagnosis
     if diagnosis is None:
         last = path.chain_hops[-1] if path.chain_hops else None
@@ -215,7 +219,10 @@ def fate_words(path: PacketPath) -> str:
         return clean_text(f"{path.fate}{where}")
     open_end = diagnosis.cause == Cause.UNKNOWN and words.MARKS[path.outcome] == ">"
     code = "" if open_end or diagnosis.cause == path.outcome else f" [{diagnosis.cause}]"
-    return clean_text(f"{diagnosis.summary}{code}")
+    if not short:
+        return clean_text(f"{diagnosis.summary}{code}")
+    told = in_short(diagnosis.summary)
+    return clean_text(f"{told}{code if told == diagnosis.summary else ''}")
 
 
 def _fate(path: PacketPath, width: int | None, color: bool) -> list[str]:

@@ -12,7 +12,7 @@ from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow
 from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
-from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it
+from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it, counted_at_ingress
 from ipttrace.system.bridges import Bridges, find_bridges
 from ipttrace.system.early_arming import arm_early
 from ipttrace.system.family_arming import FamilyArming
@@ -45,6 +45,22 @@ class Bequest:
             os.close(self.descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What rules of ours have counted, tables and triggers together."""
+
+    hits: int = 0
+    due: int | None = 0
+    """None where somebody did not count."""
+    counted: bool = True
+    """False if counts were taken away."""
+
+    def __add__(self, other: Counts) -> Counts:
+        known = self.due is not None and other.due is not None
+        due = (self.due or 0) + (other.due or 0) if known else None
+        return Counts(self.hits + other.hits, due, self.counted and other.counted)
+
+
 class Arming:
     """The changes of one session in the namespace that this process has entered."""
 
@@ -55,6 +71,10 @@ class Arming:
         self._tables: list[HeldTable] = []
         self._bequest: Bequest | None = None
         self._armed_once = False
+        self._own_steps = 0
+        """How many of the last steps to undo are those of `arm`."""
+        self._earlier = Counts()
+        """What was counted before all was armed anew."""
 
     def undo_last(self, step: Undo) -> None:
         """Note a step that is undone after all others."""
@@ -72,16 +92,34 @@ class Arming:
             self._sides, self._tables = [], []
             raise
         self._armed_once = True
+        self._own_steps = len(self._undo) - len(kept)
         return armed
+
+    def rearm(self, request: TraceRequest, *, whole: bool) -> Armed:
+        """Set the triggers anew; if `whole`, take all back, and arm for `request`."""
+        if not whole:
+            armed = _joined([side.renew() for side in self._sides])
+            return replace(armed, early=any(held.stands for held in self._tables[:1]))
+        kept = len(self._undo) - self._own_steps
+        own, self._undo[:] = self._undo[kept:], self._undo[:kept]
+        problems = self._undone(own)
+        self._own_steps = len(own)
+        self._undo += own
+        if problems:
+            raise KernelError(f"cannot take back what is to be armed anew: {problems[0]}")
+        self._earlier += self._counts()
+        self._sides, self._tables = [], []
+        return self.arm(request)
 
     def _arm(self, request: TraceRequest) -> Armed:
         has_nft = nft_rules.available()
         _refuse_impossible(request, has_nft=has_nft)
         bridges = find_bridges() if has_nft else Bridges()
+        request = replace(request, counted_devices=counted_at_ingress(request, bridges))
         early, bridged = self._tables = [HeldTable(self._undo), HeldTable(self._undo)]
         warnings = arm_early(request, early) if has_nft else ()
         if not early.stands:
-            request = replace(request, early_devices=(), early_hooks=())
+            request = replace(request, early_devices=(), counted_devices=(), early_hooks=())
         elif request.filter is not None:
             # What the raw rules would judge once more counted twice, and against two limits.
             request = replace(request, trigger=Trigger.OWNER)
@@ -122,18 +160,31 @@ class Arming:
 
     def take_back(self) -> Disarmed:
         """Undo every step in reverse; a step that fails stays noted for another try."""
-        problems = [self._attempt(self._carry_out)]
+        bequeathed = self._attempt(self._carry_out)
+        said = [bequeathed] if bequeathed is not None else []
+        said += self._undone(self._undo)
+        found = [complaint for side in self._sides for complaint in side.complaints]
+        counts = self._earlier + self._counts()
+        warnings = (*found, *dict.fromkeys(said))
+        return Disarmed(not said, counts.hits, warnings, counts.due, counts.counted)
+
+    def _undone(self, steps: list[Undo]) -> list[str]:
+        """Undo steps, the last one first; keep in the list those that fail, and return why."""
+        problems: list[str] = []
         failed: list[Undo] = []
-        for step in reversed(self._undo):
+        for step in reversed(steps):
             problem = self._attempt(step)
             if problem is not None:
                 problems.append(problem)
                 failed.insert(0, step)
-        self._undo[:] = failed
-        said = [problem for problem in problems if problem is not None]
-        found = [complaint for side in self._sides for complaint in side.complaints]
-        hits = sum(side.hits for side in self._sides) + sum(held.hits for held in self._tables)
-        return Disarmed(not said, hits, (*found, *dict.fromkeys(said)))
+        steps[:] = failed
+        return problems
+
+    def _counts(self) -> Counts:
+        """Return what was counted by what stands, or stood last."""
+        tables = [Counts(held.hits, held.due) for held in self._tables]
+        sides = [Counts(side.hits, side.due, not side.lost_counts) for side in self._sides]
+        return sum([*tables, *sides], Counts(due=0 if sides else None))
 
     @property
     def finished(self) -> bool:

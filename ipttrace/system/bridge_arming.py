@@ -46,3 +46,18 @@ def as_ip_sees_it(request: TraceRequest, bridges: Bridges) -> TraceRequest:
     """Return `request` with the interface that IP's chains see: of a bridge's port, the bridge."""
     interface = bridges.bridge_of.get(request.in_interface or "", request.in_interface)
     return replace(request, in_interface=interface)
+
+
+def counted_at_ingress(request: TraceRequest, bridges: Bridges) -> tuple[str, ...]:
+    """Return by what IP's chains know packets that INGRESS has counted.
+
+    Of what comes in by a port they see the bridge: which port it was they tell no more, so that it
+    counts as one of those only if all ports do, or if the packets are known to come in by it.
+    """
+    ports = set(request.early_devices)
+    names = list(request.early_devices)
+    for bridge in sorted(bridges.names):
+        others = {port for port, of in bridges.bridge_of.items() if of == bridge}
+        if others <= ports or request.in_interface in others & ports:
+            names.append(bridge)
+    return tuple(names)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ipttrace.own_table import BRIDGED_CONTAINMENT, BRIDGED_OBSERVER, BRIDGED_TRIGGER
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.early_rules import MATCHING
+from ipttrace.system.early_rules import DUE, MATCHING, counted_again
 from ipttrace.system.flow_rules import Rule
 from ipttrace.system.flow_selectors import ETHERTYPES, errors_about_answers, selectors_of
 
@@ -39,6 +39,7 @@ class BridgedFlowRules:
         self._calling = bridges.calling_ports(flow.family)
         self._selectors = selectors_of(request, flow)
         self._about_answers = errors_about_answers(request, flow)
+        self._early_devices = request.early_devices
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
@@ -49,6 +50,7 @@ class BridgedFlowRules:
         return [
             *rules,
             *_leave_to_ip(BRIDGED_OBSERVER, self._calling),
+            *counted_again(BRIDGED_OBSERVER, self._early_devices, self._selectors),
             *(
                 (BRIDGED_OBSERVER, chosen + nft.count(counter) + nft.accept())
                 for chosen, counter in self._selectors
@@ -79,20 +81,27 @@ class BridgedFilterRules:
         self.limits = {} if request.limit is None else {MATCHING: request.limit}
         self.remembers = self.traces_tracked = False
         self._bridges = bridges
-        both_ways = packet_filter.both_ways if request.replies else ()
-        self._matches = nft_filtering.matches(both_ways or packet_filter.program)
+        self._replies = request.replies
+        self._filter = packet_filter
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
-        trace = self._matches + limited + nft.trace() + nft.count("probe")
+        both_ways = self._filter.both_ways if self._replies else ()
+        matches = nft_filtering.matches(both_ways or self._filter.program)
+        trace = nft.count(DUE) + limited + nft.trace()
         rules: list[Rule] = []
         for family, ethertype in ETHERTYPES.items():
             if self._bridges.silent(family):
                 is_family = nft.meta_is(nft.NFT_META_PROTOCOL, ethertype)
                 calling = self._bridges.calling_ports(family)
                 rules += _leave_to_ip(BRIDGED_OBSERVER, calling, is_family)
-                rules.append((BRIDGED_OBSERVER, is_family + trace))
+                taken = is_family + matches + trace + nft.count("probe") + nft.accept()
+                rules.append((BRIDGED_OBSERVER, taken))
+                errors = nft_filtering.errors_about(self._filter, family) if self._replies else b""
+                if errors:
+                    refused = is_family + errors + trace + nft.count("reply")
+                    rules.append((BRIDGED_OBSERVER, refused))
         return rules
 
     def containment(self) -> list[Rule]:

@@ -21,7 +21,7 @@ from ipttrace.system.flow_selectors import ETHERTYPES, selectors_of
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ipttrace.packet import Flow
     from ipttrace.ports import PacketFilter, TraceRequest
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     """As in `flow_rules`."""
 
 AGAIN = "again"
+DUE = "due"
+"""Counts what a filter takes before any limit."""
 MATCHING = "matching"
 """The limit of a filter, one for all rules of a table that trace what matches."""
 
@@ -61,13 +63,15 @@ class EarlyFlowRules(EarlyRules):
 
     def __init__(self, request: TraceRequest, flow: Flow) -> None:
         super().__init__(request)
+        self._counted_devices = request.counted_devices
         self._selectors = selectors_of(request, flow)
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit, and those that count."""
         rules: list[Rule] = []
         if EARLY_PREROUTING in self.chains:
-            rules += _counted_again(EARLY_PREROUTING, self.devices, self._selectors)
+            counted = self._counted_devices
+            rules += counted_again(EARLY_PREROUTING, counted, self._selectors)
         for chain in self.chains:
             for selector, counter in self._selectors:
                 end = nft.trace() + nft.count(counter) + nft.accept()
@@ -89,11 +93,11 @@ class EarlyFilterRules(EarlyRules):
         rules: list[Rule] = []
         for chain in self.chains:
             rules += judged_in_output(chain)
-            rules += [(chain, self._traced(family)) for family in PacketFamily]
+            rules += [(chain, each) for family in PacketFamily for each in self._traced(family)]
         return rules
 
-    def _traced(self, family: PacketFamily) -> bytes:
-        """Return the rule for packets of one family.
+    def _traced(self, family: PacketFamily) -> Iterator[bytes]:
+        """Yield the rules for packets of one family.
 
         Answers are what matches the other way round, where no connection will tell them.
         """
@@ -103,7 +107,11 @@ class EarlyFilterRules(EarlyRules):
         matches = nft_filtering.matches(both_ways or self._filter.program)
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
         of_family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[family])
-        return of_family + matches + limited + nft.trace() + nft.count("probe") + nft.accept()
+        taken = nft.count(DUE) + limited + nft.trace()
+        yield of_family + matches + taken + nft.count("probe") + nft.accept()
+        errors = nft_filtering.errors_about(self._filter, family)
+        if errors and request.replies and not tracked:
+            yield of_family + errors + taken + nft.count("reply") + nft.accept()
 
 
 def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:
@@ -114,7 +122,7 @@ def seen_before(request: TraceRequest, flow: Flow) -> list[Rule]:
         if hook in request.early_hooks:
             rules += [(chain, selector + nft.count(AGAIN)) for selector, _ in selectors]
         elif hook is Hook.PREROUTING:
-            rules += _counted_again(chain, request.early_devices, selectors)
+            rules += counted_again(chain, request.counted_devices, selectors)
     return rules
 
 
@@ -125,7 +133,7 @@ def judged_in_output(chain: str) -> list[Rule]:
     return [(chain, nft.received_on_loopback() + nft.accept())]
 
 
-def _counted_again(
+def counted_again(
     chain: str, devices: Sequence[str], selectors: Sequence[tuple[bytes, str]]
 ) -> list[Rule]:
     """Return the rules that count what came in by one of the interfaces."""

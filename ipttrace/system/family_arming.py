@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ipttrace.errors import NotSupportedError
@@ -11,10 +11,15 @@ from ipttrace.netfilter import Backend, ChainRef, PacketFamily
 from ipttrace.ports import Armed, TraceRequest, Trigger
 from ipttrace.system import legacy_rules
 from ipttrace.system.held_table import HeldTable, Undo
+from ipttrace.system.nft_filtering import errors_about
 from ipttrace.system.owner_table import OwnerTable
 from ipttrace.system.trace_rule import filter_rules, reply_rules, trace_rule
 from ipttrace.system.triggers import LegacyTrigger, NftTrigger, Notify, RawTrigger
 
+NO_ERRORS = (
+    "ICMP errors about packets of the filter are not traced ({family}): "
+    "it asks for lengths, or is too long for the kernel"
+)
 ONE_WAY = "the filter swapped is too long for the kernel: packets of the other direction"
 NOT_TRACED = "answers that the filter does not match are not traced ({family}): {reason}"
 
@@ -39,30 +44,85 @@ class FamilyArming:
         self._triggers: list[RawTrigger] = []
         self._own = HeldTable(undo)
         self._raw_hits: dict[Backend, int] = {}
+        self._created: dict[Backend, frozenset[ChainRef]] = {}
+        """The chains that exist only because a trigger of ours needed them."""
         self.complaints: list[str] = []
         """What was found wrong when the triggers were taken back."""
+        self._lost_counts = False
 
     @property
     def hits(self) -> int:
         """How many packets the triggers met; one that met those of both backends counts once."""
         return self._own.hits + max(self._raw_hits.values(), default=0)
 
+    @property
+    def lost_counts(self) -> bool:
+        """Whether somebody took triggers away, and what they had counted."""
+        return self._lost_counts or bool(self.complaints)
+
+    @property
+    def due(self) -> int | None:
+        """How many packets the filter took, traced or not; None where nobody counted."""
+        counted = self._has_nft and self._request.filter is not None and self._request.counts_due
+        return max(0, self._own.due) if counted else None
+
     def arm(self) -> Armed:
         """Do all that the request asks for in this family."""
         if self._request.trigger is Trigger.OWNER:
             return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+        if self._has_two_limits():
+            try:
+                return self._armed_by_table()
+            except NotSupportedError:  # then the raw rules do what they can
+                self._request = replace(self._request, trigger=Trigger.RAW)
         own_table = self._own_table() if self._has_nft else None
-        created, problems = self._raw_triggers()
+        self._undo.append(self.remove_triggers)
+        problems = self._raw_triggers(())
         self._warnings += map(str, problems)
         backends = frozenset(trigger.backend for trigger in self._triggers)
         if backends:
-            return self._armed(Trigger.RAW, own_table, backends, created)
+            self._own.count_due_anew()
+            return self._armed(Trigger.RAW, own_table, backends, self._all_created())
         if not self._has_nft:
             raise problems[0]
         self._own.close()
-        self._request = replace(self._request, trigger=Trigger.OWNER)
         self._warnings.append("tracing with a table of our own instead of raw")
-        return self._armed(Trigger.OWNER, self._own_table(), frozenset(), frozenset())
+        return self._armed_by_table()
+
+    def renew(self) -> Armed:
+        """Set the raw triggers anew, some of which somebody took away; the table counts on."""
+        table = self._own.table
+        if self._request.trigger is Trigger.OWNER:
+            return self._armed(Trigger.OWNER, table, frozenset(), frozenset())
+        intact = [trigger for trigger in self._triggers if trigger.stands()]
+        self._triggers = [trigger for trigger in self._triggers if trigger not in intact]
+        try:
+            # What a rule counts between the reading of its counter and its end is lost, too.
+            self._lost_counts = self.lost_counts or bool(self._triggers)
+            self.remove_triggers()
+            self.complaints.clear()
+            problems = self._raw_triggers({each.backend for each in intact})
+        finally:
+            self._triggers += intact
+        backends = frozenset(trigger.backend for trigger in self._triggers)
+        if not backends:
+            raise problems[0]
+        return self._armed(Trigger.RAW, table, backends, self._all_created())
+
+    def _has_two_limits(self) -> bool:
+        """Tell whether raw rules would stand in two engines, each with a limit of its own.
+
+        A packet that one of them leaves out the other may trace: more than the limit, uncounted.
+        """
+        both = len(self._backends()) > 1
+        return both and self._request.filter is not None and self._request.limit is not None
+
+    def _armed_by_table(self) -> Armed:
+        """Let our table trace, though raw was asked for."""
+        self._request = replace(self._request, trigger=Trigger.OWNER)
+        own_table = self._own_table()
+        self._own.count_due_anew()
+        return self._armed(Trigger.OWNER, own_table, frozenset(), frozenset())
 
     def _armed(
         self,
@@ -79,15 +139,17 @@ class FamilyArming:
         return Armed(trigger, standing, created, table, tuple(self._warnings))
 
     def _own_table(self) -> OwnerTable:
-        """Make our table; without what follows connections, if the kernel cannot do that."""
+        """Make our table; without what matches a filter in it, if the kernel cannot do that."""
         request = self._request
         try:
             return self._made(request)
         except NotSupportedError as error:
-            if request.filter is None or not request.replies or not request.conntrack_active:
+            if request.filter is None or request.trigger is Trigger.OWNER:
                 raise
-            made = self._made(replace(request, replies=False))
-            self._warnings.append(NOT_TRACED.format(family=self._family, reason=error))
+            made = self._made(replace(request, replies=False, counts_due=False))
+            self._request = replace(request, counts_due=False)
+            if request.replies and request.conntrack_active:
+                self._warnings.append(NOT_TRACED.format(family=self._family, reason=error))
             return made
 
     def _made(self, request: TraceRequest) -> OwnerTable:
@@ -95,17 +157,23 @@ class FamilyArming:
         self._own.make(table)
         return table
 
-    def _raw_triggers(self) -> tuple[frozenset[ChainRef], list[NotSupportedError]]:
-        """Set a trigger in each backend asked for; return the chains made, and what is not had."""
-        created: frozenset[ChainRef] = frozenset()
+    def _raw_triggers(self, standing: Collection[Backend]) -> list[NotSupportedError]:
+        """Set a trigger in each backend asked for where none is `standing`.
+
+        Returns what is not to be had.
+        """
         problems: list[NotSupportedError] = []
-        self._undo.append(self.remove_triggers)
         for trigger in self._wanted():
+            if trigger.backend in standing:
+                continue
             try:
-                created |= self._set(trigger)
+                self._created[trigger.backend] = self._set(trigger)
             except NotSupportedError as error:
                 problems.append(error)
-        return created, problems
+        return problems
+
+    def _all_created(self) -> frozenset[ChainRef]:
+        return frozenset(ref for refs in self._created.values() for ref in refs)
 
     def _wanted(self) -> Iterator[RawTrigger]:
         request, now = self._request, time.time()
@@ -160,8 +228,8 @@ class FamilyArming:
 
     def quiet(self) -> None:
         """Take the triggers back; what contains stays."""
+        self._own.quiet()  # first, as what it counts as due would no longer be traced
         self.remove_triggers()
-        self._own.quiet()
 
     def remove_triggers(self) -> None:
         """Take the raw triggers back, and keep their counts."""
@@ -169,7 +237,8 @@ class FamilyArming:
             trigger = self._triggers[-1]
             removed = trigger.remove()
             self._triggers.pop()
-            self._raw_hits[trigger.backend] = removed.hits
+            before = self._raw_hits.get(trigger.backend, 0)
+            self._raw_hits[trigger.backend] = before + removed.hits
             self.complaints += removed.warnings
 
 
@@ -188,5 +257,7 @@ def _narrowed(
         return replace(request, conntrack_active=tracked), []
     program = request.filter.both_ways
     warnings = [] if program else [NOT_TRACED.format(family=family, reason=ONE_WAY)]
+    if has_nft and not errors_about(request.filter, family):
+        warnings.append(NO_ERRORS.format(family=family))
     both = replace(request.filter, program=program or request.filter.program)
     return replace(request, conntrack_active=False, filter=both), warnings

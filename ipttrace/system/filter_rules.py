@@ -3,13 +3,16 @@
 Where connections are tracked, a packet that matches makes its connection known for a while, and
 the other packets of known connections are traced as well, whatever NAT did to them:
 
-    trigger-*  (before raw, owner trigger only)  matches -> trace
+    trigger-*  (before raw)                      matches -> count; owner trigger only: trace
     reply-*    (after conntrack)                 matches -> remember its connection
                                                  else of a known connection -> trace
 
 Over `lo` a packet comes by twice.  In OUTPUT it is judged by the headers that it was made with;
 coming in it is judged again only if NAT has rewritten it, and its connection is not known.  The
 trace bit stays with it, so it is traced and counted once.
+
+Where they are not, the answers are what matches the other way round, and ICMP errors that quote a
+packet which matches (`quoted_filter`); they are traced in the trigger-* chains.
 
 Where packets meet chains before raw, `early_rules` judge them, and the trigger-* chains do not
 judge them again.
@@ -21,14 +24,15 @@ so that the set stays small on a busy host.
 
 from __future__ import annotations
 
-from ipttrace.own_table import REPLIES
+from ipttrace.own_table import REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.early_rules import MATCHING, judged_in_output
+from ipttrace.system.early_rules import DUE, MATCHING, judged_in_output
 from ipttrace.system.flow_rules import Rule
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
+    from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import PacketFilter, TraceRequest
 
 OTHERS = "others"
@@ -38,7 +42,12 @@ class FilterRules:
     """The rules of a request for a filter."""
 
     def __init__(
-        self, request: TraceRequest, packet_filter: PacketFilter, *, tracked: bool
+        self,
+        request: TraceRequest,
+        packet_filter: PacketFilter,
+        family: PacketFamily,
+        *,
+        tracked: bool,
     ) -> None:
         self._request = request
         self.traces_tracked = self.remembers = tracked and request.replies
@@ -46,6 +55,8 @@ class FilterRules:
         if request.limit is None:
             self.limits = {}
         self._matches = nft_filtering.matches(packet_filter.program)
+        by_headers = request.replies and not tracked
+        self._errors = nft_filtering.errors_about(packet_filter, family) if by_headers else b""
 
     def triggers(self) -> list[Rule]:
         """Return the rules that set the trace bit."""
@@ -58,13 +69,17 @@ class FilterRules:
     def _matching_rules(self) -> list[Rule]:
         from ipttrace.ports import Trigger
 
-        if self._request.trigger is not Trigger.OWNER:
+        traces = self._request.trigger is Trigger.OWNER
+        if not (traces or self._request.counts_due):
             return []
         hooks = [hook for hook in self._request.hooks if hook not in self._request.early_hooks]
-        trace = self._matches + self._traced(MATCHING, "probe") + nft.accept()
-        rules: list[Rule] = []
+        taken = self._traced(MATCHING, "probe") if traces else nft.count(DUE)
+        # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
+        rules: list[Rule] = [] if traces else [(TRIGGERS[1], nft.never() + nft.trace())]
         for chain in (f"trigger-{hook.lower()}" for hook in hooks):
-            rules += [*judged_in_output(chain), (chain, trace)]
+            rules += [*judged_in_output(chain), (chain, self._matches + taken + nft.accept())]
+            if self._errors:
+                rules.append((chain, self._errors + self._traced(OTHERS, "reply") + nft.accept()))
         return rules
 
     def _connection_rules(self) -> list[Rule]:
@@ -90,4 +105,4 @@ class FilterRules:
 
     def _traced(self, limit: str, counter: str) -> bytes:
         allowed = nft_filtering.limited(limit) if limit in self.limits else b""
-        return allowed + nft.trace() + nft.count(counter)
+        return nft.count(DUE) + allowed + nft.trace() + nft.count(counter)

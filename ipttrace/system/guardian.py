@@ -41,6 +41,7 @@ from ipttrace.system.guardian_messages import (
     IsDisarmed,
     Notice,
     Quiet,
+    Rearm,
     Release,
     Reply,
     Request,
@@ -146,6 +147,11 @@ class Guardian:
         """Change the namespace; on an error nothing stays behind."""
         with self._surviving():
             return self._ask(Arm(request), IsArmed).armed
+
+    def rearm(self, request: TraceRequest, *, whole: bool) -> Armed:
+        """Set triggers anew that somebody took away, or all."""
+        with self._surviving():
+            return self._ask(Rearm(request, whole), IsArmed).armed
 
     def bequeath(self, fd: int, frames: Sequence[bytes], flows: Sequence[Flow]) -> None:
         """Have `frames` written to a device and conntrack entries deleted if we die."""

@@ -40,6 +40,13 @@ class Arm(msgspec.Struct, frozen=True, tag=True):
     request: TraceRequest
 
 
+class Rearm(msgspec.Struct, frozen=True, tag=True):
+    """Set triggers anew, or all."""
+
+    request: TraceRequest
+    whole: bool
+
+
 class Bequeath(msgspec.Struct, frozen=True, tag=True):
     """Keep what is to be done if we die; comes with a device and a memfd with a `Farewell`."""
 
@@ -79,7 +86,7 @@ class Sweep(msgspec.Struct, frozen=True, tag=True):
     session: str | None = None
 
 
-Command = Arm | Bequeath | Borrow | Release | Quiet | Disarm | Sweep
+Command = Arm | Rearm | Bequeath | Borrow | Release | Quiet | Disarm | Sweep
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -94,7 +101,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class IsArmed(msgspec.Struct, frozen=True, tag=True):
-    """The answer to Arm."""
+    """The answer to Arm and Rearm."""
 
     armed: Armed
 

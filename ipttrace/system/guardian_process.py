@@ -39,6 +39,7 @@ from ipttrace.system.guardian_messages import (
     IsDisarmed,
     Notice,
     Quiet,
+    Rearm,
     Release,
     Reply,
     Request,
@@ -111,6 +112,8 @@ class GuardianProcess:
         match command:
             case Arm(request):
                 return IsArmed(self._arming.arm(request))
+            case Rearm(request, whole):
+                return IsArmed(self._arming.rearm(request, whole=whole))
             case Bequeath():
                 self._arming.bequeath(_bequest(*descriptors))
             case Borrow(name, value, held, note):

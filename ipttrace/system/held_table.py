@@ -15,8 +15,13 @@ class HeldTable:
     def __init__(self, undo: list[Undo]) -> None:
         self._undo = undo
         self._table: OwnerTable | None = None
-        self.hits = 0
-        """What the tables counted that stood here."""
+        self.hits = self.due = 0
+        """What the tables counted that stood here, and what was due since `count_due_anew`."""
+
+    @property
+    def table(self) -> OwnerTable | None:
+        """The table, if one is there."""
+        return self._table
 
     @property
     def stands(self) -> bool:
@@ -28,6 +33,11 @@ class HeldTable:
         self._undo.append(self.close)
         table.create()
         self._table = table
+
+    def count_due_anew(self) -> None:
+        """Leave out what was due up to now: the triggers were not complete."""
+        if self._table is not None:
+            self.due = -self._table.due()
 
     def quiet(self) -> None:
         """Set no more trace bits; what contains stays."""
@@ -41,5 +51,6 @@ class HeldTable:
             return
         try:
             self.hits += table.hits()
+            self.due += table.due()
         finally:
             table.close()

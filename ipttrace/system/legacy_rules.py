@@ -119,6 +119,23 @@ def sessions(family: PacketFamily, notify: Notify) -> set[str]:
     return found
 
 
+def heads(family: PacketFamily, tag: str, notify: Notify) -> int:
+    """Return how many rules of the raw table bear `tag` and stand before all that are not ours."""
+    found = [0]
+
+    def look(_: Any, table: Any) -> bool:
+        found[0] = 0
+        for name in ("PREROUTING", "OUTPUT"):
+            entry = table.first_rule(name)
+            while entry and comments.session_of(_comment(entry)) is not None:
+                found[0] += _comment(entry) == tag
+                entry = table.next_rule(entry)
+        return False
+
+    _commit(family, look, "cannot read the rules in raw (iptables-legacy)", notify)
+    return found[0]
+
+
 def _commit(
     family: PacketFamily, change: Callable[[Any, Any], bool | None], what: str, notify: Notify
 ) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -63,19 +64,21 @@ class Namespace:
         self.enter()
         return function()
 
+    @contextmanager
+    def held(self) -> Iterator[Namespace]:
+        """Yield the same namespace by an open file, whatever becomes of the name or process."""
+        if self.name is None:
+            yield self
+            return
+        descriptor = self._opened()
+        try:
+            yield Namespace(self.name, Path(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
+
     def enter(self) -> None:
         """Move the calling thread into this namespace, for good."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except PermissionError as error:
-            raise NotPermittedError(
-                f"cannot open {self} ({self.path}): {error.strerror}", "Run as root."
-            ) from error
-        except OSError as error:
-            raise UsageError(
-                f"cannot open {self} ({self.path}): {error.strerror}",
-                "List namespaces with: ip netns list",
-            ) from error
+        descriptor = self._opened()
         try:
             enter_descriptor(descriptor)
         except OSError as error:
@@ -88,6 +91,19 @@ class Namespace:
             ) from error
         finally:
             os.close(descriptor)
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"cannot open {self} ({self.path}): {error.strerror}", "Run as root."
+            ) from error
+        except OSError as error:
+            raise UsageError(
+                f"cannot open {self} ({self.path}): {error.strerror}",
+                "List namespaces with: ip netns list",
+            ) from error
 
 
 def enter_descriptor(descriptor: int) -> None:

@@ -10,12 +10,14 @@ import struct
 from ipttrace.ports import burst
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.netlink_attributes import attribute, nested, number32, number64, string
+from ipttrace.system.quoted_filter import about_quoted
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ipttrace.ports import Instruction
+    from ipttrace.netfilter import PacketFamily
+    from ipttrace.ports import Instruction, PacketFilter
 
 NFTA_MATCH_NAME = 1
 NFTA_MATCH_REV = 2
@@ -74,6 +76,15 @@ def matches(program: Sequence[Instruction]) -> bytes:
         number32(NFTA_MATCH_REV, 0),
         attribute(NFTA_MATCH_INFO, (head + code).ljust(XT_BPF_INFO_SIZE, b"\0")),
     )
+
+
+def errors_about(packet_filter: PacketFilter, family: PacketFamily) -> bytes:
+    """Hold for ICMP errors about packets of the filter, or of the other direction.
+
+    Empty if there is no program for that which the kernel takes.
+    """
+    program = about_quoted(packet_filter.both_ways or packet_filter.program, family)
+    return matches(program) if 0 < len(program) <= XT_BPF_MAX_NUM_INSTR else b""
 
 
 def limit_data(per_second: int) -> bytes:

@@ -163,6 +163,20 @@ def remove(family: PacketFamily, tag: str | None) -> list[int]:
     return hits
 
 
+def heads(family: PacketFamily, tag: str) -> int:
+    """Return how many rules of `raw` bear `tag` and stand before all that are not ours."""
+    with NftSocket() as nft:
+        rules = _rules(nft, family.table_family)
+    others: set[str] = set()
+    found = 0
+    for rule in rules:
+        chain = rule.text(RULE_CHAIN)
+        if not _is_tagged(rule):
+            others.add(chain)
+        found += chain not in others and bears(rule, tag)
+    return found
+
+
 def _rules(nft: NftSocket, family: TableFamily) -> list[NftObject]:
     if not any(_is_raw(table, family) for table in nft.tables()):
         return []

@@ -10,9 +10,10 @@ packet came through (`own_table.OWN_CHAINS`):
   reply-*    just after conntrack: sets it by the conntrack entry, whatever NAT did;
   observe-*  input, forward and postrouting: report packets where no other chain may;
              observe-postrouting also contains, after SNAT and before conntrack confirms.
-Rules count in the named counters `probe`, `reply` and `contained`, each packet once.  Where there
-are bridges, a second table of the same name, of family bridge, does its part (`bridge_rules`), and
-where packets meet chains before the triggers, one of family inet (`early_rules`).
+Rules count in the named counters `probe`, `reply` and `contained`, each packet once, and in `due`
+what a filter takes, whether it is traced then or not.  Where there are bridges, a second table of
+the same name, of family bridge, does its part (`bridge_rules`), and where packets meet chains
+before the triggers, one of family inet (`early_rules`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ from ipttrace.own_table import (
 )
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
-from ipttrace.system.bridge_rules import BridgedFilterRules, BridgedFlowRules
-from ipttrace.system.early_rules import AGAIN, EarlyFilterRules, EarlyFlowRules, EarlyRules
-from ipttrace.system.filter_rules import FilterRules
-from ipttrace.system.flow_rules import FlowRules, Rule
+from ipttrace.system.early_rules import AGAIN, DUE, EarlyRules
+from ipttrace.system.flow_rules import Rule
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
 from ipttrace.system.nfnetlink import (
     NFNL_SUBSYS_NFTABLES,
@@ -43,16 +42,14 @@ from ipttrace.system.nfnetlink import (
     NfnetlinkSocket,
     explaining,
 )
+from ipttrace.system.table_contents import bridged_contents, contents, early_contents, is_filter
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import TraceRequest
     from ipttrace.system.bridges import Bridges
-
-    Bridged = BridgedFlowRules | BridgedFilterRules
-    Early = EarlyFlowRules | EarlyFilterRules
-    Contents = FlowRules | FilterRules | Bridged | Early
+    from ipttrace.system.table_contents import Contents
 
 # uapi/linux/netfilter/nf_tables.h
 NFT_MSG_NEWTABLE = 0
@@ -84,7 +81,7 @@ NFTA_OBJ_TYPE = 3
 NFTA_OBJ_DATA = 4
 NFTA_COUNTER_PACKETS = 2
 
-COUNTERS = ("probe", "reply", "contained", AGAIN)
+COUNTERS = ("probe", "reply", "contained", AGAIN, DUE)
 
 
 class OwnerTable:
@@ -107,11 +104,12 @@ class OwnerTable:
         from ipttrace.ruleset import OWN_TABLE, TAG
 
         if bridges is not None:
-            self._contents, self._family = _bridged(request, bridges)
+            self._family = TableFamily.BRIDGE
+            self._contents: Contents = bridged_contents(request, bridges)
         elif early:
-            self._contents, self._family = _early(request), TableFamily.INET
+            self._contents, self._family = early_contents(request), TableFamily.INET
         else:
-            self._contents, self._family = _contents(request, family, tracked=conntrack_active)
+            self._contents, self._family = contents(request, family, tracked=conntrack_active)
         self._name = OWN_TABLE + request.session
         self._comment = nft.comment(TAG + request.session)
         self._socket: NfnetlinkSocket | None = None
@@ -136,8 +134,7 @@ class OwnerTable:
 
     def _explain_absence(self, error: BaseException) -> None:
         """Say what an unknown expression means in the rules of a filter, which need modules."""
-        filters = isinstance(self._contents, FilterRules | BridgedFilterRules | EarlyFilterRules)
-        if isinstance(error, FileNotFoundError) and filters:
+        if isinstance(error, FileNotFoundError) and is_filter(self._contents):
             raise NotSupportedError(
                 f"cannot match a packet filter in nft table {self}: "
                 "the kernel lacks nft_compat, xt_bpf or nft_limit",
@@ -152,6 +149,11 @@ class OwnerTable:
         """
         self._read_counters()
         return self._counts["probe"] + self._counts["reply"] - self._counts[AGAIN]
+
+    def due(self) -> int:
+        """Return how many packets a filter takes, traced or not; last known if closed."""
+        self._read_counters()
+        return self._counts[DUE]
 
     def contained(self) -> int:
         """Return how many packets were kept from leaving; last known if closed."""
@@ -271,28 +273,3 @@ class OwnerTable:
                 found = self._socket.get(self._message(NFT_MSG_GETOBJ, names))
                 data = parse(parse(found)[NFTA_OBJ_DATA])
                 self._counts[name] = int.from_bytes(data[NFTA_COUNTER_PACKETS], "big")
-
-
-def _contents(
-    request: TraceRequest, family: PacketFamily | None, *, tracked: bool
-) -> tuple[Contents, TableFamily]:
-    if request.flow is not None:
-        rules = FlowRules(request, request.flow, tracked=tracked)
-        return rules, request.flow.family.table_family
-    assert request.filter is not None
-    assert family is not None
-    return FilterRules(request, request.filter, tracked=tracked), family.table_family
-
-
-def _early(request: TraceRequest) -> Early:
-    if request.flow is not None:
-        return EarlyFlowRules(request, request.flow)
-    assert request.filter is not None
-    return EarlyFilterRules(request, request.filter)
-
-
-def _bridged(request: TraceRequest, bridges: Bridges) -> tuple[Contents, TableFamily]:
-    if request.flow is not None:
-        return BridgedFlowRules(request, request.flow, bridges), TableFamily.BRIDGE
-    assert request.filter is not None
-    return BridgedFilterRules(request, request.filter, bridges), TableFamily.BRIDGE

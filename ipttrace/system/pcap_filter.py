@@ -30,12 +30,22 @@ SNAPLEN = 0xFFFF
 NETMASK_UNKNOWN = 0xFFFFFFFF
 """PCAP_NETMASK_UNKNOWN of pcap.h."""
 
-HINT = "See pcap-filter(7); a packet is seen from its IP header on: no MAC addresses, no VLAN tags."
+HINT = (
+    "See pcap-filter(7); a packet is seen from its IP header on: no MAC addresses, no VLAN tags, "
+    "no ARP."
+)
+IPV4_ALONE = (
+    "'{word}[...]' takes IPv4 packets alone: libpcap does not look behind IPv6 headers "
+    "(without extension headers, ip6[40] is their first byte)"
+)
 TOO_LONG = "Make it shorter: name one IP version (ip and ..., ip6 and ...), or fewer addresses."
 NO_NAMES = "Names of hosts are not looked up: write the address. See pcap-filter(7)."
 
 _WORD = re.compile(r"\\?[A-Za-z0-9_:](?:[-_.:A-Za-z0-9]*[.:A-Za-z0-9])?|\[")
 _DIRECTION = re.compile(r"(?<![-\\.:\w])(src|dst)(?![-.:\w])")
+_INSIDE = re.compile(r"(?<![-\\.:\w])(tcp|udp|sctp|igmp|pim|vrrp)\s*\[")
+_IPV4 = re.compile(r"\bip\b|\d\.\d")
+"""Who writes these wants no others."""
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)(?:\.[0-9]+){0,3}")
 
 _KEYWORDS = re.compile(
@@ -84,7 +94,15 @@ def compile_filter(text: str) -> PacketFilter:
         long = f"it compiles to {len(program)} instructions, the kernel takes {MAX_INSTRUCTIONS}"
         raise _refusal(text, long, TOO_LONG)
     both = _compile(both_directions(text))
-    return PacketFilter(text, program, both if len(both) <= MAX_INSTRUCTIONS else ())
+    both = both if len(both) <= MAX_INSTRUCTIONS else ()
+    return PacketFilter(text, program, both, tuple(_cautions(text)))
+
+
+def _cautions(text: str) -> Iterator[str]:
+    """Yield what a filter means that its words do not say."""
+    inside = _INSIDE.search(text)
+    if inside is not None and not _IPV4.search(text):
+        yield IPV4_ALONE.format(word=inside[1])
 
 
 def both_directions(text: str) -> str:
@@ -135,7 +153,8 @@ def _compile(text: str) -> tuple[Instruction, ...]:
         if library.pcap_compile(
             handle, ctypes.byref(program), text.encode(), optimize, NETMASK_UNKNOWN
         ):
-            raise _refusal(text, library.pcap_geterr(handle).decode(errors="replace"))
+            reason = library.pcap_geterr(handle).decode(errors="replace")
+            raise _refusal(text, reason, "; ".join(_cautions(text)) or HINT)
         found = tuple(_instructions(program))
         library.pcap_freecode(ctypes.byref(program))
         return found

@@ -1,4 +1,4 @@
-"""Whether the rules of a namespace are still the same, asked without reading them out.
+"""Whether the rules and links of a namespace are still the same, asked without reading them out.
 
 nf_tables counts its commits.  ip_tables counts nothing: its tables are fetched as the kernel has
 them (uapi/linux/netfilter_ipv4/ip_tables.h and its IPv6 twin) and compared without the counters.
@@ -18,6 +18,7 @@ from typing import BinaryIO
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.system.legacy_rules import TABLE_NAMES
+from ipttrace.system.link_state import LinkState
 from ipttrace.system.namespaces import Namespace
 from ipttrace.system.nft_netlink import NftSocket
 
@@ -47,10 +48,12 @@ class NamespaceRuleState:
         self._namespace = namespace
         self._nft: NftSocket | None = namespace.run(NftSocket)
         self._tables = [_LegacyTables(family, namespace) for family in PacketFamily]
+        self._links = LinkState(namespace)
 
     def now(self) -> Hashable:
-        """Return a value that differs from the last one if any rule was changed meanwhile."""
-        return (self._generation(), *(tables.now() for tables in self._tables))
+        """Return a value that differs from the last one if any rule or link was changed."""
+        tables = (tables.now() for tables in self._tables)
+        return (self._generation(), self._links.now(), *tables)
 
     def close(self) -> None:
         """Close the sockets."""
@@ -59,6 +62,7 @@ class NamespaceRuleState:
             self._nft = None
         for tables in self._tables:
             tables.close()
+        self._links.close()
 
     def _generation(self) -> int | None:
         if self._nft is None:

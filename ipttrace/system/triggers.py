@@ -45,6 +45,10 @@ class RawTrigger(Protocol):
         """Yield what can be had without some match module, and what is lost by it."""
         ...
 
+    def stands(self) -> bool:
+        """Tell whether all rules are there, with none of somebody else's before them."""
+        ...
+
     def remove(self) -> Removed:
         """Delete the rule and what was made for it."""
         ...
@@ -84,6 +88,11 @@ class LegacyTrigger:
         for rules, lost in _weaker(self._rules):
             yield LegacyTrigger(rules, self._notify), lost.format(backend=self.backend)
 
+    def stands(self) -> bool:
+        """Tell whether all rules are there, with none of somebody else's before them."""
+        rule = self._rules[0]
+        return legacy_rules.heads(rule.family, rule.tag, self._notify) == len(self._rules)
+
     def remove(self) -> Removed:
         """Delete the rules, by their tag."""
         if not self._standing:
@@ -122,6 +131,11 @@ class NftTrigger:
         """Yield the same with fewer criteria."""
         for rules, lost in _weaker(self._rules):
             yield NftTrigger(rules), lost.format(backend=self.backend)
+
+    def stands(self) -> bool:
+        """Tell whether all rules are there, with none of somebody else's before them."""
+        rule = self._rules[0]
+        return nft_rules.heads(rule.family, rule.tag) == len(self._rules)
 
     def remove(self) -> Removed:
         """Delete the rules by their tag, then our chains and table if nobody else uses them."""

@@ -368,6 +368,20 @@ def test_nothing_of_ours_stays(row: Switched, family: PacketFamily, probe: Probe
     assert run("nft", "-a", "list", "ruleset", netns=row.switch) == before
 
 
+@pytest.mark.parametrize("called", [True, False], ids=["br_netfilter", "bridge alone"])
+@pytest.mark.parametrize("devices", ["p1, p2", "p1"], ids=["all ports", "one port"])
+def test_what_an_ingress_chain_of_a_port_has_seen_counts_once(
+    row: Switched, family: PacketFamily, probe: Probe, called: bool, devices: str
+) -> None:
+    call_iptables(row.switch, family, on=called)
+    hook = f"type filter hook ingress devices = {{ {devices} }} priority 0"
+    rules = f"table netdev guard {{\nchain in {{\n{hook}\ntcp dport {OPEN} counter\n}}\n}}\n"
+    run("nft", "-f", "-", netns=row.switch, stdin=rules)
+    result = probe()
+    assert met(the_probe(result))[0] == "in 1"
+    assert result.totals.hits == result.totals.packets
+
+
 def test_frames_that_are_only_bridged_are_counted(
     row: Switched, family: PacketFamily, listen: Listeners, probe: Probe
 ) -> None:

@@ -178,7 +178,8 @@ def test_fragments_share_the_fate_of_the_whole(
         sender.send(bytes(LARGE))
         with pytest.raises(ConnectionRefusedError):
             sender.recv(1)
-    assert [path.outcome for path in watching.paths] == [Outcome.REJECTED] * 3
+    datagrams = of_protocol(watching.paths, "udp")
+    assert [path.outcome for path in datagrams] == [Outcome.REJECTED] * 3
 
 
 # ------------------------------------------------------------------ extension headers

@@ -17,7 +17,7 @@ from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Role
 from ipttrace.ports import Trigger
 from tests.root.kernel import Iptables, Pair
-from tests.root.mixed_traffic import Mixed, Sniffer, flood
+from tests.root.mixed_traffic import Mixed, Sniffer, flood, know_each_other
 from tests.root.trial import SCHEMA
 from tests.root.watching import Watching
 from tests.waiting import SLOW, wait_until
@@ -85,6 +85,35 @@ def test_what_nobody_takes_is_refused(pair: Pair, backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("trigger", list(Trigger), ids=str)
+@pytest.mark.parametrize("priority", [None, -500], ids=["usual", "early"])
+def test_errors_about_packets_of_the_filter_are_traced_where_nothing_is_tracked(
+    pair: Pair, trigger: Trigger, priority: int | None
+) -> None:
+    """The kernel's refusal quotes the datagram that it is about; what is about others is left."""
+    if priority is not None:
+        chain = f"chain c {{\ntype filter hook prerouting priority {priority}\ntcp dport 1 drop\n}}"
+        pair.server.run("nft", "-f", "-", stdin=f"table inet early {{\n{chain}\n}}\n")
+    know_each_other(pair)
+    watching = Watching(pair.server.netns, "udp dst port 9", trigger)
+    with watching:
+        for family in PacketFamily:
+            kind = socket.AF_INET if family is PacketFamily.IPV4 else socket.AF_INET6
+            for port in (10, 9):
+                with pair.client.socket(kind, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"x", (pair.server.address(family), port))
+        watching.wait_for(4)
+    met = [(path.packet.protocol, path.packet.dport, path.outcome) for path in watching.paths]
+    assert met == [
+        ("udp", 9, Outcome.REFUSED),
+        ("icmp", None, Outcome.SENT),
+        ("udp", 9, Outcome.REFUSED),
+        ("icmp6", None, Outcome.SENT),
+    ]
+    assert watching.result is not None
+    assert (watching.result.totals.hits, watching.result.warnings) == (4, ())
+
+
+@pytest.mark.parametrize("trigger", list(Trigger), ids=str)
 @pytest.mark.parametrize(("packets", "reached"), [(10, False), (40, True)], ids=["few", "many"])
 def test_that_a_limit_was_reached_is_said(
     pair: Pair, backend: Backend, trigger: Trigger, packets: int, reached: bool
@@ -95,9 +124,26 @@ def test_that_a_limit_was_reached_is_said(
         flood(pair.client, pair.server, packets)
         watching.wait_for(min(packets, 20))
     assert watching.result is not None
-    assert (len(watching.paths) < packets) is reached
-    said = [each for each in watching.result.warnings if "the limit of 20 packets/s" in each]
-    assert len(said) == reached
+    left_out = packets - len(watching.paths)
+    assert (left_out > 0) is reached
+    others = (
+        f"the limit of 20 packets/s was reached: {left_out} others came by that were not traced"
+    )
+    assert [others in each for each in watching.result.warnings] == [True] * reached
+
+
+def test_a_limit_holds_where_both_engines_have_rules(pair: Pair) -> None:
+    for backend in Backend:
+        add_rules(pair, backend, tracked=False)
+    watching = Watching(pair.server.netns, "udp dst port 8445", limit=20)
+    with watching:
+        flood(pair.client, pair.server, 60)
+        watching.wait_for(20)
+    assert watching.result is not None
+    assert 20 <= len(watching.paths) <= 40
+    assert watching.result.totals.hits == len(watching.paths)
+    left_out = f"{60 - len(watching.paths)} others came by"
+    assert any(left_out in each for each in watching.result.warnings)
 
 
 # ------------------------------------------------------------------ the command itself
@@ -137,7 +183,8 @@ def test_so_many_packets_are_shown_and_written_then_it_ends(pair: Pair, tmp_path
     assert "3 packets shown, 3 of them complete" in err
     lines = [line for line in out.splitlines() if line]
     assert len(lines) == 3
-    assert all("> 198.51.100.1:8445" in line and "> let in: " in line for line in lines)
+    assert all("> 198.51.100.1:8445" in line and line.endswith("> let in") for line in lines)
+    assert pair.server.netns not in out, "there is only one"
     records = [json.loads(line) for line in file.read_text().splitlines()]
     for record in records:
         SCHEMA.validate(record)
@@ -166,3 +213,24 @@ def test_it_ends_by_itself(pair: Pair) -> None:
     (summary,) = [json.loads(line) for line in out.splitlines() if '"record":"summary"' in line]
     assert summary["clean"]
     assert 1 <= summary["seconds"] < 1 + 5 * SLOW
+
+
+def test_who_refused_is_known_in_several_namespaces(pair: Pair) -> None:
+    """Though the legs of the answer have other times than those at which they were read."""
+    watching = Watching((pair.client.netns, pair.server.netns), "tcp port 81")
+    with watching:
+        for _ in range(5):
+            with pair.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                assert client.connect_ex((pair.server.ipv4, 81)) == errno.ECONNREFUSED
+        watching.wait_for(20)
+    legs = [(path.netns, path.leg, path.outcome) for path in watching.paths]
+    assert (
+        legs
+        == [
+            (pair.client.netns, 1, Outcome.SENT),
+            (pair.server.netns, 2, Outcome.REFUSED),
+            (pair.server.netns, 1, Outcome.SENT),
+            (pair.client.netns, 2, Outcome.DELIVERED),
+        ]
+        * 5
+    )

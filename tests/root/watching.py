@@ -14,6 +14,7 @@ from ipttrace.path import PacketPath, TraceResult
 from ipttrace.ports import TraceRequest, Trigger
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.pcap_filter import compile_filter
+from ipttrace.tracer import Side
 from ipttrace.watch import WatchLimits, WatchSession
 from tests.root.kernel import in_namespace
 from tests.waiting import wait_until
@@ -26,13 +27,17 @@ class Watching:
     """`ipttrace watch FILTER --netns NETNS --limit none`, with its paths as values."""
 
     def __init__(
-        self, netns: str, text: str, trigger: Trigger = Trigger.RAW, limit: int | None = None
+        self,
+        netns: str | tuple[str, ...],
+        text: str,
+        trigger: Trigger = Trigger.RAW,
+        limit: int | None = None,
     ) -> None:
         self.paths: list[PacketPath] = []
         """In the order of their times; all of them when the block has ended."""
         self.result: TraceResult | None = None
         self.notes: list[str] = []
-        self._netns = netns
+        self._netns = (netns,) if isinstance(netns, str) else netns
         self._request = TraceRequest(
             session=secrets.token_hex(4),
             filter=compile_filter(text),
@@ -82,13 +87,16 @@ class Watching:
             self._failure = error
 
     def _trace(self) -> None:
-        namespace, clock = in_namespace(self._netns), SystemClock()
+        clock = SystemClock()
         with ExitStack() as cleaning:
-            guardian, side = open_side(
-                namespace, self._request.session, None, clock, self.notes.append
-            )
-            cleaning.callback(guardian.disarm)
-            self._session = WatchSession([side], clock, WatchLimits(), self._is_over)
+            sides: list[Side] = []
+            for netns in self._netns:
+                guardian, side = open_side(
+                    in_namespace(netns), self._request.session, None, clock, self.notes.append
+                )
+                cleaning.callback(guardian.disarm)
+                sides.append(side)
+            self._session = WatchSession(sides, clock, WatchLimits(), self._is_over)
             self.result = self._session.run(self._request, self.paths.append)
 
     def _is_over(self) -> bool:

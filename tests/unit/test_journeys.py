@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from time import process_time
 
 import pytest
 
@@ -136,3 +137,15 @@ def test_no_leg_begins_after_a_later_one() -> None:
     late = [replace(path, time=2.0 - place / 100) for place, path in enumerate(ROW)]
     times = [path.time for path in JourneyBook(as_read=True).join(late)]
     assert times == [1.96] * 5
+
+
+def test_a_flood_of_equal_packets_is_joined_in_good_time() -> None:
+    """IPv6 has no id: equal datagrams have one fingerprint, and may be of any of their journeys."""
+    flood = [
+        leg(name, time=1000 + number / 2000) for number in range(4000) for name in ("near", "far")
+    ]
+    began = process_time()
+    joined = JourneyBook(as_read=True).join(flood)
+    assert process_time() - began < 2
+    assert {leg.journey for leg in joined} == set(range(1, 4001))
+    assert {leg.leg for leg in joined} == {1, 2}

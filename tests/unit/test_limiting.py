@@ -47,3 +47,15 @@ def test_each_raw_trigger_has_a_bucket_of_its_own() -> None:
     assert gauge(*both, trigger=Trigger.OWNER)
     other = replace(ONE, packet=replace(ONE.packet, family=PacketFamily.IPV6))
     assert not gauge(*[at(1.0)] * 12, *[replace(other, time=1.0)] * 12)
+
+
+def test_what_was_counted_is_said_and_nothing_where_nothing_was_left_out() -> None:
+    found = LimitGauge(20)
+    for each in range(20):
+        found.note(at(1 + each / 1000), Trigger.RAW)
+    (guessed,) = found.warnings(None)
+    assert "others may have come by" in guessed
+    (counted,) = found.warnings(1234)
+    assert "1,234 others came by" in counted
+    assert found.warnings(0) == ()
+    assert LimitGauge(None).warnings(3) == (), "no limit left them out"

@@ -12,11 +12,11 @@ import pytest
 from ipttrace.decode.nft_list import decode_nft_list
 from ipttrace.event import TraceKind
 from ipttrace.mapped import matched_element
+from ipttrace.needs import rules_met_untraced
 from ipttrace.netfilter import Hook, PacketFamily, Verdict
 from ipttrace.path import ChainHop
 from ipttrace.ports import TraceRequest
 from ipttrace.render.words import hop_effects
-from ipttrace.tracer import rules_met_untraced
 from tests.builders import tcp
 from tests.recordings import read_recording
 from tests.transcripts import correlate, events_of

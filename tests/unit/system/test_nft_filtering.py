@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ipttrace.netfilter import PacketFamily
 from ipttrace.ports import PacketFilter, TraceRequest, Trigger
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
@@ -30,7 +31,7 @@ def expressions(rule: bytes) -> list[tuple[str, dict[int, bytes]]]:
 
 def shape(request: TraceRequest, *, tracked: bool) -> list[str]:
     """Return each rule as the names of its expressions that are no comparison."""
-    rules = FilterRules(request, FILTER, tracked=tracked).triggers()
+    rules = FilterRules(request, FILTER, PacketFamily.IPV4, tracked=tracked).triggers()
     unsaid = {"cmp", "meta", "immediate", "bitwise"}
     return [
         " ".join([chain, *(name for name, _ in expressions(rule) if name not in unsaid)])
@@ -58,32 +59,40 @@ def test_burst(rate: int, burst: int) -> None:
 def test_rules_where_nothing_is_tracked_ask_for_no_connection() -> None:
     assert shape(REQUEST, tracked=False) == [
         "trigger-prerouting",
-        "trigger-prerouting match objref objref",
-        "trigger-output match objref objref",
+        "trigger-prerouting match objref objref objref",
+        "trigger-output match objref objref objref",
     ]
 
 
 def test_rules_of_connections_alone_beside_a_raw_trigger() -> None:
+    """They are beside the rules that count what the raw trigger has to trace."""
     assert shape(replace(REQUEST, trigger=Trigger.RAW), tracked=True) == [
+        "trigger-output",
+        "trigger-prerouting",
+        "trigger-prerouting match objref",
+        "trigger-output match objref",
         "reply-prerouting ct lookup",
-        "reply-prerouting ct match objref objref",
+        "reply-prerouting ct match objref objref objref",
         "reply-prerouting match limit ct dynset",
         "reply-prerouting match",
-        "reply-prerouting ct lookup objref objref",
+        "reply-prerouting ct lookup objref objref objref",
         "reply-output match limit ct dynset",
         "reply-output match",
-        "reply-output ct lookup objref objref",
+        "reply-output ct lookup objref objref objref",
     ]
 
 
 def test_without_a_limit_there_is_none() -> None:
     rules = shape(replace(REQUEST, limit=None), tracked=True)
-    assert not any("limit" in rule or rule.count("objref") > 1 for rule in rules)
-    assert FilterRules(replace(REQUEST, limit=None), FILTER, tracked=True).limits == {}
+    assert not any("limit" in rule or rule.count("objref") > 2 for rule in rules)
+    assert (
+        FilterRules(replace(REQUEST, limit=None), FILTER, PacketFamily.IPV4, tracked=True).limits
+        == {}
+    )
 
 
 def test_without_replies_connections_do_not_matter() -> None:
-    rules = FilterRules(replace(REQUEST, replies=False), FILTER, tracked=True)
+    rules = FilterRules(replace(REQUEST, replies=False), FILTER, PacketFamily.IPV4, tracked=True)
     assert not rules.remembers
     assert not rules.traces_tracked
     assert len(rules.triggers()) == 3

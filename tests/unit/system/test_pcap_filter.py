@@ -127,3 +127,28 @@ def test_libpcap_is_not_loaded_before_it_is_used() -> None:
     )
     assert done.stdout == "False\n"
     assert pcap_filter.LIBRARIES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tcp[tcpflags] & tcp-syn != 0", True),
+        ("port 53 and udp [8] > 1", True),
+        ("ip and tcp[13] & 2 != 0", False),
+        ("host 198.51.100.2 and tcp[13] & 2 != 0", False),
+        ("icmp6[icmp6type] = icmp6-echo", False),
+        ("ip6[53] & 2 != 0", False),
+        ("tcp port 80", False),
+    ],
+)
+def test_that_libpcap_looks_into_no_tcp_of_ipv6_is_said(text: str, said: bool) -> None:
+    cautions = compile_filter(text).cautions
+    assert len(cautions) == said
+    assert all("takes IPv4 packets alone" in each for each in cautions)
+
+
+def test_a_filter_that_takes_nothing_says_why() -> None:
+    with pytest.raises(UsageError, match=r"rejects all packets.*'tcp\[\.\.\.\]' takes IPv4"):
+        compile_filter("ip6 and tcp[13] & 2 != 0")
+    with pytest.raises(UsageError, match="no ARP"):
+        compile_filter("arp")
