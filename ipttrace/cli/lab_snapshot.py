@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.output)
 
     namespace = find_namespace(args.netns)
-    require_privilege()
+    require_privilege(aim="read rules")
     snapshot = read_host(namespace, SystemClock().now())
     content = encode_snapshot(snapshot)
     for problem in snapshot.unread:

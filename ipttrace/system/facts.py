@@ -14,11 +14,21 @@ import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ipttrace.checkup.facts import Facts, Interface, Interior, Listener, Presence, Setting, Unknown
+from ipttrace.checkup.facts import (
+    Bridge,
+    Facts,
+    Interface,
+    Interior,
+    Listener,
+    Presence,
+    Setting,
+    Unknown,
+)
 from ipttrace.checkup.settings import SETTINGS
 from ipttrace.errors import IptTraceError
-from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
+from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily, TableFamily
 from ipttrace.system import commands, leftovers, legacy_rules, nf_log, presence
 from ipttrace.system.kernel_log import LogReader, first_namespace
 from ipttrace.system.machine_facts import read_machine, refusal
@@ -33,6 +43,9 @@ LOGGERS = Path("/proc/thread-self/net/netfilter/nf_log")
 NETWORK = Path("/proc/thread-self/ns/net")
 NOT_SHOWN = frozenset({"default", "lo"})
 """Among the interfaces: what only new ones inherit, and the one that no outsider reaches."""
+
+CALLS = {TableFamily.IP: "nf_call_iptables", TableFamily.IP6: "nf_call_ip6tables"}
+"""A bridge's own switches, as ip(8) shows them."""
 
 NS_GET_USERNS = 0xB701
 """uapi/linux/nsfs.h; EPERM if the owner is outside the caller's user namespace (ioctl_nsfs(2))."""
@@ -135,16 +148,28 @@ def _interfaces() -> dict[str, Interface]:
 
 def _interface(directory: Path) -> Interface:
     """Read the settings of one interface; one that is gone meanwhile has none."""
-    values = (text_of(directory / name) or "0" for name in ("rp_filter", "route_localnet"))
-    rp_filter, route_localnet = map(int, values)
-    return Interface(rp_filter, bool(route_localnet))
+    names = ("rp_filter", "route_localnet", "forwarding")
+    rp_filter, localnet, forwarding = (int(text_of(directory / name) or "0") for name in names)
+    return Interface(rp_filter, bool(localnet), bool(forwarding))
 
 
-def _bridges() -> tuple[str, ...]:
+def _bridges() -> tuple[Bridge, ...]:
     listed = commands.run(
-        ["ip", "-j", "link", "show", "type", "bridge"], what="cannot list bridges"
+        ["ip", "-j", "-d", "link", "show", "type", "bridge"], what="cannot list bridges"
     )
-    return tuple(link["ifname"] for link in json.loads(listed or "[]") if link)
+    return tuple(
+        Bridge(
+            link["ifname"],
+            frozenset(family for family, name in CALLS.items() if _data_of(link).get(name)),
+        )
+        for link in json.loads(listed or "[]")
+        if link
+    )
+
+
+def _data_of(link: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = link.get("linkinfo", {}).get("info_data", {})
+    return data
 
 
 def _leftovers(
