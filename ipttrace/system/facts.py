@@ -6,8 +6,6 @@ and iptables-legacy only about tables that exist.  What cannot be read becomes a
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -33,6 +31,7 @@ from ipttrace.system import commands, leftovers, legacy_rules, nf_log, presence
 from ipttrace.system.kernel_log import LogReader, first_namespace
 from ipttrace.system.machine_facts import read_machine, refusal
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
+from ipttrace.system.network_owner import network_owner
 from ipttrace.system.port_owner import owner_of_port
 from ipttrace.system.reading import attempt, text_of
 from ipttrace.system.table_facts import TableFacts, read_tables
@@ -40,15 +39,11 @@ from ipttrace.system.table_facts import TableFacts, read_tables
 SYSCTLS = Path("/proc/sys")
 LOG_GROUPS = Path("/proc/thread-self/net/netfilter/nfnetlink_log")
 LOGGERS = Path("/proc/thread-self/net/netfilter/nf_log")
-NETWORK = Path("/proc/thread-self/ns/net")
 NOT_SHOWN = frozenset({"default", "lo"})
 """Among the interfaces: what only new ones inherit, and the one that no outsider reaches."""
 
 CALLS = {TableFamily.IP: "nf_call_iptables", TableFamily.IP6: "nf_call_ip6tables"}
 """A bridge's own switches, as ip(8) shows them."""
-
-NS_GET_USERNS = 0xB701
-"""uapi/linux/nsfs.h; EPERM if the owner is outside the caller's user namespace (ioctl_nsfs(2))."""
 
 
 def read_facts(namespace: Namespace = HERE) -> Facts:
@@ -84,7 +79,7 @@ def _interior(nf_tables: Presence | Unknown) -> Interior:
     sessions = attempt(lambda: {session.name: session.pid for session in presence.living()})
     tables = read_tables(nf_tables)
     return Interior(
-        owned=attempt(_owned),
+        owned=attempt(lambda: network_owner() is not None),
         legacy=tables.legacy,
         nft=tables.nft,
         loggers=_loggers(),
@@ -97,19 +92,6 @@ def _interior(nf_tables: Presence | Unknown) -> Interior:
         leftovers=_leftovers(tables, sessions),
         lock=_lock_refusal(),
     )
-
-
-def _owned() -> bool:
-    descriptor = os.open(NETWORK, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.close(fcntl.ioctl(descriptor, NS_GET_USERNS))
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _loggers() -> dict[PacketFamily, str] | Unknown:
