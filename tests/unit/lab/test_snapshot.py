@@ -256,6 +256,11 @@ def test_rules_and_routes_with_more_than_a_lab_has() -> None:
         '[{"priority":5,"not":null,"src":"all","fwmark":"0x1","table":"7"}]', "ipv4"
     )
     assert (rule.mark, rule.inverted, rule.other) == ("0x1", True, "")
+    text = (
+        '[{"dst":"10.8.0.0/16","encap":"ip","id":3,"dst":"198.51.100.7","dev":"eth0","flags":[]}]'
+    )
+    [tunnelled] = read_routes(text, "ipv4")
+    assert tunnelled.to == "10.8.0.0/16", "ip(8) writes dst twice"
     [route] = read_routes('[{"dst":"10.0.0.0/8","encap":"mpls","dev":"eth0","flags":[]}]', "ipv4")
     assert route.other == "encap mpls"
 
