@@ -170,6 +170,7 @@ class ProbedLab:
         _plainly(lambda: self._running.change(change))
 
     def _traced(self, netns: str | Sequence[str] | None) -> tuple[str, ...]:
+        __tracebackhide__ = True
         if netns is not None:
             return (netns,) if isinstance(netns, str) else tuple(netns)
         if self.scenario.probes:
@@ -266,7 +267,8 @@ class Answer:
         try:
             wanted = msgspec.convert(named, Expectation).on(self.backend)
         except ValueError as error:
-            raise UsageError(f"cannot expect {fields}: {error}") from None
+            hint = f"Outcomes are {', '.join(Outcome)}." if "$.outcome" in str(error) else ""
+            raise UsageError(f"cannot expect {fields}: {error}", hint) from None
         netns = wanted.netns or self.netns
         found = compare(wanted, netns, self.result)
         if found:
