@@ -80,6 +80,11 @@ class PolicyState(State, frozen=True):
     action: str = "lookup"
     inverted: bool = False
     suppress_prefix: int | None = None
+    uidrange: str | None = None
+    dsfield: str | None = None
+    ipproto: str | None = None
+    sport: str | None = None
+    dport: str | None = None
     other: str = ""
     """Conditions beside those."""
 

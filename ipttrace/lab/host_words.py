@@ -36,6 +36,8 @@ RULE_WORDS = frozenset(
     {
         *("priority", "src", "srclen", "dst", "dstlen", "fwmark", "fwmask", "iif", "oif"),
         *("table", "action", "protocol", "not", "suppress_prefixlen"),
+        *("uid_start", "uid_end", "tos", "dsfield", "ipproto"),
+        *(f"{port}{part}" for port in ("sport", "dport") for part in ("", "_start", "_end")),
     }
 )
 BRIDGE_OPTIONS = (
@@ -158,8 +160,23 @@ def _policy(said: Mapping[str, Any], family: str) -> PolicyState:
         action=str(said.get("action", "lookup")).replace("to_tbl", "lookup"),
         inverted="not" in said,
         suppress_prefix=said.get("suppress_prefixlen"),
+        uidrange=_range(said, "uid"),
+        dsfield=_word(said, "dsfield") or _word(said, "tos"),
+        ipproto=_word(said, "ipproto"),
+        sport=_range(said, "sport"),
+        dport=_range(said, "dport"),
         other=", ".join(sorted(other)),
     )
+
+
+def _word(said: Mapping[str, Any], word: str) -> str | None:
+    return str(said[word]) if word in said else None
+
+
+def _range(said: Mapping[str, Any], word: str) -> str | None:
+    if f"{word}_start" in said:
+        return f"{said[f'{word}_start']}-{said[f'{word}_end']}"
+    return _word(said, word)
 
 
 def _network(said: Mapping[str, Any], word: str) -> str | None:
