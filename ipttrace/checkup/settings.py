@@ -63,7 +63,8 @@ def _conntrack(inside: Interior, advise: Adviser) -> Iterator[Finding]:
         if inside.settings.get(COUNT) is None:
             yield ok("conntrack", "not in the kernel now: no connection is tracked")
         return
-    text = f"{count:,} connections tracked" if count else "no connection is tracked now"
+    noun = "connection" if count == 1 else "connections"
+    text = f"{count:,} {noun} tracked" if count else "no connection is tracked now"
     if not limit:
         yield ok("conntrack", text)
         return

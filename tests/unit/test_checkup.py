@@ -246,6 +246,11 @@ def test_how_full_conntrack_is(count: int, limit: int | None, state: State) -> N
         assert "sysctl -w net.netfilter.nf_conntrack_max=2000" in (found.advice or "")
 
 
+def test_one_connection() -> None:
+    given = facts(settings=settings(nf_conntrack_count=1))
+    assert texts(given, "conntrack") == ["1 connection tracked, 1,000 at most"]
+
+
 def test_conntrack_that_is_not_loaded() -> None:
     absent = dict.fromkeys(
         (
