@@ -88,6 +88,15 @@ class SocketEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A routing rule of which it is not known whether it is for the packet."""
+
+    priority: int
+    criteria: tuple[str, ...]
+    """What it asks for that is not known, in the words of ip-rule(8)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What routing says of a packet (RTM_GETROUTE with its addresses, mark and interface)."""
 
@@ -109,6 +118,9 @@ class Route:
     """A limit of the route's own, beside the interface's."""
     marked: int | None = None
     """Of a route that refuses: the priority of the routing rule that led to it for the mark."""
+    unjudged: tuple[Unjudged, ...] = ()
+    """Routing rules that may lead elsewhere; of a lookup that was refused, those before that one
+    which may have refused it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Every source of it may be absent; then the traced packets are as they were witho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipttrace.diagnose.walk import mark_before, packet_before
 from ipttrace.errors import IptTraceError
 from ipttrace.evidence import NOTHING, Scene, Trail
-from ipttrace.netfilter import Hook
+from ipttrace.netfilter import Backend, Hook
 from ipttrace.packet import Flow, PacketSummary
 from ipttrace.path import ChainHop, Outcome, PacketPath
 from ipttrace.ports import EventSource, KernelEvents, ProbeClient, SceneReader
@@ -21,6 +22,7 @@ from ipttrace.targets import sent_on_to
 from ipttrace.ties import Report, Ties
 
 LOST = "events of the kernel were overwritten before they could be read"
+SETS_DSFIELD = re.compile(r"-j (?:TOS|DSCP)\b|\bdscp set\b")
 UNTIED = (
     "this kernel does not say which of its events belong to which report: it has neither "
     "sk_data_ready nor kprobes"
@@ -185,6 +187,7 @@ def question_of(path: PacketPath, flows: tuple[Flow, ...]) -> Question:
         in_interface=path.in_interface,
         out_interface=path.out_interface,
         mark=mark_before(path, begins) if begins is not None else _last_mark(path),
+        dsfield=_dsfield(path, begins),
         refused=path.outcome in (Outcome.REFUSED, Outcome.REJECTED),
         seen=bool(path.reports or hops),
     )
@@ -196,6 +199,25 @@ def _sent_on(packet: PacketSummary, hop: ChainHop | None) -> PacketSummary:
     if aim is None:
         return packet
     return replace(packet, dst=aim[0], dport=packet.dport if aim[1] is None else aim[1])
+
+
+def _dsfield(path: PacketPath, begins: ChainHop | None) -> int | None:
+    """Return the field as it was when a packet was routed; a client of ours leaves it 0."""
+    hops = path.chain_hops
+    setters = [place for place, hop in enumerate(hops) if SETS_DSFIELD.search(hop.rule or "")]
+    routed = len(hops) if begins is None else hops.index(begins)
+    if not setters or setters[0] >= routed:
+        told = path.packet.dsfield
+        return 0 if told is None and path.in_interface is None else told
+    last = setters[-1]
+    shown = any(_shows_anew(hop, hops[last]) for hop in hops[last + 1 :])
+    return path.last_packet.dsfield if path.last_packet and shown and last < routed else None
+
+
+def _shows_anew(hop: ChainHop, setter: ChainHop) -> bool:
+    """Tell whether a later report showed the headers: nft does once for each base chain."""
+    place = (setter.chain.table, setter.hook, setter.priority)
+    return hop.chain.backend is Backend.LEGACY or (hop.chain.table, hop.hook, hop.priority) != place
 
 
 def _last_mark(path: PacketPath) -> int:

@@ -102,6 +102,14 @@ class PacketSummary:
     where it told no bytes.  It says nothing that makes one packet differ from another."""
 
     @property
+    def dsfield(self) -> int | None:
+        """IPv4's former TOS, IPv6's traffic class; None where the kernel told no bytes."""
+        if len(self.head) < 2:
+            return None
+        word = int.from_bytes(self.head[:2])
+        return word & 0xFF if self.family is PacketFamily.IPV4 else word >> 4 & 0xFF
+
+    @property
     def flow(self) -> Flow:
         """Who speaks to whom."""
         return Flow(

@@ -24,6 +24,8 @@ class Question:
     out_interface: str | None = None
     mark: int = 0
     """When it came to be routed."""
+    dsfield: int | None = 0
+    """When it came to be routed; None where that is not known."""
     refused: bool = False
     """Whether the answer was a refusal: then other namespaces are looked at as well."""
     seen: bool = True

@@ -14,7 +14,7 @@ import msgspec
 from ipttrace.checks import Difference
 from ipttrace.cli.compose import trace_probe
 from ipttrace.diagnose.walk import name
-from ipttrace.errors import UsageError
+from ipttrace.errors import IptTraceError, UsageError
 from ipttrace.lab.building import RunningLab
 from ipttrace.lab.comparing import compare, probe_paths
 from ipttrace.lab.expectation import Expectation
@@ -61,22 +61,37 @@ class LabFactory:
         `backend` is `legacy`, `nft` or `both`; the lab's first one unless it is given.
         """
         __tracebackhide__ = True
-        text = str(lab)
-        scenario = parse_scenario(text, "the test") if "\n" in text else load_scenario(text)
-        chosen = LabBackend(backend) if backend else scenario.backends[0]
+        scenario: Scenario = _plainly(lambda: _scenario(str(lab)))
+        chosen = backend or scenario.backends[0]
         if chosen not in scenario.backends:
             raise UsageError(
-                f"cannot bring up lab {scenario.name} on {chosen}: it is not made for it",
+                f"cannot bring up lab {scenario.name} on {chosen!r}: it is not made for it",
                 f"Choose {' or '.join(scenario.backends)}.",
             )
 
         def up() -> RunningLab:
             require_privilege(aim="bring up a lab")
-            return LabBuilder(title=scenario.title).up(scenario.topology, chosen)
+            return LabBuilder(title=scenario.title).up(scenario.topology, LabBackend(chosen))
 
-        running: RunningLab = self._guard(up)
+        running: RunningLab = _plainly(lambda: self._guard(up))
         self._labs.callback(lambda: _tell_leftovers(running.down()))
-        return ProbedLab(scenario, chosen, running, self._tell, self._guard)
+        return ProbedLab(scenario, LabBackend(chosen), running, self._tell, self._guard)
+
+
+def _scenario(lab: str) -> Scenario:
+    """Return the lab of a name, of a file, or of a text, which needs neither name nor title."""
+    if "\n" in lab:
+        return parse_scenario(lab, "the test", {"name": "test", "title": "A lab of a test"})
+    return load_scenario(lab)
+
+
+def _plainly(work: Callable[[], Any]) -> Any:
+    """Call something; what it cannot do is told without the way through this package."""
+    __tracebackhide__ = True
+    try:
+        return work()
+    except IptTraceError as error:
+        raise error.with_traceback(None) from None
 
 
 class ProbedLab:
@@ -130,7 +145,11 @@ class ProbedLab:
             self.scenario.check_probes([probe])
         except ValueError as error:
             raise UsageError(f"cannot send {send}: {error}") from None
-        run = self._guard(lambda: run_probe(probe, self._running.namespaces, _trace, self.backend))
+        run = _plainly(
+            lambda: self._guard(
+                lambda: run_probe(probe, self._running.namespaces, _trace, self.backend)
+            )
+        )
         answer = Answer(send, traced[-1], self.backend, run.result)
         self._tell(answer)
         return answer
@@ -148,9 +167,10 @@ class ProbedLab:
             raise UsageError(f"cannot change {namespace}: {error}") from None
         if namespace not in self.scenario.namespaces:
             raise UsageError(f"cannot change {namespace}: lab {self.scenario.name} has none such")
-        self._running.change(change)
+        _plainly(lambda: self._running.change(change))
 
     def _traced(self, netns: str | Sequence[str] | None) -> tuple[str, ...]:
+        __tracebackhide__ = True
         if netns is not None:
             return (netns,) if isinstance(netns, str) else tuple(netns)
         if self.scenario.probes:
@@ -170,6 +190,10 @@ def _of_packet(words: Mapping[str, Any]) -> dict[str, Any]:
         if word not in PACKET_WORDS:
             raise ValueError(f"there is no word {word!r}; known are {', '.join(PACKET_WORDS)}")
     return {key.replace("_", "-"): value for key, value in words.items()}
+
+
+def _listed(word: str, value: Any) -> Any:
+    return [value] if word.startswith("crosses") and isinstance(value, str) else value
 
 
 def _tell_leftovers(warned: Sequence[str]) -> None:
@@ -230,14 +254,21 @@ class Answer:
         """Raise AssertionError unless all is as expected; the words are those of a lab file.
 
         outcome, cause, rule, nat, crosses, crosses_not, client, netns: `crosses_not` is its
-        `crosses-not`.
+        `crosses-not`; of these two a single one needs no list.
         """
         __tracebackhide__ = True
-        named = {key.replace("_", "-"): value for key, value in fields.items()}
+        named = {key.replace("_", "-"): _listed(key, value) for key, value in fields.items()}
+        unknown = named.keys() - set(Expectation.__struct_encode_fields__)
+        if unknown:
+            raise UsageError(
+                f"cannot expect {', '.join(sorted(unknown))}: there is no such word",
+                f"Known are {', '.join(Expectation.__struct_fields__)}.",
+            )
         try:
             wanted = msgspec.convert(named, Expectation).on(self.backend)
         except ValueError as error:
-            raise UsageError(f"cannot expect {fields}: {error}") from None
+            hint = f"Outcomes are {', '.join(Outcome)}." if "$.outcome" in str(error) else ""
+            raise UsageError(f"cannot expect {fields}: {error}", hint) from None
         netns = wanted.netns or self.netns
         found = compare(wanted, netns, self.result)
         if found:

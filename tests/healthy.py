@@ -62,7 +62,7 @@ INTERIOR = Interior(
     leftovers=(),
 )
 
-NOBODY = Privileges(missing=("CAP_NET_ADMIN", "CAP_NET_RAW"))
+NOBODY = Privileges(missing=("CAP_NET_ADMIN", "CAP_NET_RAW"), host_root=False)
 USER_NAMESPACE = Privileges(first_user_namespace=False)
 
 

@@ -61,6 +61,8 @@ class Privileges:
     first_user_namespace: bool = True
     may_unshare: bool = True
     """Whether ordinary users may make user namespaces."""
+    host_root: bool = True
+    """Whether the host's root started it, be it in a user namespace: its files are open to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,16 @@ class Interface:
 
     rp_filter: int = 0
     route_localnet: bool = False
+    forwarding: bool = False
+    """Of IPv4 packets that come in there; `all` only sets the others when it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge, and what it hands to iptables and ip6tables whatever net.bridge.* say."""
+
+    name: str
+    families: frozenset[TableFamily] = frozenset()
 
 
 Tables = tuple[Table, ...] | Unknown
@@ -141,7 +153,7 @@ class Interior:
     """By the name that sysctl(8) uses."""
     interfaces: Mapping[str, Interface] | Unknown
     """With `all`, without `lo`."""
-    bridges: tuple[str, ...] | Unknown
+    bridges: tuple[Bridge, ...] | Unknown
     sessions: Mapping[str, int] | Unknown
     """Name to main process of the sessions at work; 0 for one that is not known."""
     leftovers: tuple[str, ...] | Unknown

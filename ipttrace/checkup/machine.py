@@ -172,10 +172,11 @@ def _privileges(facts: Facts) -> Iterator[Finding]:
     rights = facts.machine.privileges
     if rights.missing:
         alone = f", or trace in a namespace of your own: {SPELL}" if rights.may_unshare else ""
+        labs = ", and in a user namespace of their own lab, check and tui --lab"
         yield problem(
             "privileges",
-            f"this process lacks {', '.join(rights.missing)}: without them nothing can be"
-            " traced here; labs and checks need a user namespace only",
+            f"this process lacks {', '.join(rights.missing)}: nothing can be traced here; what"
+            f" works is doctor{labs if rights.may_unshare else ' alone'}",
             f"Run as root: sudo ipttrace ...{alone}",
         )
         return
@@ -212,11 +213,11 @@ def _tracefs(tracefs: Tracefs | Unknown, advise: Adviser) -> Finding:
     rights = advise.privileges
     if tracefs.path is None and rights.first_user_namespace and not rights.missing:
         return ok("tracefs", "mounted nowhere; ipttrace mounts it for itself alone while it traces")
-    if tracefs.path is None:
+    if tracefs.path is None and rights.host_root:
         mount = advise.host("mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing")
         return note("tracefs", f"tracefs is not mounted: {lost}", mount)
-    if tracefs.refusal is None:
+    if tracefs.path is not None and tracefs.refusal is None:
         return ok("tracefs", f"mounted at {tracefs.path}, can be used")
-    text = f"tracefs at {tracefs.path} is closed ({tracefs.refusal}): {lost}"
+    where = f"at {tracefs.path} is closed ({tracefs.refusal})" if tracefs.path else "is not mounted"
     who = "root" if rights.first_user_namespace else "the host's root"
-    return note("tracefs", text, f"Run as {who} to have them")
+    return note("tracefs", f"tracefs {where}: {lost}", f"Run as {who} to have them")

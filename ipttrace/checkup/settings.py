@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ipttrace.checkup.facts import Facts, Interface, Interior, Setting, Table, Unknown
 from ipttrace.checkup.finding import Adviser, Finding, note, ok, problem
@@ -63,7 +63,8 @@ def _conntrack(inside: Interior, advise: Adviser) -> Iterator[Finding]:
         if inside.settings.get(COUNT) is None:
             yield ok("conntrack", "not in the kernel now: no connection is tracked")
         return
-    text = f"{count:,} connections tracked" if count else "no connection is tracked now"
+    noun = "connection" if count == 1 else "connections"
+    text = f"{count:,} {noun} tracked" if count else "no connection is tracked now"
     if not limit:
         yield ok("conntrack", text)
         return
@@ -88,7 +89,7 @@ def _messages(inside: Interior, advise: Adviser) -> Iterator[Finding]:
         text = f"{INVALID} = {invalid}: conntrack's messages come the way of trace reports"
         yield note("sysctl", text, f"If nobody needs them: {advise.setting(f'{INVALID}=0')}")
     elif invalid == 0:
-        yield ok("sysctl", f"{INVALID} = 0: only trace reports come by NFLOG group 0")
+        yield ok("sysctl", f"{INVALID} = 0: conntrack logs no packet that it calls invalid")
     everywhere = _value(inside, ALL_LOGS)
     if everywhere is not None:
         whose = "of all namespaces" if everywhere else "of this namespace only"
@@ -100,7 +101,13 @@ def _forwarding(inside: Interior, advise: Adviser) -> Iterator[Finding]:
         value = _value(inside, name)
         if value is None:
             continue
-        if value:
+        others = _other_forwarding(inside, bool(value)) if family is TableFamily.IP else ()
+        if others:
+            fate = "are dropped" if value else "are forwarded"
+            text = f"{name} = {value}, but packets for others that come in on {', '.join(others)}"
+            setting = [f"net.ipv4.conf.{_key(each)}.forwarding={value}" for each in others]
+            yield note("sysctl", f"{text} {fate}", f"If not meant: {advise.setting(*setting)}")
+        elif value:
             yield ok("sysctl", f"{name} = {value}: packets for others are forwarded")
         elif _has_forward_rules(inside, family):
             text = f"{name} = 0: rules in FORWARD see nothing, packets for others are dropped"
@@ -108,6 +115,14 @@ def _forwarding(inside: Interior, advise: Adviser) -> Iterator[Finding]:
             yield note("sysctl", text, advice)
         else:
             yield ok("sysctl", f"{name} = 0: packets for others are dropped when routed")
+
+
+def _other_forwarding(inside: Interior, value: bool) -> Sequence[str]:
+    """Return the interfaces that were set after net.ipv4.ip_forward, to something else."""
+    if isinstance(inside.interfaces, Unknown):
+        return ()
+    named = (each for each in inside.interfaces.items() if each[0] != ALL)
+    return [name for name, interface in named if interface.forwarding is not value]
 
 
 def _has_forward_rules(inside: Interior, family: TableFamily) -> bool:
@@ -125,19 +140,31 @@ def _bridges(inside: Interior, advise: Adviser) -> Iterator[Finding]:
     if not bridges:
         yield ok("sysctl", "no bridge is here: net.bridge.* are of no account")
         return
-    for name in BRIDGED.values():
+    for family, name in BRIDGED.items():
         value = _value(inside, name)
         tool = name.rpartition("-")[2]
         state = "br_netfilter is not loaded" if value is None else f"{name} = {value}"
-        if value:
-            text = f"{state}: {tool} also sees frames that {', '.join(bridges)} bridges"
+        own = [each for each in bridges if value == 0 and family in each.families]
+        rest = [each.name for each in bridges if each not in own]
+        for each in own:
+            yield _seen_by_its_own_option(each.name, f"nf_call_{tool}", advise)
+        if rest and value:
+            text = f"{state}: {tool} also sees frames that {', '.join(rest)} bridges"
             advice = f"If it shall not: {advise.setting(f'{name}=0')}"
             yield note("sysctl", text, advice)
-        else:
-            text = f"{state}: {tool} does not see frames that {', '.join(bridges)} bridges"
+        elif rest:
+            text = f"{state}: {tool} does not see frames that {', '.join(rest)} bridges"
             yield note("sysctl", text, f"If it shall: {_make_it_see(name, value, advise)}")
         if value is None:
             return
+
+
+def _seen_by_its_own_option(bridge: str, option: str, advise: Adviser) -> Finding:
+    """Say what a bridge's own switch does (br_nf_pre_routing, net/bridge/br_netfilter_hooks.c)."""
+    tool = option.rpartition("_")[2]
+    text = f"{option} is set on {bridge}: {tool} also sees frames that it bridges"
+    off = advise.here("ip", "link", "set", bridge, "type", "bridge", option, "0")
+    return note("sysctl", text, f"If it shall not: {off}")
 
 
 def _make_it_see(name: str, value: int | None, advise: Adviser) -> str:

@@ -16,15 +16,27 @@ IPTABLES_FAMILIES = (TableFamily.IP, TableFamily.IP6)
 def table_findings(facts: Facts, inside: Interior) -> Iterator[Finding]:
     """Yield which tables there are, and whether both engines decide."""
     advise = Adviser(facts)
-    yield _tables(Backend.LEGACY, inside.legacy, advise)
+    if isinstance(inside.legacy, Unknown) and "iptables-legacy" not in facts.machine.programs:
+        yield _legacy_without_program(inside.legacy, advise)
+    else:
+        yield _tables(Backend.LEGACY, inside.legacy, advise)
     yield _tables(Backend.NFT, inside.nft, advise)
     if isinstance(inside.legacy, Unknown) or isinstance(inside.nft, Unknown):
         return
     shown = facts.machine.programs["iptables"].backend if _has_iptables(facts) else None
     yield _backends(inside.legacy, inside.nft, shown, advise)
-    if "nft" not in facts.machine.programs and any(not _of_iptables(t) for t in inside.nft):
-        text = "there are native tables of nf_tables, but no program nft: their rules stay unread"
-        yield note("programs", text, "Install the package nftables")
+    if "nft" not in facts.machine.programs and inside.nft:
+        native = any(not _of_iptables(table) for table in inside.nft)
+        lost = "their rules stay unread" if native else "a trace cannot tell which rule it met"
+        text = f"there are {'native ' if native else ''}tables of nf_tables, but no program nft:"
+        yield note("programs", f"{text} {lost}", "Install the package nftables")
+
+
+def _legacy_without_program(tables: Unknown, advise: Adviser) -> Finding:
+    """Say that a trace fails where legacy tables are that nothing here can read."""
+    found = advise.unreadable("rules", "which rules iptables-legacy has", tables)
+    blind = not advise.privileges.missing
+    return problem(found.topic, found.text, found.advice or "") if blind else found
 
 
 def _has_iptables(facts: Facts) -> bool:

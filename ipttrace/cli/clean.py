@@ -29,7 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--netns",
         action="append",
         metavar="NETNS",
-        help="look in this namespace (a name, a path or a pid; may be repeated), not in this one",
+        help=(
+            "look in that namespace (a name, a path, a pid or a container's id), not in this one;"
+            " may be repeated"
+        ),
     )
     parser.set_defaults(run=run)
 

@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--netns",
         action=Once,
         metavar="NETNS",
-        help="look in this namespace (a name, a path or a pid)",
+        help="look in this namespace (a name, a path, a pid or a container's id)",
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, schema ipttrace/1")
     parser.set_defaults(run=run)

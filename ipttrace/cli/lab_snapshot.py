@@ -38,6 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the snapshot; return the exit status."""
+    from ipttrace.lab.holdings import held
     from ipttrace.lab.snapshot_file import encode_snapshot, one_liner
 
     if args.one_liner:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.output)
 
     namespace = find_namespace(args.netns)
-    require_privilege()
+    require_privilege(aim="read rules")
     snapshot = read_host(namespace, SystemClock().now())
     content = encode_snapshot(snapshot)
     for problem in snapshot.unread:
@@ -62,13 +63,5 @@ def run(args: argparse.Namespace) -> int:
         output.record(content.rstrip(b"\n"))
         return 0
     write_whole(args.output, content, PRIVATE)
-    rules = sum(
-        line.lstrip("[0123456789:] ").startswith("-A ")
-        for each in snapshot.rules
-        for line in each.lines
-    )
-    output.note(
-        f"{args.output}: {len(snapshot.links)} interfaces, {len(snapshot.routes)} routes, "
-        f"{rules} rules of iptables, {len(snapshot.listeners)} listening sockets"
-    )
+    output.note(f"{args.output}: {', '.join(held(snapshot))}")
     return 0

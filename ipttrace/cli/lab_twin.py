@@ -65,7 +65,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         default=[],
         metavar="WORDS",
-        help="send a probe, in the words of 'ipttrace probe', and take the twin down",
+        help="send a probe, in the words of 'ipttrace probe', and take the twin down at the end;"
+        " may be repeated",
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show all evidence, not only the strongest"

@@ -105,8 +105,11 @@ class PacketPrinter:
     def summary(self, result: TraceResult) -> None:
         """Print how much was seen, and what keeps it from being the whole truth."""
         if not self._json:
+            from ipttrace.render.text import counted
+
             totals = result.totals
-            output.note(f"{totals.packets:,} packets shown, {totals.complete:,} of them complete")
+            shown = counted(totals.packets, "packet")
+            output.note(f"{shown} shown, {totals.complete:,} of them complete")
         with output.unless_closed():
             self._printer.summary(result)
         self._file.finish(result)

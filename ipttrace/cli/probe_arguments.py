@@ -7,6 +7,10 @@ import argparse
 from ipttrace.ports import Trigger
 from ipttrace.probe import PROTOCOLS, ProbeSpec, parse_endpoint, parse_flags, validate
 
+TRIGGER = (
+    "raw: a TRACE rule in the raw table (default); owner: an nft table of our own that the kernel"
+    " removes whatever happens to us"
+)
 NAMESPACE = "a name of 'ip netns', a path, a process id, or the start of a container's id"
 
 
@@ -56,8 +60,7 @@ def _add_manner(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--trigger",
         choices=[str(trigger) for trigger in Trigger],
-        help="raw: a TRACE rule in the raw table (default); owner: an nft table of our own that "
-        "the kernel removes whatever happens to us",
+        help=TRIGGER,
     )
     how.add_argument(
         "--evidence",

@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--netns",
         action=Once,
         metavar="NETNS",
-        help="the rules of this namespace (a name, a path or a pid)",
+        help="the rules of this namespace (a name, a path, a pid or a container's id)",
     )
     parser.add_argument("--table", metavar="T", help="only tables of this name: filter, nat, ...")
     parser.add_argument(

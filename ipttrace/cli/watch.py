@@ -6,7 +6,7 @@ import argparse
 import re
 
 from ipttrace.cli import output, writing
-from ipttrace.cli.probe_arguments import NAMESPACE
+from ipttrace.cli.probe_arguments import NAMESPACE, TRIGGER
 from ipttrace.errors import UsageError
 from ipttrace.ports import Trigger
 
@@ -51,9 +51,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "filter", metavar="PCAP-FILTER", nargs="*", help="as tcpdump has it; default: all packets"
     )
     parser.add_argument(
-        "--netns", action="append", default=[], help=f"watch in NETNS: {NAMESPACE}; default: here"
+        "--netns",
+        action="append",
+        default=[],
+        help=f"watch in NETNS: {NAMESPACE}; default: here; may be repeated",
     )
-    parser.add_argument("--trigger", choices=[str(each) for each in Trigger], default="raw")
+    parser.add_argument(
+        "--trigger",
+        choices=[str(each) for each in Trigger],
+        default="raw",
+        help=TRIGGER,
+    )
     parser.add_argument(
         "--limit",
         metavar="N/s",

@@ -11,6 +11,7 @@ from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output
+from ipttrace.diagnose.tracked import NOTRACK
 from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
 from ipttrace.matching import PacketFacts, judge_any
 from ipttrace.netfilter import FATAL_VERDICTS, Hook, TableFamily, Verdict
@@ -53,7 +54,7 @@ def otherwise(case: Case) -> Diagnosis:
 
 
 def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | None:
-    if not made_here(path) or any(map(_is_nat_in_output, path.chain_hops)):
+    if not made_here(path) or any(map(_was_or_could_not_be_asked, path.chain_hops)):
         return None
     rule = next(_redirects(path, ruleset), None)
     if rule is None:
@@ -80,9 +81,12 @@ def _beginning(path: PacketPath) -> str:
     return f" at {name(first)}" if first.hook is Hook.OUTPUT else f"; {name(first)} saw it on lo"
 
 
-def _is_nat_in_output(hop: ChainHop) -> bool:
+def _was_or_could_not_be_asked(hop: ChainHop) -> bool:
+    """Tell whether nat/OUTPUT had a rule for the packet, or none of its rules was asked."""
     if hop.hook is not Hook.OUTPUT or hop.rule is None:
         return False
+    if NOTRACK.search(hop.rule):
+        return True
     changed = any(change.field in ("dst", "dport") for change in hop.changes)
     return hop.chain.table == "nat" or changed
 

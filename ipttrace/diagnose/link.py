@@ -9,11 +9,12 @@ from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.exempt import removal, spared
-from ipttrace.diagnose.proof import answer_words, call_refused, freed, proof, told
+from ipttrace.diagnose.proof import answer_words, call_refused, freed, not_judged, proof, told
 from ipttrace.diagnose.walk import last_change, made_here, name
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
 from ipttrace.presumed import CHECKSUMS, IP_CHECKSUM, UNRESOLVED, Sign, limit
+from ipttrace.route_hops import REFUSERS
 
 NEIGHBOUR_DROPS = frozenset({"NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD"})
 CHECKSUM_DROPS = {
@@ -194,6 +195,8 @@ def kernel_drop(case: Case) -> Diagnosis | None:
         return Diagnosis(Cause.KERNEL_DROP, summary, evidence=evidence, remedy=(needless,))
     if drop.reason == "NETFILTER_DROP" and last is None:
         place = list(_at_ingress(case))
+    if case.scene.route is not None and (drop.location or "").startswith(REFUSERS):
+        place += not_judged(case.scene.route)
     remedy = tuple(_look(case, drop))
     return Diagnosis(Cause.KERNEL_DROP, summary, evidence=(freed(drop), *place), remedy=remedy)
 

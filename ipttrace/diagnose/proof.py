@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.client import client_got
 from ipttrace.diagnose.drops import rewrites
+from ipttrace.evidence import Route
 from ipttrace.fates import death
 from ipttrace.path import DropHop, Evidence, Outcome, PacketPath, Strength
 from ipttrace.presumed import Sign, presumed
@@ -82,3 +83,10 @@ def call_refused(case: Case, errno: str | None) -> tuple[Evidence, ...] | None:
         return None
     text = f"{client_got(case.client)} before any chain saw a packet"
     return (Evidence(text, Strength.REPORTED),)
+
+
+def not_judged(route: Route) -> Iterator[Evidence]:
+    """Say which routing rules may have done it as well."""
+    for each in route.unjudged:
+        text = f"ip rule {each.priority} asks for {' and '.join(each.criteria)}: not judged"
+        yield Evidence(text, Strength.INFERRED)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.exempt import spared
-from ipttrace.diagnose.proof import answer_words, call_refused, proof
+from ipttrace.diagnose.proof import answer_words, call_refused, not_judged, proof
 from ipttrace.diagnose.walk import last_change, mark_before, name
 from ipttrace.evidence import Route
 from ipttrace.netfilter import PacketFamily
@@ -170,7 +170,7 @@ def blackhole_route(case: Case) -> Diagnosis | None:
     told = answer_words(case, "an ICMP error", UNREACHABLE[case.packet.family])
     spare = spared(case, setter) if setter else ()
     remedy = (*spare, *_without_entry(route, _ip(case)))
-    evidence = (*found, seen, *told)
+    evidence = (*found, seen, *not_judged(route), *told)
     return Diagnosis(Cause.BLACKHOLE_ROUTE, summary, refs, evidence, remedy=remedy)
 
 
@@ -221,7 +221,8 @@ def no_route(case: Case) -> Diagnosis | None:
         return None
     seen: tuple[Evidence, ...] = ()
     if route is not None and route.kind == "none":
-        seen = (Evidence(f"RTM_GETROUTE finds none: {route.error}", Strength.MATCHED),)
+        none = Evidence(f"RTM_GETROUTE finds none: {route.error}", Strength.MATCHED)
+        seen = (none, *not_judged(route))
     where = "" if case.client_here or case.path.in_interface else " in the client's namespace"
     for_what = f" for what comes in by {case.path.in_interface}" if case.path.in_interface else ""
     refs = tuple(hop.ref for hop in _setters(case))

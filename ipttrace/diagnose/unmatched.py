@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ipttrace.diagnose.tracked import connmark_at, ct_state
-from ipttrace.diagnose.walk import made_here, mark_before, name, packet_before
+from ipttrace.diagnose.walk import made_here, mark_before, name, packet_before, stayed_here
 from ipttrace.event import TraceKind
 from ipttrace.evidence import NOTHING, Scene
 from ipttrace.matching import Judgement, PacketFacts, judge_any
@@ -24,6 +24,8 @@ PORTS = frozenset({"--dport", "--dports"})
 PLACES = frozenset({"-s", "-d", "-i", "-o", "--src-range", "--dst-range", "--dst-type"})
 QUALITIES = frozenset({"--mark", "--ctstate", "--state", "--tcp-flags", "--syn"})
 STATES = frozenset({"--ctstate", "--state"})
+REMARKING = frozenset({"TOS", "DSCP"})
+"""Targets that, as a new mark or destination, have a packet in OUTPUT routed again."""
 REWRITING = frozenset({"DNAT", "REDIRECT"})
 
 
@@ -88,7 +90,7 @@ def facts_at(path: PacketPath, hop: ChainHop, scene: Scene = NOTHING) -> PacketF
         unknown = frozenset[str]()
     else:
         forwarded = hop.hook is Hook.FORWARD
-        way_in, way_out = path.in_interface if forwarded else None, path.out_interface
+        way_in, way_out = path.in_interface if forwarded else None, _way_out(path)
         unknown = frozenset[str]() if forwarded else frozenset({"-i"})
         unknown |= {"-o"} if way_out is None else set[str]()
     return PacketFacts(
@@ -101,6 +103,16 @@ def facts_at(path: PacketPath, hop: ChainHop, scene: Scene = NOTHING) -> PacketF
         ct_state=ct_state(path, scene),
         local=local_addresses(path, scene),
     )
+
+
+def _way_out(path: PacketPath) -> str | None:
+    """Return the interface that the packet left by; what was routed once only for here is on lo."""
+    made = [hop for hop in path.chain_hops if hop.hook is Hook.OUTPUT]
+    rerouted = any(
+        hop.target in REMARKING or any(each.field in ("dst", "mark") for each in hop.changes)
+        for hop in made
+    )
+    return "lo" if stayed_here(path) and not rerouted else path.out_interface
 
 
 def accepting_behind(

@@ -45,6 +45,12 @@ RULE_VALUES = {
     "oif": "out_interface",
     "lookup": "table",
     "suppress_prefixlength": "suppress",
+    "uidrange": "uidrange",
+    "tos": "dsfield",
+    "dsfield": "dsfield",
+    "ipproto": "ipproto",
+    "sport": "sport",
+    "dport": "dport",
 }
 NETSTAT = frozenset({"tcp", "tcp6", "udp", "udp6"})
 ENDPOINT = re.compile(r"(?P<address>.*):(?P<port>[1-9]\d{0,4})\Z")
@@ -218,6 +224,11 @@ def _policy(priority: int, words: list[str], family: str) -> PolicyState:
         action=said.get("action", "lookup"),
         inverted="not" in said,
         suppress_prefix=int(said["suppress"]) if said.get("suppress", "").isdecimal() else None,
+        uidrange=said.get("uidrange"),
+        dsfield=said.get("dsfield"),
+        ipproto=said.get("ipproto"),
+        sport=said.get("sport"),
+        dport=said.get("dport"),
         other=" ".join(other),
     )
 

@@ -44,6 +44,8 @@ class LinkState(State, frozen=True):
     """Of a veth end the other one, if the host has both."""
     peers: tuple[str, ...] = ()
     """Addresses at the other end of a point-to-point link."""
+    other: str = ""
+    """What it has beside that, which decides on packets: a bridge's options."""
 
 
 class RouteState(State, frozen=True):
@@ -78,6 +80,11 @@ class PolicyState(State, frozen=True):
     action: str = "lookup"
     inverted: bool = False
     suppress_prefix: int | None = None
+    uidrange: str | None = None
+    dsfield: str | None = None
+    ipproto: str | None = None
+    sport: str | None = None
+    dport: str | None = None
     other: str = ""
     """Conditions beside those."""
 

@@ -5,11 +5,10 @@ Each reader raises ValueError for what it cannot read.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from ipttrace.lab.host_state import LinkState, ListenerState, PolicyState, RouteState
 from ipttrace.lab.sysctls import matters
@@ -37,7 +36,15 @@ RULE_WORDS = frozenset(
     {
         *("priority", "src", "srclen", "dst", "dstlen", "fwmark", "fwmask", "iif", "oif"),
         *("table", "action", "protocol", "not", "suppress_prefixlen"),
+        *("uid_start", "uid_end", "tos", "dsfield", "ipproto"),
+        *(f"{port}{part}" for port in ("sport", "dport") for part in ("", "_start", "_end")),
     }
+)
+BRIDGE_OPTIONS = (
+    "vlan_filtering",
+    "nf_call_iptables",
+    "nf_call_ip6tables",
+    "nf_call_arptables",
 )
 PROCESS = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)"')
 ENDPOINT = re.compile(r"(?P<address>.*?)(?:%(?P<interface>[^\]:]+))?(?P<close>\]?):(?P<port>\d+)\Z")
@@ -65,7 +72,14 @@ def _link(said: Mapping[str, Any]) -> LinkState:
         peer=said.get("link") if kind == "veth" else None,
         addresses=tuple(f"{each['local']}/{_length(each)}" for each in addresses),
         peers=tuple(f"{each['address']}/{each['prefixlen']}" for each in addresses if _peer(each)),
+        other=", ".join(_options(said.get("linkinfo", {}))) if kind == "bridge" else "",
     )
+
+
+def _options(linkinfo: Mapping[str, Any]) -> list[str]:
+    """Return the options of a bridge that send frames another way, where they are set."""
+    data = linkinfo.get("info_data", {})
+    return [f"{option} {data[option]}" for option in BRIDGE_OPTIONS if data.get(option)]
 
 
 def _peer(address: Mapping[str, Any]) -> bool:
@@ -95,7 +109,7 @@ def _route(said: Mapping[str, Any], family: str) -> RouteState:
     first = {**said, **hops[0]} if hops else said
     flags = {*said.get("flags", ()), *first.get("flags", ())}
     other = [f"a way via {_gateway(hop)} dev {hop.get('dev')}" for hop in hops[1:]]
-    other += [f"{word} {said[word]}" for word in said.keys() - ROUTE_WORDS - {"nexthops"}]
+    other += [f"{word} {said[word]}" for word in said if word not in ROUTE_WORDS | {"nexthops"}]
     other += sorted(flags - ROUTE_FLAGS)
     kind = str(said.get("type", "unicast"))
     metrics = {name: value for each in said.get("metrics", ()) for name, value in each.items()}
@@ -146,8 +160,23 @@ def _policy(said: Mapping[str, Any], family: str) -> PolicyState:
         action=str(said.get("action", "lookup")).replace("to_tbl", "lookup"),
         inverted="not" in said,
         suppress_prefix=said.get("suppress_prefixlen"),
+        uidrange=_range(said, "uid"),
+        dsfield=_word(said, "dsfield") or _word(said, "tos"),
+        ipproto=_word(said, "ipproto"),
+        sport=_range(said, "sport"),
+        dport=_range(said, "dport"),
         other=", ".join(sorted(other)),
     )
+
+
+def _word(said: Mapping[str, Any], word: str) -> str | None:
+    return str(said[word]) if word in said else None
+
+
+def _range(said: Mapping[str, Any], word: str) -> str | None:
+    if f"{word}_start" in said:
+        return f"{said[f'{word}_start']}-{said[f'{word}_end']}"
+    return _word(said, word)
 
 
 def _network(said: Mapping[str, Any], word: str) -> str | None:
@@ -188,13 +217,18 @@ def read_sysctls(text: str) -> dict[str, str]:
     return {name: value for name, value in named if matters(name)}
 
 
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object by what it says first: ip(8) writes `dst` of an encapsulation as well."""
+    return dict(reversed(pairs))
+
+
 def _objects(text: str) -> list[dict[str, Any]]:
     """Return the objects of a JSON list; those that say nothing are passed over."""
     if not text.strip():
         return []
     try:
-        found = msgspec.json.decode(text.encode(errors="replace"))
-    except msgspec.DecodeError as error:
+        found = json.loads(text, object_pairs_hook=_first_of_each)
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(found, list):
         raise TypeError("no list")

@@ -85,7 +85,12 @@ class LabProbe(Part, frozen=True, kw_only=True):
 
     def spec(self) -> ProbeSpec:
         """Return the probe, with the lab's own names of namespaces; raises UsageError."""
-        protocol, _, target = self.send.partition(" ")
+        protocol, _, target = self.send.strip().partition(" ")
+        if not target:
+            raise UsageError(
+                f"cannot read {self.send!r}: the protocol or the address is missing",
+                "Write PROTO DST[:PORT], as in tcp 198.51.100.1:80.",
+            )
         dst, dport = parse_endpoint(target.strip())
         src, sport = parse_endpoint(self.src) if self.src else (None, None)
         return validate(

@@ -15,6 +15,8 @@ from ipttrace.ruleset import OWN_TABLE
 
 BEGIN = re.compile(r"table (?P<family>\w+) (?P<name>\S+) \{")
 CHAIN = re.compile(r"\tchain (\S+) \{")
+RULE = re.compile(r"\t\t(?!\s|type \w+ hook |comment \")")
+"""A long set of a rule goes on in lines that are indented deeper."""
 PLACE = re.compile(r"/dev/stdin:(\d+):[\d-]+: Error: (.*)")
 INCLUDE = re.compile(r"(^|[;{])\s*include\b")
 OWNER = re.compile(r"\s*flags .*\bowner\b")
@@ -73,6 +75,15 @@ def native_tables(text: str, others: Collection[tuple[str, str]]) -> list[NftTab
         for table in split_tables(text)
         if (table.family, table.name) not in others and not table.name.startswith(OWN_TABLE)
     ]
+
+
+def count_rules(table: NftTable) -> int:
+    """Return how many rules a table has: the lines of its chains that say nothing of the chain."""
+    count, inside = 0, False
+    for line in table.lines:
+        inside = CHAIN.match(line) is not None or (inside and line != "\t}")
+        count += inside and RULE.match(line) is not None
+    return count
 
 
 def devices(table: NftTable) -> set[str]:

@@ -20,6 +20,19 @@ from ipttrace.lab.parts import (
 )
 
 LARGEST = 0xFFFFFFFF
+RANGES = {"uidrange": LARGEST - 1, "sport": 0xFFFF, "dport": 0xFFFF}
+"""The largest number of each field that takes a range."""
+IP_PROTOCOLS = {
+    "icmp": 1,
+    "tcp": 6,
+    "udp": 17,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "ipv6-icmp": 58,
+    "sctp": 132,
+}
+"""In the words of ip-rule(8)."""
 DEFAULT_NETWORK = {4: "0.0.0.0/0", 6: "::/0"}
 
 RouteType = Literal["unicast", "blackhole", "unreachable", "prohibit"]
@@ -107,6 +120,14 @@ class PolicyRule(Part, frozen=True):
     """It holds for the packets that its conditions do not hold for."""
     suppress_prefix: int | None = None
     """Routes to networks with a prefix of this length, or a shorter one, are passed over."""
+    uidrange: str | int | None = None
+    """Whose socket it is: `1000`, `1000-1999`."""
+    dsfield: str | int | None = None
+    """`0x10`; IPv4's former TOS, IPv6's traffic class."""
+    ipproto: str | int | None = None
+    sport: str | int | None = None
+    """`80`, `80-90`."""
+    dport: str | int | None = None
 
     def __post_init__(self) -> None:
         for field, network in (("from", self.from_network), ("to", self.to)):
@@ -124,10 +145,17 @@ class PolicyRule(Part, frozen=True):
         if (self.action == "lookup") != (self.table is not None):
             words = "needs" if self.action == "lookup" else "takes no"
             raise BadFieldError(f"action {self.action} {words} `table`", "table")
-        self.mark_and_mask()
+        self._check_numbers()
         versions = {ip_network(text).version for text in (self.from_network, self.to) if text}
         if len(versions) > 1:
             raise BadFieldError("`from` and `to` are of different families", "to")
+
+    def _check_numbers(self) -> None:
+        self.mark_and_mask()
+        for field, most in RANGES.items():
+            self.range_of(field, most)
+        self.field_bits()
+        self.protocol_number()
 
     def mark_and_mask(self) -> tuple[int, int] | None:
         """Return the mark that is looked for, and the bits of it that count."""
@@ -141,6 +169,42 @@ class PolicyRule(Part, frozen=True):
         check_range(value, 0, LARGEST, "mark")
         check_range(bits, 0, LARGEST, "mark")
         return value, bits
+
+    def range_of(self, field: str, most: int) -> tuple[int, int] | None:
+        """Return the first and the last of `uidrange`, `sport` or `dport`."""
+        value = getattr(self, field)
+        if value is None:
+            return None
+        first, dash, last = str(value).partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise BadFieldError(f"{value!r} is no number, and no range like 5-9", field)
+        low, high = int(first), int(last or first)
+        check_range(low, 0, most, field)
+        check_range(high, low, most, field)
+        return low, high
+
+    def field_bits(self) -> int | None:
+        """Return the number that `dsfield` is."""
+        if self.dsfield is None:
+            return None
+        try:
+            value = int(str(self.dsfield), 0)
+        except ValueError as error:
+            raise BadFieldError(f"{self.dsfield!r} is no number like 0x10", "dsfield") from error
+        check_range(value, 0, 0xFF, "dsfield")
+        return value
+
+    def protocol_number(self) -> int | None:
+        """Return the number that `ipproto` is."""
+        if self.ipproto is None:
+            return None
+        text = str(self.ipproto)
+        value = IP_PROTOCOLS.get(text, int(text) if text.isdecimal() else -1)
+        if value < 0:
+            known = ", ".join(IP_PROTOCOLS)
+            raise BadFieldError(f"{text!r} is neither a number nor one of {known}", "ipproto")
+        check_range(value, 1, 0xFF, "ipproto")
+        return value
 
     @property
     def version(self) -> int:

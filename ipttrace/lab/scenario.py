@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -136,7 +136,8 @@ class Scenario(Part, frozen=True, kw_only=True):
     def _check_names(self, topology: Topology, named: Iterable[tuple[FieldPath, str]]) -> None:
         for path, name in named:
             if name not in topology.namespaces:
-                raise BadFieldError(f"namespace {name!r} is not there", *path)
+                there = ", ".join(topology.namespaces) or "none"
+                raise BadFieldError(f"namespace {name!r} is not there: there are {there}", *path)
 
     def check_probes(self, probes: Sequence[LabProbe]) -> None:
         """Refuse probes that the lab cannot send; raises BadFieldError."""
@@ -197,7 +198,14 @@ def load_scenario(name: str) -> Scenario:
     return parse_scenario(read_bytes(file, what="lab", hint=hint), file)
 
 
-def parse_scenario(text: bytes | str, file: str) -> Scenario:
-    """Return the lab that `text` describes; raises UsageError naming file, line and field."""
+def parse_scenario(
+    text: bytes | str, file: str, defaults: Mapping[str, object] | None = None
+) -> Scenario:
+    """Return the lab that `text` describes; raises UsageError naming file, line and field.
+
+    `defaults` are the fields that it may leave out beside those of a file.
+    """
     document, source = read_document(text, file, what="lab")
+    if defaults and isinstance(document, dict):
+        document = {**defaults, **document}
     return typed(document, Scenario, source, what="lab", extra={"source": source})

@@ -14,6 +14,8 @@ OF_IPV4 = (
     "ip_early_demux",
     "icmp_echo_ignore_all",
     "icmp_echo_ignore_broadcasts",
+    "icmp_ratelimit",
+    "icmp_ratemask",
     "fwmark_reflect",
     "tcp_fwmark_accept",
     "tcp_syncookies",

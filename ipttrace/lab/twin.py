@@ -230,6 +230,8 @@ def _say_odd(builder: Lacks, link: LinkState) -> None:
     """Say what of a device a veth end or a bridge cannot have."""
     if link.mtu is not None and not SMALLEST_MTU <= link.mtu <= LARGEST_MTU:
         builder.lacks(f"{link.name} mtu {link.mtu}", "no veth end can have it", "ip addr")
+    if link.other:
+        builder.lacks(f"{link.name} {link.other}", "a bridge of a twin has its defaults", "ip addr")
     if link.mac is not None and _mac(link) is None:
         builder.lacks(f"{link.name} {link.mac}", "no veth end can have this address", "ip addr")
 

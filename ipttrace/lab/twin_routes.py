@@ -196,9 +196,8 @@ def _policies(routing: Routing, snapshot: Snapshot, tables: _Tables) -> Iterator
 
 
 def _is_plain(state: PolicyState) -> bool:
-    conditions = (state.source, state.to, state.mark, state.in_interface, state.out_interface)
-    special = state.inverted or state.suppress_prefix is not None or state.other
-    return not any(conditions) and not special and state.action == "lookup"
+    plain = PolicyState(priority=state.priority, family=state.family, table=state.table)
+    return state == plain
 
 
 def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule | None:
@@ -221,6 +220,11 @@ def _policy(routing: Routing, state: PolicyState, tables: _Tables) -> PolicyRule
             family="ipv6" if state.family == "ipv6" else "ipv4",
             inverted=state.inverted,
             suppress_prefix=state.suppress_prefix,
+            uidrange=state.uidrange,
+            dsfield=state.dsfield,
+            ipproto=state.ipproto,
+            sport=state.sport,
+            dport=state.dport,
         )
     except (BadFieldError, ValueError) as error:
         routing.missing.append(Missing(text, str(error), "ip rule"))
@@ -235,6 +239,11 @@ def _policy_text(state: PolicyState) -> str:
         ("fwmark", state.mark),
         ("iif", state.in_interface),
         ("oif", state.out_interface),
+        ("uidrange", state.uidrange),
+        ("dsfield", state.dsfield),
+        ("ipproto", state.ipproto),
+        ("sport", state.sport),
+        ("dport", state.dport),
         ("", state.other),
         ("lookup" if state.action == "lookup" else state.action, state.table or " "),
     ):

@@ -312,9 +312,9 @@ def notes(result: TraceResult) -> Iterator[str]:
     if not result.paths and not totals.packets:
         yield "no packet was traced"
     if totals.lost_events:
-        yield f"{_count(totals.lost_events, 'report')} of the kernel lost: hops may be missing"
+        yield f"{counted(totals.lost_events, 'report')} of the kernel lost: hops may be missing"
     if totals.undecoded:
-        yield f"{_count(totals.undecoded, 'message')} of the kernel could not be read"
+        yield f"{counted(totals.undecoded, 'message')} of the kernel could not be read"
     if totals.complete < totals.packets:
         yield f"{totals.complete:,} of {totals.packets:,} traced packets complete"
     yield from result.warnings
@@ -322,5 +322,6 @@ def notes(result: TraceResult) -> Iterator[str]:
         yield "not everything could be put back as it was. Run: ipttrace clean"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return `1 packet`, `2 packets`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

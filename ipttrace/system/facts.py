@@ -6,23 +6,32 @@ and iptables-legacy only about tables that exist.  What cannot be read becomes a
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ipttrace.checkup.facts import Facts, Interface, Interior, Listener, Presence, Setting, Unknown
+from ipttrace.checkup.facts import (
+    Bridge,
+    Facts,
+    Interface,
+    Interior,
+    Listener,
+    Presence,
+    Setting,
+    Unknown,
+)
 from ipttrace.checkup.settings import SETTINGS
 from ipttrace.errors import IptTraceError
-from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily
+from ipttrace.netfilter import NFPROTO_NUMBER, PacketFamily, TableFamily
 from ipttrace.system import commands, leftovers, legacy_rules, nf_log, presence
 from ipttrace.system.kernel_log import LogReader, first_namespace
 from ipttrace.system.machine_facts import read_machine, refusal
 from ipttrace.system.namespaces import HERE, NAMED, Namespace
+from ipttrace.system.network_owner import network_owner
 from ipttrace.system.port_owner import owner_of_port
 from ipttrace.system.reading import attempt, text_of
 from ipttrace.system.table_facts import TableFacts, read_tables
@@ -30,12 +39,11 @@ from ipttrace.system.table_facts import TableFacts, read_tables
 SYSCTLS = Path("/proc/sys")
 LOG_GROUPS = Path("/proc/thread-self/net/netfilter/nfnetlink_log")
 LOGGERS = Path("/proc/thread-self/net/netfilter/nf_log")
-NETWORK = Path("/proc/thread-self/ns/net")
 NOT_SHOWN = frozenset({"default", "lo"})
 """Among the interfaces: what only new ones inherit, and the one that no outsider reaches."""
 
-NS_GET_USERNS = 0xB701
-"""uapi/linux/nsfs.h; EPERM if the owner is outside the caller's user namespace (ioctl_nsfs(2))."""
+CALLS = {TableFamily.IP: "nf_call_iptables", TableFamily.IP6: "nf_call_ip6tables"}
+"""A bridge's own switches, as ip(8) shows them."""
 
 
 def read_facts(namespace: Namespace = HERE) -> Facts:
@@ -71,7 +79,7 @@ def _interior(nf_tables: Presence | Unknown) -> Interior:
     sessions = attempt(lambda: {session.name: session.pid for session in presence.living()})
     tables = read_tables(nf_tables)
     return Interior(
-        owned=attempt(_owned),
+        owned=attempt(lambda: network_owner() is not None),
         legacy=tables.legacy,
         nft=tables.nft,
         loggers=_loggers(),
@@ -84,19 +92,6 @@ def _interior(nf_tables: Presence | Unknown) -> Interior:
         leftovers=_leftovers(tables, sessions),
         lock=_lock_refusal(),
     )
-
-
-def _owned() -> bool:
-    descriptor = os.open(NETWORK, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.close(fcntl.ioctl(descriptor, NS_GET_USERNS))
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _loggers() -> dict[PacketFamily, str] | Unknown:
@@ -135,16 +130,28 @@ def _interfaces() -> dict[str, Interface]:
 
 def _interface(directory: Path) -> Interface:
     """Read the settings of one interface; one that is gone meanwhile has none."""
-    values = (text_of(directory / name) or "0" for name in ("rp_filter", "route_localnet"))
-    rp_filter, route_localnet = map(int, values)
-    return Interface(rp_filter, bool(route_localnet))
+    names = ("rp_filter", "route_localnet", "forwarding")
+    rp_filter, localnet, forwarding = (int(text_of(directory / name) or "0") for name in names)
+    return Interface(rp_filter, bool(localnet), bool(forwarding))
 
 
-def _bridges() -> tuple[str, ...]:
+def _bridges() -> tuple[Bridge, ...]:
     listed = commands.run(
-        ["ip", "-j", "link", "show", "type", "bridge"], what="cannot list bridges"
+        ["ip", "-j", "-d", "link", "show", "type", "bridge"], what="cannot list bridges"
     )
-    return tuple(link["ifname"] for link in json.loads(listed or "[]") if link)
+    return tuple(
+        Bridge(
+            link["ifname"],
+            frozenset(family for family, name in CALLS.items() if _data_of(link).get(name)),
+        )
+        for link in json.loads(listed or "[]")
+        if link
+    )
+
+
+def _data_of(link: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = link.get("linkinfo", {}).get("info_data", {})
+    return data
 
 
 def _leftovers(

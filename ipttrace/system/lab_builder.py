@@ -15,6 +15,7 @@ from ipttrace.lab.ipsets import read_ipsets
 from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.rules import RuleSource, file_sources
+from ipttrace.lab.source import Source
 from ipttrace.lab.topology import Topology
 from ipttrace.system import commands, lab_records, user_namespace
 from ipttrace.system.ipsets import build_ipsets
@@ -54,7 +55,10 @@ class Lab:
         self._record = lab_records.kept_by(self._record, mark_of(self.keeper.pid))
 
     def change(self, change: Change, *path: str | int) -> None:
-        """Make something different in one namespace; raises KernelError."""
+        """Make something different in one namespace; raises KernelError.
+
+        `path` is the change's place in the lab's file; without one it is in no file.
+        """
         self._inside(change.namespace, partial(self._make, change, path))
 
     def refused(self, namespace: str, words: Sequence[str]) -> str | None:
@@ -100,7 +104,7 @@ class Lab:
 
     def _make(self, change: Change, path: tuple[str | int, ...], room: Room) -> None:
         write_settings(change.sysctls, room)
-        loader = RuleLoader(room.name, path, self.topology.source)
+        loader = RuleLoader(room.name, path, self.topology.source if path else Source())
         loader.load(change.rule_sources(self.backend), flush=True)
         if change.link is not None:
             set_link(room, change.link.interface, up=change.link.up)

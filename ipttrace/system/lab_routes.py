@@ -9,7 +9,7 @@ from typing import Any
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import KernelError
 from ipttrace.lab.host import Host, setting_path
-from ipttrace.lab.routing import PolicyRule, Route
+from ipttrace.lab.routing import RANGES, PolicyRule, Route
 from ipttrace.system.lab_links import explaining, index_of
 from ipttrace.system.lab_rooms import Room
 
@@ -17,6 +17,7 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 RTNH_F_ONLINK = 4
 NUD_PERMANENT = 0x80
 FIB_RULE_INVERT = 2
+RANGE_WORDS = {"uidrange": "uid_range", "sport": "sport_range", "dport": "dport_range"}
 FR_ACT = {"lookup": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 """uapi/linux/rtnetlink.h, neighbour.h, fib_rules.h."""
 
@@ -74,24 +75,25 @@ def _route_words(room: Room, route: Route) -> dict[str, Any]:
 
 
 def _rule_words(rule: PolicyRule) -> dict[str, Any]:
-    words: dict[str, Any] = {"family": FAMILY[rule.version], "action": FR_ACT[rule.action]}
-    if rule.table is not None:
-        words["table"] = rule.table
-    if rule.inverted:
-        words["flags"] = FIB_RULE_INVERT
-    if rule.suppress_prefix is not None:
-        words["FRA_SUPPRESS_PREFIXLEN"] = rule.suppress_prefix
-    if rule.priority is not None:
-        words["priority"] = rule.priority
-    if rule.from_network is not None:
-        words["src"] = rule.from_network
-    if rule.to is not None:
-        words["dst"] = rule.to
-    mark = rule.mark_and_mask()
-    if mark is not None:
-        words["fwmark"], words["fwmask"] = mark
-    if rule.in_interface is not None:
-        words["iifname"] = rule.in_interface
-    if rule.out_interface is not None:
-        words["oifname"] = rule.out_interface
-    return words
+    mark, mask = rule.mark_and_mask() or (None, None)
+    words: dict[str, Any] = {
+        "family": FAMILY[rule.version],
+        "action": FR_ACT[rule.action],
+        "flags": FIB_RULE_INVERT if rule.inverted else None,
+        "table": rule.table,
+        "FRA_SUPPRESS_PREFIXLEN": rule.suppress_prefix,
+        "priority": rule.priority,
+        "src": rule.from_network,
+        "dst": rule.to,
+        "fwmark": mark,
+        "fwmask": mask,
+        "iifname": rule.in_interface,
+        "oifname": rule.out_interface,
+        "tos": rule.field_bits(),
+        "ip_proto": rule.protocol_number(),
+    }
+    for field, most in RANGES.items():
+        limits = rule.range_of(field, most)
+        if limits is not None:
+            words[RANGE_WORDS[field]] = f"{limits[0]}:{limits[1]}"
+    return {word: value for word, value in words.items() if value is not None}

@@ -22,6 +22,7 @@ TUN = Path("/dev/net/tun")
 MOUNTS = Path("/proc/self/mounts")
 FILE_SYSTEMS = Path("/proc/filesystems")
 USUAL_MOUNT = "/sys/kernel/tracing"
+HOST_FILE = Path("/proc/sys/kernel")
 PROBED_EVENT = "events/skb/kfree_skb/format"
 
 UID_MAP = Path("/proc/self/uid_map")
@@ -144,7 +145,12 @@ def _privileges() -> Privileges:
         first = UID_MAP.read_text().split() == ALL_IDS
     except OSError:
         missing, first = list(NEEDED.values()), True
-    return Privileges(tuple(missing), first, _may_unshare())
+    return Privileges(tuple(missing), first, _may_unshare(), _is_host_root())
+
+
+def _is_host_root() -> bool:
+    """Tell whether root's own file is ours: a user namespace shows another's as nobody's."""
+    return os.geteuid() == 0 == HOST_FILE.stat().st_uid
 
 
 def _may_unshare() -> bool:

@@ -11,10 +11,17 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 
-from ipttrace.decode.routing_rule import PROTOCOLS, RuleMessage, decode_rule
+from ipttrace.decode.routing_rule import (
+    DSCP,
+    PROTOCOLS,
+    UNTOLD,
+    Asked,
+    RuleMessage,
+    decode_rule,
+)
 from ipttrace.decode.rtnetlink import (
     ROUTE_KINDS,
     RouteMessage,
@@ -22,17 +29,18 @@ from ipttrace.decode.rtnetlink import (
     decode_neighbour,
     decode_route,
 )
-from ipttrace.evidence import Neighbour, Route
+from ipttrace.evidence import Neighbour, Route, Unjudged
 from ipttrace.packet import PacketSummary
 from ipttrace.system.netlink_attributes import attribute, number16, string
 from ipttrace.system.netlink_requests import NLM_F_DUMP
 from ipttrace.system.route_netlink import IFLA_IFNAME, RTM_GETROUTE, RouteSocket
+from ipttrace.system.route_refusals import Refusal, most_likely, refusals, unjudged_before
 
 RTM_GETLINK, RTM_GETNEIGH, RTM_GETRULE = 18, 30, 34
 RTM_F_LOOKUP_TABLE = 0x1000
 """IPv4 names the table only on request, IPv6 always (inet6_rtm_valid_getroute_req refuses it)."""
 RTA_DST, RTA_SRC, RTA_IIF, RTA_MARK = 1, 2, 3, 16
-RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
+RTA_UID, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 25, 27, 28, 29
 NDA_DST = 1
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 """Lets a dump be filtered by type in the kernel (uapi/linux/netlink.h)."""
@@ -55,18 +63,19 @@ _IFINFOMSG = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(Asked):
     """One question to the routing tables."""
 
-    packet: PacketSummary
-    mark: int = 0
-    in_interface: str | None = None
-    """None: as a packet that is made here."""
+    __slots__ = ()
 
     def fits(self, rule: RuleMessage) -> bool:
         """Tell whether a routing rule is surely for the packet."""
-        return rule.fits(self.packet, self.mark, self.in_interface)
+        return rule.judge(self)[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is known that a rule may ask for and a question can tell."""
+        return self.dsfield is not None and self.uid is not None
 
     def encode(self) -> bytes:
         """Return it as the body of an RTM_GETROUTE."""
@@ -82,12 +91,15 @@ class Lookup:
             words.append(attribute(RTA_MARK, _U32.pack(self.mark)))
         if packet.protocol in PROTOCOLS:
             words.append(attribute(RTA_IP_PROTO, bytes([PROTOCOLS[packet.protocol]])))
+        if self.uid is not None:
+            words.append(attribute(RTA_UID, _U32.pack(self.uid)))
         for kind, port in ((RTA_SPORT, packet.sport), (RTA_DPORT, packet.dport)):
             if port is not None:
                 words.append(number16(kind, port))
         family = _family(packet.dst)
         flags = RTM_F_LOOKUP_TABLE if family == socket.AF_INET else 0
-        header = _RTMSG.pack(family, len(dst) * 8, len(src) * 8, 0, 0, 0, 0, 0, flags)
+        tos = (self.dsfield or 0) & DSCP
+        header = _RTMSG.pack(family, len(dst) * 8, len(src) * 8, tos, 0, 0, 0, 0, flags)
         return header + b"".join(words)
 
 
@@ -107,8 +119,16 @@ class RouteTables(RouteSocket):
         asked = None if lookup.packet.src in UNSPECIFIED else lookup.packet.src
         if found.source is None and lookup.in_interface is None:
             # IPv4 tells the source only where it is another one than was asked for (rt_fill_info).
-            return replace(found, source=asked)
-        return found
+            found = replace(found, source=asked)
+        return found if lookup.is_whole else replace(found, unjudged=tuple(self._open(lookup)))
+
+    def _open(self, lookup: Lookup) -> Iterator[Unjudged]:
+        """Yield the rules that ask for what could not be told to the kernel."""
+        for rule in self._rules(lookup.packet.dst):
+            _, criteria = rule.judge(lookup)
+            untold = tuple(each for each in criteria if each in UNTOLD)
+            if untold:
+                yield Unjudged(rule.priority, untold)
 
     def back(self, packet: PacketSummary, mark: int = 0) -> Route | None:
         """Return the way to a packet's source, as source validation asks for it."""
@@ -168,24 +188,31 @@ class RouteTables(RouteSocket):
         dst, kind = lookup.packet.dst, REFUSING.get(error)
         entries = [each for each in self._entries(dst, kind) if each.covers(dst)] if kind else []
         rules = sorted(self._rules(dst), key=lambda each: each.priority)
-        first = next(_refusals(lookup, REFUSING_RULES.get(error), rules, entries), None)
+        first = next(refusals(lookup, REFUSING_RULES.get(error), rules, entries), None)
         if lookup.in_interface and not self._refuses(lookup, error, rules, first):
             return Route("none", error=word)
+        unjudged = tuple(unjudged_before(lookup, REFUSING_RULES.get(error), rules, entries, first))
         if first is None:
-            return _most_likely(kind, word, rules, entries)
+            return replace(most_likely(lookup, kind, word, rules, entries), unjudged=unjudged)
         rule, entry = first
         marked = rule.priority if rule.mask else None
         if entry is None:
-            return Route(str(rule.action), error=word, rule=rule.priority, marked=marked)
-        return Route(entry.kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked)
+            found = Route(str(rule.action), error=word, rule=rule.priority, marked=marked)
+        else:
+            found = Route(
+                entry.kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked
+            )
+        return replace(found, unjudged=unjudged)
 
     def _refuses(
-        self, lookup: Lookup, error: int, rules: list[RuleMessage], first: _Refusal | None
+        self, lookup: Lookup, error: int, rules: list[RuleMessage], first: Refusal | None
     ) -> bool:
         """Tell whether a packet that came in was refused for where it goes to."""
         packet = replace(lookup.packet, src=UNSPECIFIED_OF[_family(lookup.packet.dst)])
         try:
-            body = self._ask(RTM_GETROUTE, Lookup(packet, lookup.mark).encode())[0]
+            body = self._ask(
+                RTM_GETROUTE, replace(lookup, packet=packet, in_interface=None).encode()
+            )[0]
         except OSError as other:
             return other.errno == error
         table = decode_route(body).table
@@ -201,36 +228,19 @@ class RouteTables(RouteSocket):
 
     def _rules(self, address: str) -> list[RuleMessage]:
         header = _RTMSG.pack(_family(address), 0, 0, 0, 0, 0, 0, 0, 0)
-        return list(map(decode_rule, self._ask(RTM_GETRULE, header, NLM_F_DUMP)))
+        found = map(decode_rule, self._ask(RTM_GETRULE, header, NLM_F_DUMP))
+        return [self._with_vrf(rule) for rule in found]
 
-
-_Refusal = tuple[RuleMessage, RouteMessage | None]
-"""A routing rule, with the entry of the table that it leads to; None: it refuses by itself."""
-
-
-def _refusals(
-    lookup: Lookup, action: str | None, rules: list[RuleMessage], entries: list[RouteMessage]
-) -> Iterator[_Refusal]:
-    """Yield what may have refused the packet, in the order in which it is asked."""
-    for rule in filter(lookup.fits, rules):
-        if rule.action is not None and rule.action == action:
-            yield rule, None
-        for entry in sorted(entries, key=lambda each: -each.bits):
-            if rule.table is not None and entry.table == rule.table:
-                yield rule, entry
-
-
-def _most_likely(
-    kind: str | None, word: str, rules: list[RuleMessage], entries: list[RouteMessage]
-) -> Route:
-    """Return what may have refused a packet that no rule is surely for."""
-    if entries:
-        best = max(entries, key=lambda each: (each.table == "main", each.bits))
-        return Route(best.kind, table=best.table, error=word, prefix=best.prefix)
-    rule = next((each for each in rules if each.action == kind), None)
-    if kind is not None and rule is not None:
-        return Route(kind, error=word, rule=rule.priority)
-    return Route("none", error=word)
+    def _with_vrf(self, rule: RuleMessage) -> RuleMessage:
+        """Leave a rule open that asks for a VRF: all its ports are that (l3mdev_fib_rule_match)."""
+        vrfs = []
+        for word, name in (("iif", rule.in_interface), ("oif", rule.out_interface)):
+            link = self.link(name) if name and name != "lo" else None
+            vrfs += [f"{word} of a VRF"] if link is not None and link.kind == "vrf" else []
+        if not vrfs:
+            return rule
+        open_ones = (*rule.unjudged, *vrfs)
+        return replace(rule, in_interface=None, out_interface=None, unjudged=open_ones)
 
 
 def _packed(address: str) -> bytes:

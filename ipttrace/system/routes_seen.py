@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ipttrace.evidence import Neighbour, Route
 from ipttrace.question import Question
+from ipttrace.system import network_owner
 from ipttrace.system.route_lookup import Lookup, RouteTables
 
 T = TypeVar("T")
@@ -40,7 +42,9 @@ def see_routes(question: Question) -> RoutesSeen:
             missing.append(f"{what}: {error}")
             return None
 
-    lookup = Lookup(question.routed, question.mark, question.in_interface)
+    lookup = Lookup(
+        question.routed, question.mark, question.in_interface, question.dsfield, _uid(question)
+    )
     with RouteTables() as tables:
         route = attempt("route", lambda: tables.route(lookup))
         back = attempt("way back", lambda: tables.back(question.routed, question.mark))
@@ -50,6 +54,17 @@ def see_routes(question: Question) -> RoutesSeen:
         ends = (question.in_interface, question.out_interface, route.interface if route else None)
         mtu = attempt("mtu", lambda: tables.mtu(dict.fromkeys(ends))) or {}
     return RoutesSeen(route, back, neighbour, mtu, tuple(missing))
+
+
+def _uid(question: Question) -> int | None:
+    """Return whose packet it is to routing rules; None where that is not known.
+
+    One that came in is the network's root's (sock_net_uid in ip_route_input_slow); one that was
+    made here is our client's.
+    """
+    if question.in_interface is None:
+        return os.geteuid()
+    return 0 if network_owner.is_ours() else None
 
 
 def is_resolving(interface: str, address: str) -> bool:

@@ -361,6 +361,35 @@ def test_strict_rp_filter(pair: Pair, capfdbinary: pytest.CaptureFixture[bytes])
     assert doctor(capfdbinary, "--netns", netns) == []
 
 
+def test_an_interface_that_forwards_alone(
+    pair: Pair, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    netns = pair.server.netns
+    set_sysctl(netns, "net/ipv4/conf/eth0/forwarding", "1")
+    [found] = doctor(capfdbinary, "--netns", netns)
+    assert found["text"].endswith("come in on eth0 are forwarded")
+    follow(found["advice"])
+    assert doctor(capfdbinary, "--netns", netns) == []
+
+
+def test_a_bridge_with_a_switch_of_its_own(
+    netns: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    option = ("type", "bridge", "nf_call_ip6tables", "1")
+    run("ip", "link", "add", "br7", *option, netns=netns)
+    for tool in ("iptables", "ip6tables"):
+        set_sysctl(netns, f"net/bridge/bridge-nf-call-{tool}", "0")
+    [unseen, seen] = doctor(capfdbinary, "--netns", netns)
+    assert unseen["text"].endswith(" iptables does not see frames that br7 bridges")
+    assert (
+        seen["text"]
+        == "nf_call_ip6tables is set on br7: ip6tables also sees frames that it bridges"
+    )
+    follow(seen["advice"])
+    after = doctor(capfdbinary, "--netns", netns)
+    assert after[1]["text"].endswith(" ip6tables does not see frames that br7 bridges")
+
+
 def test_bridges(netns: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     run("ip", "link", "add", "br;$7", "type", "bridge", netns=netns)
     found = doctor(capfdbinary, "--netns", netns)
@@ -377,6 +406,14 @@ def test_an_ordinary_user() -> None:
     assert of_topic(found, "privileges")[0]["advice"].startswith("Run as root: sudo ipttrace")
     closed = [each for each in found if each["text"].startswith("cannot tell")]
     assert {each["advice"] for each in closed} <= {"To see it, run as root: sudo ipttrace doctor"}
+    [tracefs] = of_topic(found, "tracefs")
+    assert tracefs["advice"] == "Run as root to have them"
+
+
+def test_a_mount_of_tracefs_is_not_advised_to_whom_it_stays_closed() -> None:
+    if may_make_namespaces():
+        [tracefs] = of_topic(findings_of_nobody("-Ur -n"), "tracefs")
+        assert tracefs["advice"] == "Run as the host's root to have them"
 
 
 def test_an_ordinary_user_sees_no_other_namespace(netns: str) -> None:

@@ -108,6 +108,10 @@ def test_text(ipttrace_lab):
     assert repr(lab) == "<lab own on legacy>"
     Path("name").write_text(lab.namespaces["server"])
 
+def test_a_text_needs_no_name(ipttrace_lab):
+    lab = ipttrace_lab("namespaces:\\n  a: {}\\n")
+    lab.probe("tcp 127.0.0.1:80").expect(outcome="refused", crosses_not="filter/INPUT 1")
+
 def test_change(ipttrace_lab):
     lab = ipttrace_lab(LAB)
     lab.change("server", iptables=["-I INPUT -p tcp --dport 80 -j DROP"])
@@ -124,6 +128,8 @@ def test_mistakes(ipttrace_lab):
     for use in (
         lambda: ipttrace_lab("no-such-lab"),
         lambda: ipttrace_lab(LAB, "both"),
+        lambda: ipttrace_lab(LAB, "iptables"),
+        lambda: lab.probe("127.0.0.1:80"),
         lambda: lab.probe("tcp 127.0.0.1:80", netns="nowhere"),
         lambda: lab.probe("tcp 127.0.0.1:80", colour="red"),
         lambda: lab.probe("tcp 127.0.0.1:80", expect={"outcome": "dropped"}),
@@ -141,10 +147,47 @@ def test_mistakes(ipttrace_lab):
 def test_labs_from_text_and_mistakes(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, OWN, "-q")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
     name = (tmp_path / "name").read_text()
     assert name.startswith("ipt-lab-")
     assert not (NAMED / name).exists(), "it went down with its test"
+
+
+WRONG = """
+import pytest
+
+@pytest.fixture
+def lab(ipttrace_lab):
+    return ipttrace_lab("article-complete")
+
+def test_lab(ipttrace_lab):
+    ipttrace_lab("article-complte")
+
+def test_text(ipttrace_lab):
+    ipttrace_lab("namespaces: {}\\nlinks: 1")
+
+def test_rule(lab):
+    lab.change("server", iptables=["-A INPUT -j NOPE"])
+
+def test_netns(lab):
+    lab.probe("tcp 198.51.100.1:80", netns="serv")
+
+def test_expect(lab):
+    lab.probe("tcp 198.51.100.1:80").expect(outcom="dropped")
+"""
+
+
+def test_a_mistake_is_told_where_it_is_made(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, WRONG, "-q")
+    assert len(re.findall(r"^test_it\.py:\d+: ", done.stdout, re.MULTILINE)) == 5, done.stdout
+    told = [line.removeprefix("E       ") for line in done.stdout.splitlines() if line[:1] == "E"]
+    assert len(told) == 5, "no error of a library stands before ours"
+    assert "do you mean article-complete" in told[0]
+    assert "cannot run iptables '-A INPUT -j NOPE' in server: " in told[2], "it is in no file"
+    assert told[3].endswith("namespace 'serv' is not there: there are client, server")
+    assert "cannot expect outcom: there is no such word. Known are outcome," in told[4]
+    assert "site-packages" not in done.stdout
+    assert "ipttrace/lab" not in done.stdout, "the way through the package helps nobody"
 
 
 def test_without_root_it_is_skipped_with_a_reason(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ipttrace.diagnose.remedy import show_chain
@@ -92,6 +94,10 @@ def test_a_redirect_for_one_interface_from_the_host_itself(
 # ------------------------------------------------------------------- routing
 
 
+OTHERS = ("iif eth0 dport 443", "uidrange 1-9", "oif eth1", "dsfield 0x10")
+"""What routing rules ask for that no packet of these tests is or has."""
+
+
 @pytest.mark.parametrize("number", [0, *later((2,))])
 def test_a_mark_that_leads_to_a_route_which_refuses(
     routed: Routed, iptables: Iptables, number: int
@@ -111,16 +117,64 @@ def test_a_mark_that_leads_to_a_route_which_refuses(
     ("asks", "kind"),
     [
         ("iif eth0 ipproto tcp dport 80", "blackhole"),
-        *later(("iif eth0 sport 1024-65000", "unreachable"), ("from 198.51.100.0/24", "prohibit")),
+        ("uidrange 0-0", "prohibit"),
+        *later(
+            ("iif eth0 sport 1024-65000", "unreachable"),
+            ("from 198.51.100.0/24", "prohibit"),
+            ("not uidrange 1-9", "blackhole"),
+        ),
     ],
 )
 def test_a_routing_rule_that_refuses_what_comes_in(routed: Routed, asks: str, kind: str) -> None:
+    """To routing what comes in has no socket: it is bound to nothing, and the network's root's."""
     ip(routed, f"rule add pref 500 {asks} {kind}")
-    ip(routed, f"rule add pref 400 iif eth0 dport 443 {kind}")
+    for number, other in enumerate(OTHERS, 400):
+        ip(routed, f"rule add pref {number} {other} {kind}")
     probed = send(routed)
     probed.check("blackhole-route", Outcome.DROPPED)
     assert f"{kind} routing rule (ip rule, priority 500)" in probed.diagnosis.summary
     works(routed, probed, 1)
+
+
+@pytest.mark.parametrize("family", list(PacketFamily))
+def test_a_routing_rule_that_refuses_what_a_user_sends(
+    routed: Routed, family: PacketFamily
+) -> None:
+    six = "-6 " if family is PacketFamily.IPV6 else ""
+    for number, other in enumerate((*OTHERS, f"uidrange {os.geteuid()}-{os.geteuid()}"), 400):
+        run("ip", "-n", routed.netns, *f"{six}rule add pref {number} {other} prohibit".split())
+    spec = ProbeSpec("tcp", routed.backend.address(family), PORT, wait=WAIT)
+    probed = probe(spec, routed.netns)
+    probed.check("blackhole-route", Outcome.DROPPED)
+    number = 400 + len(OTHERS)
+    assert f"prohibit routing rule (ip rule, priority {number})" in probed.diagnosis.summary
+    assert "not judged" not in probed.evidence()
+    follow(routed, probed.diagnosis.remedy[1])
+    assert probe(spec, routed.netns).cause != "blackhole-route"
+
+
+TOS = f"-t mangle -A PREROUTING -p tcp --dport {PORT} -j TOS --set-tos 0x10"
+
+
+def test_a_routing_rule_for_a_field_that_a_rule_has_set(routed: Routed, iptables: Iptables) -> None:
+    """A chain behind it reports the packet as it is then."""
+    add(routed, iptables, TOS, "-t nat -A PREROUTING -p tcp --dport 9 -j REDIRECT")
+    ip(routed, "rule add pref 400 dsfield 0x08 prohibit")
+    ip(routed, "rule add pref 500 dsfield 0x10 prohibit")
+    probed = send(routed)
+    probed.check("blackhole-route", Outcome.DROPPED)
+    works(routed, probed, 1)
+
+
+def test_a_routing_rule_for_a_field_that_is_not_known_is_not_judged(routed: Routed) -> None:
+    """Nft tells the headers once for each base chain: as they were before its rules."""
+    Iptables(Backend.NFT)(routed.netns, PacketFamily.IPV4, *TOS.split())
+    ip(routed, "rule add pref 500 dsfield 0x10 prohibit")
+    ip(routed, "rule add pref 400 dport 443 prohibit")
+    probed = send(routed)
+    probed.check("kernel-drop", Outcome.DROPPED)
+    assert "ip rule 500 asks for dsfield: not judged (inferred)" in probed.evidence()
+    assert "ip rule 400" not in probed.evidence()
 
 
 @full

@@ -360,6 +360,10 @@ rule add fwmark 0x1/0xff iif eth0 lookup 100 priority 501
 rule add to 10.66.0.0/16 prohibit priority 504
 rule add not fwmark 0xca6c lookup 51820 priority 700
 rule add lookup main suppress_prefixlength 0 priority 699
+rule add uidrange 1000-1999 lookup 100 priority 505
+rule add tos 0x10 lookup 100 priority 506
+rule add ipproto tcp sport 1024-65000 dport 443 prohibit priority 507
+rule add oif eth0 ipproto icmp lookup 100 priority 508
 """
 POLICY_6 = "-6 rule add from 2001:db8:1::/48 lookup 100 priority 600"
 NATIVE = """\

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ipttrace.checkup.examine import examine
 from ipttrace.checkup.facts import (
+    Bridge,
     Facts,
     Interface,
     Listener,
@@ -134,8 +135,21 @@ def test_native_tables_need_nft() -> None:
     programs = {name: each for name, each in PROGRAMS.items() if name != "nft"}
     machine = replace(MACHINE, programs=programs)
     native = facts(nft=(table(NFT, family=TableFamily.INET),))
-    assert the_odd_one(replace(native, machine=machine)).advice == "Install the package nftables"
-    assert odd(replace(facts(nft=(table(NFT),)), machine=machine)) == []
+    found = the_odd_one(replace(native, machine=machine))
+    assert (found.advice, "stay unread" in found.text) == ("Install the package nftables", True)
+    found = the_odd_one(replace(facts(nft=(table(NFT),)), machine=machine))
+    assert found.text.endswith("no program nft: a trace cannot tell which rule it met")
+
+
+def test_a_trace_fails_where_nothing_reads_the_legacy_tables() -> None:
+    programs = {name: each for name, each in PROGRAMS.items() if name != "iptables-legacy"}
+    unread = Unknown(
+        "there is no program iptables-legacy-save", "Install it: apt-get install iptables."
+    )
+    given = replace(facts(legacy=unread), machine=replace(MACHINE, programs=programs))
+    found = the_odd_one(given)
+    assert (found.topic, found.state) == ("rules", State.PROBLEM)
+    assert found.advice == "Install it: apt-get install iptables"
 
 
 # -- who receives the reports
@@ -232,6 +246,11 @@ def test_how_full_conntrack_is(count: int, limit: int | None, state: State) -> N
         assert "sysctl -w net.netfilter.nf_conntrack_max=2000" in (found.advice or "")
 
 
+def test_one_connection() -> None:
+    given = facts(settings=settings(nf_conntrack_count=1))
+    assert texts(given, "conntrack") == ["1 connection tracked, 1,000 at most"]
+
+
 def test_conntrack_that_is_not_loaded() -> None:
     absent = dict.fromkeys(
         (
@@ -275,11 +294,28 @@ def test_forward_rules_without_forwarding(
     forward: int, family: TableFamily, name: str | None
 ) -> None:
     rules = (table(NFT, family=family, forwards=True),)
-    given = facts(nft=rules, settings=settings(ip_forward=forward))
+    interfaces = {"eth0": Interface(forwarding=bool(forward))}
+    given = facts(nft=rules, settings=settings(ip_forward=forward), interfaces=interfaces)
     found = odd(given)
     assert [finding.advice for finding in found] == (
         [f"If this is to be a router: sysctl -w {name}=1"] if name else []
     )
+
+
+@pytest.mark.parametrize(
+    ("forward", "fate"), [(0, "are forwarded"), (1, "are dropped")], ids=["off", "on"]
+)
+def test_an_interface_may_forward_otherwise_than_the_host(forward: int, fate: str) -> None:
+    interfaces = {
+        "all": Interface(),
+        "eth0": Interface(forwarding=bool(forward)),
+        "eth1.7": Interface(forwarding=not forward),
+    }
+    found = the_odd_one(facts(settings=settings(ip_forward=forward), interfaces=interfaces))
+    assert found.text == (
+        f"net.ipv4.ip_forward = {forward}, but packets for others that come in on eth1.7 {fate}"
+    )
+    assert found.advice == f"If not meant: sysctl -w net.ipv4.conf.eth1/7.forwarding={forward}"
 
 
 def test_a_host_that_forwards_nothing_is_no_note() -> None:
@@ -287,20 +323,33 @@ def test_a_host_that_forwards_nothing_is_no_note() -> None:
 
 
 def test_bridges_and_br_netfilter() -> None:
-    seen = odd(facts(bridges=("br0", "br1")))
+    bridge = Bridge("br0")
+    seen = odd(facts(bridges=(bridge, Bridge("br1"))))
     assert [finding.text for finding in seen] == [
         f"net.bridge.bridge-nf-call-{tool} = 1: {tool} also sees frames that br0, br1 bridges"
         for tool in ("iptables", "ip6tables")
     ]
     off = settings(bridge_nf_call_iptables=0, bridge_nf_call_ip6tables=0)
-    unseen = odd(facts(bridges=("br0",), settings=off))
+    unseen = odd(facts(bridges=(bridge,), settings=off))
     assert unseen[0].text.endswith("iptables does not see frames that br0 bridges")
     assert unseen[0].advice == "If it shall: sysctl -w net.bridge.bridge-nf-call-iptables=1"
     absent = settings(bridge_nf_call_iptables=None, bridge_nf_call_ip6tables=None)
-    found = the_odd_one(facts(bridges=("br0",), settings=absent))
+    found = the_odd_one(facts(bridges=(bridge,), settings=absent))
     assert found.advice == (
         "If it shall: modprobe br_netfilter, then sysctl -w net.bridge.bridge-nf-call-iptables=1"
     )
+
+
+def test_a_bridge_may_show_its_frames_whatever_the_host_says() -> None:
+    bridges = (Bridge("br0"), Bridge("br1", frozenset({TableFamily.IP6})))
+    off = settings(bridge_nf_call_iptables=0, bridge_nf_call_ip6tables=0)
+    found = odd(facts(bridges=bridges, settings=off))
+    assert [finding.text.rpartition(": ")[2] for finding in found] == [
+        "iptables does not see frames that br0, br1 bridges",
+        "ip6tables also sees frames that it bridges",
+        "ip6tables does not see frames that br0 bridges",
+    ]
+    assert found[1].advice == ("If it shall not: ip link set br1 type bridge nf_call_ip6tables 0")
 
 
 @pytest.mark.parametrize(
@@ -379,10 +428,19 @@ def test_tracefs_that_nobody_mounted_is_no_loss_to_root() -> None:
     assert odd(given) == []
     [text] = texts(given, "tracefs")
     assert "mounts it for itself" in text
-    guest = replace(MACHINE.privileges, first_user_namespace=False)
+
+
+@pytest.mark.parametrize(
+    ("host_root", "advice"),
+    [
+        (True, "as the host's root: mount -t tracefs tracefs /sys/kernel/tracing"),
+        (False, "Run as the host's root to have them"),
+    ],
+)
+def test_a_mount_of_tracefs_helps_only_whom_it_is_open_to(host_root: Any, advice: str) -> None:
+    guest = Privileges(first_user_namespace=False, host_root=host_root)
     found = odd(facts(inside=False, tracefs=Tracefs(supported=True), privileges=guest))
-    advice = [finding.advice or "" for finding in found if finding.topic == "tracefs"]
-    assert advice == ["as the host's root: mount -t tracefs tracefs /sys/kernel/tracing"]
+    assert [finding.advice for finding in found if finding.topic == "tracefs"] == [advice]
 
 
 @pytest.mark.parametrize(
@@ -431,7 +489,7 @@ def test_an_ordinary_user_is_told_how_to_get_on() -> None:
         "Run as root: sudo ipttrace ..., or trace in a namespace of your own:"
         " unshare -Ur unshare -n"
     )
-    assert (found[1].advice or "").startswith("sudo mount ")
+    assert found[1].advice == "Run as root to have them"
     assert {finding.advice for finding in found[2:]} == {
         "To see it, run as root: sudo ipttrace doctor"
     }
@@ -440,6 +498,7 @@ def test_an_ordinary_user_is_told_how_to_get_on() -> None:
 def test_an_ordinary_user_who_may_not_make_namespaces() -> None:
     found = the_odd_one(facts(inside=False, privileges=replace(NOBODY, may_unshare=False)))
     assert found.advice == "Run as root: sudo ipttrace ..."
+    assert found.text.endswith("what works is doctor alone")
 
 
 def test_root_of_a_user_namespace() -> None:
@@ -494,7 +553,9 @@ unknowns = st.builds(Unknown, names)
                 {part.name: st.one_of(st.sampled_from(Presence), unknowns) for part in PARTS}
             ),
             tracefs=st.one_of(unknowns, st.builds(Tracefs, st.booleans(), names, names)),
-            privileges=st.builds(Privileges, st.tuples(names), st.booleans(), st.booleans()),
+            privileges=st.builds(
+                Privileges, st.tuples(names), st.booleans(), st.booleans(), st.booleans()
+            ),
             programs=st.dictionaries(st.sampled_from([*PROGRAMS]), st.just(Program())),
             tun=st.one_of(st.none(), names),
         ),
@@ -517,9 +578,17 @@ unknowns = st.builds(Unknown, names)
                 ),
                 interfaces=st.one_of(
                     unknowns,
-                    st.dictionaries(names, st.builds(Interface, st.integers(0, 2), st.booleans())),
+                    st.dictionaries(
+                        names,
+                        st.builds(Interface, st.integers(0, 2), st.booleans(), st.booleans()),
+                    ),
                 ),
-                bridges=st.one_of(unknowns, st.tuples(names)),
+                bridges=st.one_of(
+                    unknowns,
+                    st.tuples(
+                        st.builds(Bridge, names, st.frozensets(st.sampled_from([*TableFamily])))
+                    ),
+                ),
                 sessions=st.one_of(unknowns, st.dictionaries(names, st.integers(0, 9))),
                 leftovers=st.one_of(unknowns, st.tuples(names)),
                 lock=st.one_of(st.none(), names),

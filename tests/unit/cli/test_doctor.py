@@ -57,7 +57,7 @@ def test_what_a_pipe_gets(capsys: pytest.CaptureFixture[str]) -> None:
            do: ipttrace clean --netns web
   ok       conntrack    3 connections tracked, 1,000 at most
   ok       sysctl       net.netfilter.nf_conntrack_events = 2: conntrack reports new connections
-  ok       sysctl       net.netfilter.nf_conntrack_log_invalid = 0: only trace reports come by NFLOG group 0
+  ok       sysctl       net.netfilter.nf_conntrack_log_invalid = 0: conntrack logs no packet that it calls invalid
   ok       sysctl       net.netfilter.nf_log_all_netns = 0: the kernel log has netfilter lines of this namespace only
   ok       sysctl       net.ipv4.ip_forward = 0: packets for others are dropped when routed
   ok       sysctl       net.ipv6.conf.all.forwarding = 0: packets for others are dropped when routed
@@ -103,8 +103,8 @@ def test_an_eighty_column_terminal(
   ok       conntrack    3 connections tracked, 1,000 at most
   ok       sysctl       net.netfilter.nf_conntrack_events = 2: conntrack reports
                         new connections
-  ok       sysctl       net.netfilter.nf_conntrack_log_invalid = 0: only trace
-                        reports come by NFLOG group 0
+  ok       sysctl       net.netfilter.nf_conntrack_log_invalid = 0: conntrack
+                        logs no packet that it calls invalid
   ok       sysctl       net.netfilter.nf_log_all_netns = 0: the kernel log has
                         netfilter lines of this namespace only
   ok       sysctl       net.ipv4.ip_forward = 0: packets for others are dropped
@@ -125,7 +125,7 @@ def test_an_ordinary_user(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("  ok")] == snapshot(
         [
-            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: without them nothing can be traced here; labs and checks need a user namespace only",
+            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: nothing can be traced here; what works is doctor, and in a user namespace of their own lab, check and tui --lab",
             "           do: Run as root: sudo ipttrace ..., or trace in a namespace of your own: unshare -Ur unshare -n",
             "  note     rules        cannot tell which rules iptables-legacy has: Permission denied",
             "           do: To see it, run as root: sudo ipttrace doctor",

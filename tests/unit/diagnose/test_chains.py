@@ -230,6 +230,13 @@ def test_a_match_in_nat_output_speaks_against_it() -> None:
     assert why(path, nat_rules(b.REDIRECT_RULE)).cause == "unknown"
 
 
+def test_nat_output_is_not_asked_for_what_is_not_tracked() -> None:
+    untracked = b.rule_hop("raw", "OUTPUT", 1, "-p tcp -m tcp --dport 8445 -j NOTRACK")
+    path = refused()
+    path = replace(path, hops=(untracked, *path.hops[2:]))
+    assert why(path, nat_rules(b.REDIRECT_RULE)).cause == "unknown"
+
+
 def test_a_packet_from_outside_cannot_miss_prerouting() -> None:
     path = b.path(b.policy_hop("filter", "INPUT"), outcome=Outcome.REFUSED)
     assert why(path, nat_rules("-p tcp -m tcp --dport 8443 -j DNAT")).cause == "unknown"

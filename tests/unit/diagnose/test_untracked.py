@@ -8,7 +8,7 @@ import pytest
 
 from ipttrace.evidence import Scene
 from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
-from ipttrace.path import ChainHop, Outcome
+from ipttrace.path import ChainHop, Change, Outcome
 from ipttrace.ruleset import Chain, Ruleset
 from tests import builders as b
 from tests.unit.diagnose.cases import filter_rule, freed, why
@@ -89,3 +89,22 @@ def test_native_notrack() -> None:
     assert diagnosis.remedy[0] == (
         "to have it tracked: nft insert rule inet n r handle 11 tcp dport 8443 accept"
     )
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "cause"), [((), "untracked-no-nat"), ((Change("mark", 0, 1),), "unknown")]
+)
+def test_a_packet_of_this_host_for_itself_goes_by_lo(
+    rewritten: tuple[Change, ...], cause: str
+) -> None:
+    """What routed it again had another interface before: that is not known."""
+    text = "-p tcp -m tcp --dport 8443 -j NOTRACK"
+    hops = (
+        b.rule_hop("raw", "OUTPUT", 1, text),
+        b.rule_hop("mangle", "OUTPUT", 1, "-j MARK --set-mark 1", *rewritten),
+        b.policy_hop("raw", "PREROUTING"),
+        INPUT,
+    )
+    rules = b.ruleset(b.chain("nat", "OUTPUT", [f"-o lo {REDIRECT}"]))
+    path = b.path(*hops, outcome=Outcome.REFUSED, in_interface=None, out_interface=None)
+    assert why(path, rules).cause == cause

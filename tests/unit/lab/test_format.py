@@ -8,7 +8,7 @@ import pytest
 
 from ipttrace.errors import UsageError
 from ipttrace.lab.parts import LabBackend
-from ipttrace.lab.routing import PolicyRule, Route
+from ipttrace.lab.routing import RANGES, PolicyRule, Route
 from ipttrace.lab.rules import file_sources
 from ipttrace.lab.scenario import Verdict, parse_scenario
 from ipttrace.lab.source import Source, path_text
@@ -49,6 +49,7 @@ namespaces:
       - {from: 198.51.100.0/24, to: 203.0.113.0/24, mark: 0x10/0xff, in: eth0, out: br0,
          table: 100, priority: 50}
       - {action: prohibit, family: ipv6}
+      - {action: prohibit, uidrange: 5-9, dsfield: 0x10, ipproto: tcp, sport: 80-90, dport: 443}
     neighbours: [{address: 198.51.100.9, mac: "02:00:00:00:00:09"}]
     bridges: {br0: {ports: [v1], addresses: [192.0.2.1/24], mtu: 1400, mac: "02:00:00:00:00:0a"}}
     services: [{port: 80, backlog: 0, accept: false, interface: eth0}, {port: 81, full: true}]
@@ -87,7 +88,11 @@ def test_all_fields_arrive() -> None:
     assert server.routes[1].mtu == 1400
     assert [route.network for route in server.routes] == ["203.0.113.0/24", "0.0.0.0/0", "::/0"]
     assert server.policy[0].mark_and_mask() == (16, 255)
-    assert [rule.version for rule in server.policy] == [4, 6]
+    assert [rule.version for rule in server.policy] == [4, 6, 4]
+    third = server.policy[2]
+    ranges = [third.range_of(field, most) for field, most in RANGES.items()]
+    assert ranges == [(5, 9), (80, 90), (443, 443)]
+    assert (third.field_bits(), third.protocol_number()) == (0x10, 6)
     assert [service.accepts for service in server.services] == [False, False]
     assert server.bridges["br0"].ports == ("v1",)
     assert scenario.topology.bridge_of("server", "v1") == "br0"
@@ -179,6 +184,11 @@ REFUSED = {
                                   "198.51.100.1 and a route to default are of different families"),
     "a network with a host": ("to: 203.0.113.0/24, type", "to: 203.0.113.1/24, type", "host bits"),
     "a rule without a table": ("table: 100, priority: 50", "priority: 50", "needs `table`"),
+    "users": ("uidrange: 5-9", "uidrange: me", "'me' is no number, and no range like 5-9"),
+    "users backwards": ("uidrange: 5-9", "uidrange: 9-5", "uidrange 5 is not a number from 9"),
+    "a port": ("dport: 443", "dport: 65536", "dport 65536 is not a number from 0 to 65535"),
+    "a field": ("dsfield: 0x10", "dsfield: 256", "dsfield 256 is not a number from 0 to 255"),
+    "a protocol": ("ipproto: tcp", "ipproto: tpc", "'tpc' is neither a number nor one of icmp"),
     "a mark": ("0x10/0xff", "1x0", "'1x0' is no mark"),
     "a group's address": ('"02:00:00:00:00:09"', '"03:00:00:00:00:09"', "address of a group"),
     "no address": ('"02:00:00:00:00:09"', '"02-00-00-00-00-09"', "is no hardware address"),
@@ -189,7 +199,7 @@ REFUSED = {
     "modprobe": ("run: iptables -t nat", "run: iptables -nM/tmp/x -t nat", "would run a program"),
     "no change": (", sysctls: {net.ipv4.ip_forward: 0}}", "}", "nothing is changed"),
     "a changed namespace": ("- {namespace: client, sysctls", "- {namespace: clint, sysctls",
-                            "line 54, probes[0].change[1].namespace: namespace 'clint' is not"),
+                            "line 55, probes[0].change[1].namespace: namespace 'clint' is not"),
     "a backend": ("backends: [legacy]", "backends: [nft, legacy, xt]", "Invalid enum value 'xt'"),
     "a claim's probe": ("probes: [first]", "probes: [second]", "there is no probe 'second'"),
     "a hop": ("[filter/FORWARD]", "[FORWARD]", "'FORWARD' names no chain"),

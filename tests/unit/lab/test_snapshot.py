@@ -256,6 +256,21 @@ def test_rules_and_routes_with_more_than_a_lab_has() -> None:
         '[{"priority":5,"not":null,"src":"all","fwmark":"0x1","table":"7"}]', "ipv4"
     )
     assert (rule.mark, rule.inverted, rule.other) == ("0x1", True, "")
+    [narrow] = read_policy(
+        '[{"priority":6,"src":"all","uid_start":5,"uid_end":9,"tos":"0x10","ipproto":"tcp",'
+        '"sport":53,"dport_start":80,"dport_end":90,"table":"7"}]',
+        "ipv4",
+    )
+    words = "6: from all uidrange 5-9 tos 0x10 ipproto tcp sport 53 dport 80-90 lookup 7"
+    assert (narrow,) == plain_policy(words, "ipv4")
+    assert (narrow.uidrange, narrow.sport, narrow.other) == ("5-9", "53", "")
+    [numbered] = read_policy('[{"priority":6,"src":"all","ipproto":99,"table":"7"}]', "ipv4")
+    assert numbered.ipproto == "99"
+    text = (
+        '[{"dst":"10.8.0.0/16","encap":"ip","id":3,"dst":"198.51.100.7","dev":"eth0","flags":[]}]'
+    )
+    [tunnelled] = read_routes(text, "ipv4")
+    assert tunnelled.to == "10.8.0.0/16", "ip(8) writes dst twice"
     [route] = read_routes('[{"dst":"10.0.0.0/8","encap":"mpls","dev":"eth0","flags":[]}]', "ipv4")
     assert route.other == "encap mpls"
 

@@ -7,6 +7,7 @@ from ipttrace.lab.host_state import (
     RouteState,
     Snapshot,
 )
+from ipttrace.lab.host_words import read_links
 from ipttrace.lab.topology import Topology
 from ipttrace.lab.twin import TWIN, WIRE, WIRE_HOST, TwinParts, twin_parts
 from ipttrace.lab.twin_services import MOST_LISTENERS
@@ -55,6 +56,14 @@ def test_bridges_are_bridges() -> None:
     parts = twin_parts(Snapshot(links=links))
     assert parts.host.bridges["br0"].ports == ("vnet0",)
     assert topology(parts).bridge_of(TWIN, "vnet0") == "br0"
+
+
+def test_what_a_bridge_has_of_its_own_is_named() -> None:
+    data = '{"forward_delay":1500,"vlan_filtering":0,"nf_call_iptables":1}'
+    info = f'{{"info_kind":"bridge","info_data":{data}}}'
+    links = read_links(f'[{{"ifname":"br0","flags":["UP"],"linkinfo":{info}}}]')
+    [missing] = twin_parts(Snapshot(links=links)).missing
+    assert missing.text == "br0 nf_call_iptables 1"
 
 
 def test_odd_interfaces_are_named_and_the_rest_is_there() -> None:
