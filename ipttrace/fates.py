@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from ipttrace.evidence import Scene, SocketEntry, Trail
 from ipttrace.netfilter import FATAL_VERDICTS, Verdict
+from ipttrace.packet import PacketSummary
 from ipttrace.path import DropHop, Outcome, PacketPath, WireHop
 from ipttrace.takers import fitting, opens
 
@@ -68,7 +69,12 @@ def aimed_at_many(path: PacketPath, scene: Scene, answers: Sequence[PacketPath])
         return None
     if death(path, scene.trail):
         return None
-    if ip_address(packet.dst).is_multicast:
+    return address_of_many(packet, scene)
+
+
+def address_of_many(packet: PacketSummary, scene: Scene) -> str | None:
+    """Return `broadcast` or `multicast` if that is what a packet's destination is."""
+    if "/" not in packet.dst and ip_address(packet.dst).is_multicast:
         return "multicast"
     kind = scene.route.kind if scene.route else None
     return kind if kind == "broadcast" else None
