@@ -104,6 +104,7 @@ class Route:
     """`unicast local broadcast multicast blackhole unreachable prohibit throw none`; `none` is
     that no route was found, or that the lookup was refused with `error`."""
     interface: str | None = None
+    """With `none`: the one by which what comes from 127.0.0.0/8 may not leave."""
     gateway: str | None = None
     table: str | None = None
     """`main`, `local`, or a number."""

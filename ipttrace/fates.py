@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from ipttrace.evidence import Scene, SocketEntry, Trail
-from ipttrace.netfilter import FATAL_VERDICTS
+from ipttrace.netfilter import FATAL_VERDICTS, Verdict
+from ipttrace.packet import PacketSummary
 from ipttrace.path import DropHop, Outcome, PacketPath, WireHop
 from ipttrace.takers import fitting, opens
 
@@ -62,3 +64,32 @@ def full_listener(
         return None
     full = fitting(scene.sockets or (), packet, path.in_interface)
     return next((each for each in full if each.waiting > (each.backlog or 0)), None)
+
+
+def aimed_at_many(path: PacketPath, scene: Scene, answers: Sequence[PacketPath]) -> str | None:
+    """Return `broadcast` or `multicast` if a SYN went to such an address, and died of it.
+
+    A listener answers none and frees it without an event (tcp_v4_conn_request in
+    net/ipv4/tcp_ipv4.c, tcp_v6_conn_request in net/ipv6/tcp_ipv6.c).
+    """
+    packet = scene.last or path.packet
+    if path.outcome not in (Outcome.DELIVERED, Outcome.DROPPED) or not opens(packet) or answers:
+        return None
+    if path.chain_hops and path.chain_hops[-1].verdict in FATAL_VERDICTS:
+        return None
+    if death(path, scene.trail):
+        return None
+    return address_of_many(packet, scene)
+
+
+def address_of_many(packet: PacketSummary, scene: Scene) -> str | None:
+    """Return `broadcast` or `multicast` if that is what a packet's destination is."""
+    if "/" not in packet.dst and ip_address(packet.dst).is_multicast:
+        return "multicast"
+    kind = scene.route.kind if scene.route else None
+    return kind if kind == "broadcast" else None
+
+
+def taken_by_rule(path: PacketPath) -> bool:
+    """Tell whether a rule took the packet in a socket's place: SYNPROXY."""
+    return bool(path.chain_hops) and path.chain_hops[-1].verdict is Verdict.STOLEN

@@ -74,9 +74,10 @@ class Gathering:
         for scene in (self._scenes or {}).values():
             scene.before(flows)
         if self._events is not None:
-            device = client.device
-            self._ties.expect(devices=[device] if device else [])
-            self._events.start(sorted({*interfaces, *([device] if device else [])}))
+            devices = [client.device] if client.device else []
+            names = sorted({*interfaces, *devices})
+            self._ties.expect(devices, interfaces=names)
+            self._events.start(names)
             self.drain()
 
     def sending(self, now: float) -> None:

@@ -145,8 +145,11 @@ def _addresses(spec: ProbeSpec) -> None:
     for address in (spec.dst, spec.src):
         if address is not None and parse_endpoint(f"[{address}]")[0] != address:
             raise UsageError(f"cannot use address {address!r}: not in its short form")
-    if ipaddress.ip_address(spec.dst).is_unspecified:
+    known = ipaddress.ip_address(spec.dst)
+    if known.is_unspecified:
         raise UsageError(f"cannot send to {spec.dst}: it is the unspecified address")
+    if mapped := getattr(known, "ipv4_mapped", None):
+        raise UsageError(f"cannot send to {spec.dst}: IPv4 is sent there", f"Use {mapped}.")
 
 
 def _source_family(spec: ProbeSpec) -> None:

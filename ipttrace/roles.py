@@ -129,8 +129,13 @@ def _is_echo_request(packet: PacketSummary) -> bool:
 
 
 def _refuse(paths: Sequence[PacketPath], probes: Mapping[int, int], sent: Sent) -> list[PacketPath]:
-    """Call delivered probes refused that this host answered with a reset or an ICMP error."""
-    refused = {path.request for path in paths if path.role is Role.REPLY and is_refusal(path)}
+    """Call delivered probes refused that this host answered with a reset or an ICMP error.
+
+    Of a connection that this host began by a SYN-ACK, a reset is the end: the program's, say.
+    """
+    replies = [path for path in paths if path.role is Role.REPLY]
+    begun = {path.request for path in replies if accepts(path.packet)}
+    refused = {path.request for path in replies if is_refusal(path)} - begun
     return [
         replace(path, outcome=Outcome.REFUSED)
         if path.outcome is Outcome.DELIVERED
@@ -139,6 +144,11 @@ def _refuse(paths: Sequence[PacketPath], probes: Mapping[int, int], sent: Sent) 
         else path
         for path in paths
     ]
+
+
+def accepts(packet: PacketSummary) -> bool:
+    """Tell whether a packet takes a new TCP connection: what resets it later is not a refusal."""
+    return {"SYN", "ACK"} <= {*packet.tcp_flags}
 
 
 def is_refusal(reply: PacketPath) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ipttrace.evidence import Route, Scene
-from ipttrace.fates import death, full_listener
+from ipttrace.fates import aimed_at_many, death, full_listener
 from ipttrace.netfilter import FATAL_VERDICTS, Basis, Hook, TableFamily
 from ipttrace.path import (
     LEFT,
@@ -114,7 +114,9 @@ def _last_decision(path: PacketPath, scene: Scene) -> Decision | None:
         return None
     if path.in_interface is None:
         return _refused_decision(path, scene) if last is not None else None
-    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED) or full_listener(path, scene, ()):
+    if path.outcome in (Outcome.DELIVERED, Outcome.REFUSED):
+        return Decision.LOCAL
+    if full_listener(path, scene, ()) or aimed_at_many(path, scene, ()):
         return Decision.LOCAL
     if path.outcome in LEFT:
         return Decision.FORWARD

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ipttrace.event import KernelEvent
@@ -80,11 +81,14 @@ class Traced:
     waits: list[KernelEvent] = field(default_factory=list)
 
 
-def begins_anew(current: Stretch, event: KernelEvent) -> bool:
+def begins_anew(
+    current: Stretch, event: KernelEvent, interfaces: AbstractSet[str] | None = None
+) -> bool:
     """Tell whether another packet's stretch begins.
 
     The same packet is received again where a device hands it on: ours to its target, a port to its
-    bridge.
+    bridge.  What `lo` receives, or an interface that is none of `interfaces`, is another packet, if
+    at the same address: one that a socket took leaves it without an event.
     """
     if not current.events:
         return False
@@ -95,6 +99,8 @@ def begins_anew(current: Stretch, event: KernelEvent) -> bool:
     if event.name != RECEIVE:
         return False
     address, name = event.number("skbaddr"), event.text("name")
+    if name == LOOPBACK or (interfaces is not None and name not in interfaces):
+        return True
     for earlier in reversed(current.events):
         if earlier.name in (FREE, QUEUE) and earlier.number("skbaddr") == address:
             return True
@@ -152,19 +158,15 @@ def _nameless(packets: list[Traced], event: KernelEvent) -> Traced:
 def note_answered(packets: list[Traced], event: KernelEvent, flows: Flows) -> None:
     """Take what the kernel does about a packet; it may name a copy of the one received.
 
-    Of a packet that nobody told of it may speak, too, received where we do not look: one that has
-    neither end with the packet that acts.
+    Of a packet that nobody told of it may speak, too, one that was made in another namespace, and
+    perhaps at the same address: it has neither end with the packet that acts.
     """
     if event.name == WAIT:
         _waits(packets, event)
         return
-    packet = _named(packets, event)
-    if packet is None:
-        packet = _acting(packets)
-        known = flows.get(packet.path, ()) if packet and packet.path is not None else ()
-        if known and not _shares_an_end(event, known):
-            return
-    if packet is None or packet.gone:
+    packet = _named(packets, event) or _acting(packets)
+    known = flows.get(packet.path, ()) if packet and packet.path is not None else ()
+    if packet is None or packet.gone or (known and not _shares_an_end(event, known)):
         return
     packet.addresses.add(event.number("skbaddr"))
     (packet.resets if event.name == RESET else packet.errors).append(event)

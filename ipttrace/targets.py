@@ -70,6 +70,16 @@ _NFT_CHANGES = (
 )
 
 
+_TRANSLATES = re.compile(r"\b(?:dnat|redirect|snat|masquerade)\b")
+
+
+def translates(target: str | None, text: str | None) -> bool:
+    """Tell whether a rule has conntrack rewrite the addresses, rather than doing so itself."""
+    if target in CHANGES:
+        return bool(ADDRESS_FIELDS & CHANGES[target])
+    return text is not None and not text.startswith("-A ") and bool(_TRANSLATES.search(text))
+
+
 def may_change(target: str | None, text: str | None) -> frozenset[str]:
     """Return the header fields that a rule with this target or nft text may rewrite."""
     if target in CHANGES:

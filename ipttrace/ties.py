@@ -94,6 +94,8 @@ class Ties:
         self._closed: list[Stretch] = []
         self._ends: deque[KernelEvent] = deque(maxlen=MOST_ENDS)
         self._devices: frozenset[str] = frozenset()
+        self._interfaces: frozenset[str] | None = None
+        """Of the traced namespaces; None: unknown."""
         self._threads: frozenset[int] = frozenset()
         self._made_here: AbstractSet[int] = frozenset()
         self._flows: Flows = {}
@@ -105,8 +107,18 @@ class Ties:
         self._queues[address] = queue
         self._counts[address] = 0
 
-    def expect(self, devices: Iterable[str] = (), threads: Iterable[int] = ()) -> None:
-        """Keep what is received from these devices, and what these threads do."""
+    def expect(
+        self,
+        devices: Iterable[str] = (),
+        threads: Iterable[int] = (),
+        interfaces: Iterable[str] | None = None,
+    ) -> None:
+        """Keep what is received from these devices, and what these threads do.
+
+        `interfaces` are those of the traced namespaces: no other takes over what one received.
+        """
+        if interfaces is not None:
+            self._interfaces = frozenset(interfaces)
         self._devices = self._devices | frozenset(devices)
         self._threads = self._threads | frozenset(threads)
 
@@ -145,7 +157,7 @@ class Ties:
     def _stretch(self, event: KernelEvent) -> Stretch:
         context = ("softirq", event.cpu) if event.softirq else ("thread", event.pid)
         current = self._open.get(context)
-        if current is None or begins_anew(current, event):
+        if current is None or begins_anew(current, event, self._interfaces):
             if current is not None and current.wanted:
                 self._closed.append(current)
                 del self._closed[:-MOST_STRETCHES]

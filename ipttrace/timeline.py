@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.evidence import Scene, SocketEntry, Trail
-from ipttrace.fates import REFUSALS, death, fate, full_listener, own_resets
+from ipttrace.fates import (
+    REFUSALS,
+    aimed_at_many,
+    death,
+    fate,
+    full_listener,
+    own_resets,
+    taken_by_rule,
+)
 from ipttrace.netfilter import Verdict
 from ipttrace.path import (
     LEFT,
@@ -21,6 +29,7 @@ from ipttrace.path import (
     WireHop,
 )
 from ipttrace.presumed import presumed
+from ipttrace.roles import accepts
 from ipttrace.route_hops import with_routes
 from ipttrace.takers import taking
 
@@ -33,7 +42,11 @@ def with_evidence(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] 
         came_in_by = scene.trail.received[-1].interface
         if came_in_by != "lo":  # over lo come packets that were made here
             path = replace(path, in_interface=path.in_interface or came_in_by)
-    dead = presumed(path, scene, answers) or full_listener(path, scene, answers)
+    dead = (
+        presumed(path, scene, answers)
+        or full_listener(path, scene, answers)
+        or aimed_at_many(path, scene, answers)
+    )
     if path.role is Role.PROBE and dead is not None:
         path = replace(path, outcome=Outcome.DROPPED)
     if path.role is Role.OBSERVED and scene.trail is None:
@@ -57,7 +70,7 @@ def _ends(
 ) -> Iterator[Hop]:
     drop = death(path, scene.trail)
     taker = full_listener(path, scene, answers)
-    if path.outcome is Outcome.DELIVERED:
+    if path.outcome is Outcome.DELIVERED and not taken_by_rule(path):
         taker = taking(scene.sockets or (), scene.last or path.packet, path.in_interface)
     if taker is not None:
         yield _socket(end, taker)
@@ -98,7 +111,7 @@ def _other_resets(
         yield from (ResetHop(each.time, None, "rule") for each in resets[:1])
     elif path.outcome is Outcome.REFUSED and not told:
         yield from (ResetHop(each.time, None, "kernel") for each in own_resets(answers)[:1])
-    elif path.outcome in LEFT:
+    elif path.outcome in LEFT and not any(accepts(answer.packet) for answer in answers):
         outside = [each for each in resets if each.in_interface is not None]
         yield from (ResetHop(each.time, None, "remote") for each in outside[:1])
 

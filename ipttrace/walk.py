@@ -19,7 +19,7 @@ from ipttrace.path import Change, NatHop, Outcome, WireHop
 from ipttrace.report import Base, Station, Step
 from ipttrace.rewrites import differences, nat_hop, source_hop
 from ipttrace.ruleset import Ruleset
-from ipttrace.targets import ADDRESS_FIELDS, answers
+from ipttrace.targets import ADDRESS_FIELDS, answers, translates
 
 _CLOSING = frozenset({Verdict.ACCEPT, Verdict.QUEUE, Verdict.STOLEN}) | FATAL_VERDICTS
 _LEAVING = frozenset({Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING})
@@ -207,10 +207,22 @@ class Walk:
     def _blame_earlier(self, change: Change) -> bool:
         first = self.mark_from if change.field == "mark" else self.headers_from
         for step in reversed(self.hops[first:]):
-            if isinstance(step, Step) and change.field in step.station.changes:
+            if isinstance(step, Step) and self._made_by(change, step):
                 step.changes = (*step.changes, change)
                 return True
         return False
+
+    def _made_by(self, change: Change, step: Step) -> bool:
+        """Tell whether a step's rule makes such changes.
+
+        A reset meets nat chains only if REJECT made it: it then goes back on the connection that it
+        ends, and what a nat rule decides is for packets the other way (nf_ct_attach).
+        """
+        rule = step.station.rule
+        back = "RST" in self.packet.tcp_flags and change.field in ADDRESS_FIELDS
+        if back and rule is not None and translates(rule.target, rule.text):
+            return False
+        return change.field in step.station.changes
 
     def append(self, event: TraceEvent, station: Station, changes: tuple[Change, ...]) -> None:
         """Add a step unless it is a hidden one, and note what can come after it."""

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ipttrace.diagnose import chains, conntrack, hotdrop, link, routing, silent, sockets
+from ipttrace.diagnose import (
+    chains,
+    conntrack,
+    departing,
+    hotdrop,
+    link,
+    routing,
+    silent,
+    sockets,
+)
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.unmatched import unmatched
 from ipttrace.path import Diagnosis, Outcome
@@ -23,6 +32,7 @@ CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     hotdrop.match_hotdrop,
     chains.killed_by_chain,
     *conntrack.CAUSES,
+    *departing.CAUSES,
     *routing.CAUSES,
     *link.CAUSES,
     chains.redirect_not_in_output,

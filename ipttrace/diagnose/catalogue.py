@@ -49,7 +49,7 @@ class Cause(StrEnum):
     RP_FILTER = "rp-filter", "the way back to its source leads out of another interface"
     MARTIAN_LOOPBACK = (
         "martian-loopback",
-        "it was sent on to 127.0.0.0/8 from outside, and route_localnet is 0",
+        "it was to come into 127.0.0.0/8, or to leave it, and route_localnet is 0",
     )
     FORWARDING_OFF = "forwarding-off", "it is for another host, and this one does not forward"
     NO_ROUTE = "no-route", "there is no route to its destination"

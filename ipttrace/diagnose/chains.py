@@ -131,6 +131,8 @@ def _unknown(path: PacketPath, last: ChainHop | None, client: str | None) -> Dia
         summary = f"its way is not complete: reports were lost; last seen at {name(last)}"
     elif last.verdict is Verdict.QUEUE:
         summary = f"{name(last)} queued it for a program, and it did not come back"
+    elif last.verdict is Verdict.STOLEN:
+        summary = f"{name(last)} took it out of the chains, and no later one sees it: {last.rule}"
     else:
         word = "dropped" if path.outcome is Outcome.DROPPED else "lost"
         summary = f"{word} after {name(last)}, and no rule or policy that was reported did it"

@@ -71,8 +71,19 @@ NATIVE = {
     "prot-unreachable": "icmp-proto-unreachable",
     "addr-unreachable": "icmp6-addr-unreachable",
     "no-route": "icmp6-no-route",
+    "policy-fail": "icmp6-policy-fail",
+    "reject-route": "icmp6-reject-route",
 }
 """How nft writes some of them, after `reject with`."""
+
+OF_FAMILY = {
+    PacketFamily.IPV4: {"no-route": "icmp-net-unreachable"},
+    PacketFamily.IPV6: {
+        "admin-prohibited": "icmp6-adm-prohibited",
+        "host-unreachable": "icmp6-addr-unreachable",
+    },
+}
+"""What `icmpx` makes of a word in one family (nft_reject.c)."""
 
 
 def reject_answer(hop: ChainHop, family: PacketFamily) -> tuple[str, str]:
@@ -83,9 +94,8 @@ def reject_answer(hop: ChainHop, family: PacketFamily) -> tuple[str, str]:
     if option:
         return REJECT_WITH.get(option[1], (option[1], ""))
     statement = text.partition("reject with ")[2]
-    if family is PacketFamily.IPV6 and "admin-prohibited" in statement:
-        return REJECT_WITH["icmp6-adm-prohibited"]
-    native = next((name for word, name in NATIVE.items() if word in statement), default)
+    known = {**NATIVE, **OF_FAMILY[family]}
+    native = next((name for word, name in known.items() if word in statement), default)
     return REJECT_WITH[native]
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got
+from ipttrace.diagnose.discovery import deaf_chains
 from ipttrace.diagnose.exempt import removal, spared
 from ipttrace.diagnose.proof import answer_words, call_refused, freed, not_judged, proof, told
+from ipttrace.diagnose.remedy import let_discovery_in
 from ipttrace.diagnose.walk import last_change, made_here, name
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.path import ChainHop, Diagnosis, DropHop, Evidence, Strength
@@ -67,9 +69,14 @@ def neighbour_failed(case: Case) -> Diagnosis | None:
     drop = told(case)
     address = wait.address if wait else entry.address if entry else case.packet.dst
     interface = wait.interface if wait else entry.interface if entry else case.path.out_interface
-    asks = "ARP" if case.packet.family is V4 else "neighbour discovery"
     who = "the next host" if address == case.packet.dst else "the gateway"
-    summary = f"dropped on its way out of {interface}: {who} {address} does not answer {asks}"
+    asks = "ARP" if case.packet.family is V4 else "neighbour discovery"
+    deaf = list(deaf_chains(case, address, interface))
+    silent = f"{who} {address} does not answer {asks}"
+    if deaf:
+        refs = " and ".join(str(chain.ref) for chain in deaf)
+        silent = f"{who} {address} is not found: {refs} lets no neighbour advertisement in"
+    summary = f"dropped on its way out of {interface}: {silent}"
     asking = entry is not None and entry.state == "incomplete" and case.client in (None, "TIMEOUT")
     if drop is None and asking:
         summary = f"{summary} (the kernel still asks, and gives up after about 3 s)"
@@ -77,8 +84,10 @@ def neighbour_failed(case: Case) -> Diagnosis | None:
         f"check that {address} is up, in this network, and on the link of {interface}",
         "to see the entry: " + shlex.join(["ip", "neigh", "show", address]),
     )
-    evidence = (*found, *_neighbour_evidence(case))
-    return Diagnosis(Cause.NEIGHBOUR_FAILED, summary, evidence=evidence, remedy=remedy)
+    let = (f"to let them in: {let_discovery_in(each.ref, each.user_rules)}" for each in deaf)
+    shut = (Evidence(f"{each.ref}: no rule fits, policy DROP", Strength.INFERRED) for each in deaf)
+    evidence = (*found, *_neighbour_evidence(case), *shut)
+    return Diagnosis(Cause.NEIGHBOUR_FAILED, summary, evidence=evidence, remedy=(*let, *remedy))
 
 
 def _neighbour_evidence(case: Case) -> Iterator[Evidence]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ipttrace.netfilter import (
@@ -21,6 +22,7 @@ from ipttrace.netfilter import (
 from ipttrace.nft_criteria import without_counters
 from ipttrace.packet import PacketSummary
 from ipttrace.path import ChainHop
+from ipttrace.ruleset import Rule
 
 SOURCE = re.compile(
     r"\bsaddr\b|(?:^| )-s |--match-set \S+ src|--src"
@@ -178,6 +180,16 @@ def put_into_zone(chain: ChainRef, native: bool, interface: str, zone: str) -> s
         return shlex.join([*_nft("add", chain), *match])
     match = ["-i", interface, "-j", "CT", "--zone", zone]
     return shlex.join([*_iptables(chain), "-A", chain.chain, *match])
+
+
+def let_discovery_in(chain: ChainRef, rules: Sequence[Rule] = ()) -> str:
+    """Return the command that accepts IPv6's neighbour advertisements before all rules."""
+    if is_native(chain, rules[0].text if rules else None):
+        return shlex.join(
+            [*_nft("insert", chain), *["icmpv6", "type", "nd-neighbor-advert", "accept"]]
+        )
+    kind = ["-p", "ipv6-icmp", "--icmpv6-type", "neighbour-advertisement"]
+    return shlex.join([*_iptables(chain), "-I", chain.chain, "1", *kind, "-j", "ACCEPT"])
 
 
 def same_in_output(chain: ChainRef, rule: str, local: bool) -> str:

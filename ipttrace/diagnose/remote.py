@@ -20,6 +20,7 @@ from ipttrace.path import (
     Strength,
     WireHop,
 )
+from ipttrace.roles import accepts
 
 ICMP_ERRORS = {
     PacketFamily.IPV4: frozenset({3, 11, 12}),
@@ -86,7 +87,7 @@ def _answered(case: Case, went: str, evidence: tuple[Evidence, ...]) -> Diagnosi
     own = [reply for reply in case.replies if reply.request == case.path.id]
     outside = [reply for reply in own if not from_here(reply)]
     refusal = next((reply for reply in outside if is_refusal(reply.packet)), None)
-    if refusal is not None:
+    if refusal is not None and not any(accepts(reply.packet) for reply in outside):
         return _refused(went, refusal, evidence)
     if outside:
         seen = Evidence(f"its answer is packet {outside[0].id}", Strength.REPORTED)

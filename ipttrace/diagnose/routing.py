@@ -46,7 +46,7 @@ def rp_filter_dropped(case: Case) -> Diagnosis | None:
             f"if {packet.src} belongs behind {interface}, give it a route there: "
             f"{_route_add(packet.src, interface)}"
         ),
-        f"or accept sources that have any route: {_sysctl(_conf(case, 'rp_filter'), 2)}",
+        f"or accept sources that have any route: {sysctl(conf(case, 'rp_filter'), 2)}",
     )
     return Diagnosis(Cause.RP_FILTER, summary, evidence=evidence, remedy=remedy)
 
@@ -67,7 +67,7 @@ def _way_back(case: Case) -> str:
 def _filter_setting(case: Case) -> Iterator[Evidence]:
     mode = rp_filter(case.scene, case.path.in_interface)
     if mode:
-        names = (_conf(case, "rp_filter", "all"), _conf(case, "rp_filter"))
+        names = (conf(case, "rp_filter", "all"), conf(case, "rp_filter"))
         words = ", ".join(f"{each} = {case.scene.settings.get(each, '?')}" for each in names)
         text = f"the filter of {case.path.in_interface} is {MODES.get(mode, mode)}: {words}"
         yield Evidence(text, Strength.MATCHED)
@@ -90,10 +90,10 @@ def martian_loopback(case: Case) -> Diagnosis | None:
     found = proof(case, Sign.MARTIAN_LOOPBACK, fits)
     if found is None:
         return None
-    setters = _setters(case)
-    refs = tuple(hop.ref for hop in setters)
+    rules = setters(case)
+    refs = tuple(hop.ref for hop in rules)
     who = f"{refs[0]} sent it on to" if refs else "it is addressed to"
-    setting = _conf(case, "route_localnet")
+    setting = conf(case, "route_localnet")
     summary = (
         f"dropped by routing: {who} {packet.dst}, and no packet from outside may go to "
         f"127.0.0.0/8 ({setting} is {case.scene.settings.get(setting, '0')})"
@@ -104,15 +104,15 @@ def martian_loopback(case: Case) -> Diagnosis | None:
         f"let the service listen on an address of {interface} too, and send packets there",
         (
             f"or open 127.0.0.0/8 to what comes in by {interface}, with all that listens there: "
-            f"{_sysctl(setting, 1)}"
+            f"{sysctl(setting, 1)}"
         ),
     )
-    rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in setters]
+    rule = [Evidence(f"{each.ref}: {each.rule}", Strength.INFERRED) for each in rules]
     evidence = (*found, closed, *rule)
     return Diagnosis(Cause.MARTIAN_LOOPBACK, summary, refs, evidence, remedy=remedy)
 
 
-def _setters(case: Case) -> list[ChainHop]:
+def setters(case: Case) -> list[ChainHop]:
     """Return the hop, if there is one, whose rule gave the packet its destination."""
     return [hop for hop in case.path.chain_hops if sent_on_to(hop.rule) is not None][-1:]
 
@@ -130,14 +130,14 @@ def forwarding_off(case: Case) -> Diagnosis | None:
     if found is None:
         return None
     whole = case.scene.settings.get("net/ipv4/ip_forward") == "0"
-    setting = _conf(case, "forwarding", interface if v4 else "all")
+    setting = conf(case, "forwarding", interface if v4 else "all")
     setting = "net/ipv4/ip_forward" if v4 and whole else setting
     summary = (
         f"dropped by routing: {packet.dst} is no address of this host, and it forwards nothing"
         f"{'' if not v4 or whole else f' that comes in by {interface}'} ({setting} is 0)"
     )
     evidence = (*found, Evidence(f"{setting} = 0", Strength.MATCHED))
-    remedy = [f"to let this host forward: {_sysctl(setting, 1)}"]
+    remedy = [f"to let this host forward: {sysctl(setting, 1)}"]
     if not v4:
         remedy.append("mind that it then ignores router advertisements unless accept_ra is 2")
     return Diagnosis(Cause.FORWARDING_OFF, summary, evidence=evidence, remedy=tuple(remedy))
@@ -161,7 +161,7 @@ def blackhole_route(case: Case) -> Diagnosis | None:
     if found is None:
         return None
     what = _refusing_entry(route)
-    refs = tuple(hop.ref for hop in _setters(case))
+    refs = tuple(hop.ref for hop in setters(case))
     by = f", the destination that {refs[0]} gave it," if refs else ""
     setter, led = _by_mark(case, route)
     refs += (setter.ref,) if setter else ()
@@ -225,7 +225,7 @@ def no_route(case: Case) -> Diagnosis | None:
         seen = (none, *not_judged(route))
     where = "" if case.client_here or case.path.in_interface else " in the client's namespace"
     for_what = f" for what comes in by {case.path.in_interface}" if case.path.in_interface else ""
-    refs = tuple(hop.ref for hop in _setters(case))
+    refs = tuple(hop.ref for hop in setters(case))
     by = f", the destination that {refs[0]} gave it" if refs else ""
     summary = f"there is no route to {packet.dst}{by}{for_what}{where}"
     summary = f"dropped by routing: {summary}" if for_what else f"not sent: {summary}"
@@ -237,12 +237,14 @@ def no_route(case: Case) -> Diagnosis | None:
     return Diagnosis(Cause.NO_ROUTE, summary, refs, (*found, *seen, *told), remedy=remedy)
 
 
-def _conf(case: Case, setting: str, interface: str | None = None) -> str:
+def conf(case: Case, setting: str, interface: str | None = None) -> str:
+    """Return the name of an interface's setting: by default of the one that it came in by."""
     folder = "ipv4" if case.packet.family is PacketFamily.IPV4 else "ipv6"
     return f"net/{folder}/conf/{interface or case.path.in_interface}/{setting}"
 
 
-def _sysctl(name: str, value: int) -> str:
+def sysctl(name: str, value: int) -> str:
+    """Return the command that changes a setting."""
     return shlex.join(["sysctl", "-w", f"{name}={value}"])
 
 

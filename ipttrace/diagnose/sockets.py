@@ -14,7 +14,7 @@ from ipttrace.diagnose.remedy import what_listens
 from ipttrace.diagnose.remote import is_refusal, kind, left
 from ipttrace.diagnose.walk import made_here, packet_before
 from ipttrace.evidence import SocketEntry
-from ipttrace.fates import OVERFLOWS, full_listener
+from ipttrace.fates import OVERFLOWS, aimed_at_many, full_listener, taken_by_rule
 from ipttrace.netfilter import Hook
 from ipttrace.path import (
     ChainHop,
@@ -78,6 +78,21 @@ def accept_queue_full(case: Case) -> Diagnosis | None:
     return Diagnosis(Cause.ACCEPT_QUEUE_FULL, summary, evidence=evidence, remedy=remedy)
 
 
+def tcp_to_many(case: Case) -> Diagnosis | None:
+    """Return the cause where TCP was asked to connect to more than one host."""
+    kind = aimed_at_many(case.path, case.scene, case.replies)
+    if kind is None:
+        return None
+    dst = case.packet.dst
+    summary = f"dropped: {dst} is a {kind} address, and TCP takes no connection to it"
+    evidence = [*rewrites(case.path)]
+    if rise := case.risen(DROPPED_REQUESTS):
+        evidence.append(Evidence(f"{DROPPED_REQUESTS} rose by {rise}", Strength.MATCHED))
+    evidence.append(Evidence("no SYN-ACK was seen", Strength.INFERRED))
+    remedy = ("send to the address of one host",)
+    return Diagnosis(Cause.KERNEL_DROP, summary, evidence=tuple(evidence), remedy=remedy)
+
+
 def protocol_reset(case: Case) -> Diagnosis | None:
     """Return the cause where the kernel's TCP answered with a reset though a socket is there."""
     told = case.trail.resets or [hop for hop in case.path.hops if isinstance(hop, ResetHop)]
@@ -111,6 +126,8 @@ def delivered(case: Case) -> Diagnosis | None:
         return None
     changed = list(rewrites(path))
     refs = tuple(dict.fromkeys(hop.ref for hop in path.chain_hops if _changes_target(hop)))
+    if case.last is not None and taken_by_rule(path):
+        return _taken_by_rule(case, case.last, changed)
     taker = taking(case.scene.sockets or (), case.packet, path.in_interface)
     if taker is None and _should_have_one(case):
         return _taken_by_nobody(case, changed)
@@ -181,6 +198,16 @@ def _taken_by_nobody(case: Case, changed: Sequence[Evidence]) -> Diagnosis:
     return Diagnosis(Cause.UNKNOWN, summary, evidence=evidence, remedy=remedy)
 
 
+def _taken_by_rule(case: Case, rule: ChainHop, changed: Sequence[Evidence]) -> Diagnosis:
+    summary = (
+        f"taken by {rule.ref}: SYNPROXY answers in the place of "
+        f"{destination(case.packet)}, and asks it once the client has answered"
+    )
+    seen = Evidence(f"{rule.ref} is the kernel's last report of it", Strength.REPORTED)
+    evidence = (*changed, seen)
+    return Diagnosis(Cause.DELIVERED, summary, (rule.ref,), evidence)
+
+
 def _doubts(case: Case) -> Iterator[Evidence]:
     """Yield what speaks against a connection that works."""
     if opens(case.packet) and not case.replies and case.risen(DROPPED_REQUESTS):
@@ -221,6 +248,7 @@ def in_short(summary: str) -> str:
 
 CAUSES: tuple[Callable[[Case], Diagnosis | None], ...] = (
     accept_queue_full,
+    tcp_to_many,
     protocol_reset,
     nobody_there,
     delivered,

@@ -31,6 +31,7 @@ from ipttrace.decode.rtnetlink import (
 )
 from ipttrace.evidence import Neighbour, Route, Unjudged
 from ipttrace.packet import PacketSummary
+from ipttrace.presumed import is_loopback
 from ipttrace.system.netlink_attributes import attribute, number16, string
 from ipttrace.system.netlink_requests import NLM_F_DUMP
 from ipttrace.system.route_netlink import IFLA_IFNAME, RTM_GETROUTE, RouteSocket
@@ -183,6 +184,8 @@ class RouteTables(RouteSocket):
         alone is asked for.
         """
         word = errno.errorcode.get(error, str(error))
+        if error == errno.EINVAL and (way := self._kept_in(lookup)) is not None:
+            return Route("none", way, error=word)
         if error not in REFUSING and error not in REFUSING_RULES:
             return Route("none", error=word)
         dst, kind = lookup.packet.dst, REFUSING.get(error)
@@ -203,6 +206,21 @@ class RouteTables(RouteSocket):
                 entry.kind, table=entry.table, error=word, prefix=entry.prefix, marked=marked
             )
         return replace(found, unjudged=unjudged)
+
+    def _kept_in(self, lookup: Lookup) -> str | None:
+        """Return by which interface a packet may not leave because it comes from 127.0.0.0/8.
+
+        So it is while the interface's route_localnet is 0 (__mkroute_output in net/ipv4/route.c).
+        """
+        packet = lookup.packet
+        if lookup.in_interface or not is_loopback(packet.src) or is_loopback(packet.dst):
+            return None
+        anyone = replace(packet, src=UNSPECIFIED_OF[_family(packet.dst)])
+        try:
+            body = self._ask(RTM_GETROUTE, Lookup(anyone, lookup.mark).encode())[0]
+        except OSError:
+            return None
+        return self._named(decode_route(body)).interface
 
     def _refuses(
         self, lookup: Lookup, error: int, rules: list[RuleMessage], first: Refusal | None

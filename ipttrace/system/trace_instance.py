@@ -36,8 +36,9 @@ READY_EVENT = f"sock/{READY}"
 OUR_QUEUES = "family == 16 && protocol == 12"
 """AF_NETLINK, NETLINK_NETFILTER."""
 
-BY_INTERFACE = ("net/netif_receive_skb", "net/net_dev_queue")
-"""Of these only events of the traced namespaces' interfaces are wanted."""
+SENT = "net/net_dev_queue"
+"""Of these only events of the traced namespaces' interfaces are wanted.  What others receive must
+be seen: the same processor serves it in between, and the kernel gives it the addresses of ours."""
 
 MOST_INTERFACES = 20
 """More names make a filter that costs more than the events it saves."""
@@ -142,12 +143,11 @@ class TraceInstance:
         return address
 
     def start(self, interfaces: Sequence[str]) -> None:
-        """Enable the events; those of interfaces only for the ones named."""
+        """Enable the events; of what is sent only that by the interfaces named, and by us."""
         for event in self._enabled:
-            if event in BY_INTERFACE and 0 < len(interfaces) <= MOST_INTERFACES:
+            if event == SENT and 0 < len(interfaces) <= MOST_INTERFACES:
                 words = [f'name == "{name}"' for name in interfaces if '"' not in name]
-                if event == "net/net_dev_queue":  # what we send in a namespace that is not traced
-                    words.append(f"common_pid == {threading.get_native_id()}")
+                words.append(f"common_pid == {threading.get_native_id()}")
                 with suppress(OSError):  # then all come, and are sorted out later
                     self._write(f"events/{event}/filter", " || ".join(words))
             self._write(f"events/{event}/enable", "1")

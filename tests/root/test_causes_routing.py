@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.path import Decision, Outcome, RouteHop
+from ipttrace.path import Decision, NatHop, Outcome, RouteHop
 from ipttrace.probe import ProbeSpec
 from tests.root.causes import TELLS_LOCALNET, Probed, probe, rule_numbers
 from tests.root.kernel import Iptables, Listeners, run, set_sysctl
@@ -312,3 +312,52 @@ class TestWithoutEvents:
 def test_backends_are_those_under_test(routed: Routed, backend: Backend) -> None:
     probed = send(routed, INJECT, routed.backend.ipv4)
     assert str(backend) in probed.result.backends
+
+
+# ---------------------------------------------------------------- what comes from 127.0.0.0/8
+
+
+def test_what_comes_from_loopback_does_not_leave(
+    routed: Routed, iptables: Iptables, listen: Listeners
+) -> None:
+    """As with a port of kube-proxy's that is called by 127.0.0.1; carried out, the remedy helps."""
+    listen(routed.backend.netns, routed.backend.ipv4, 80)
+    netns, to = routed.netns, f"{routed.backend.ipv4}:80"
+    nat = ("-t", "nat", "-A")
+    iptables(netns, V4, *nat, "OUTPUT", "-p", "tcp", "--dport", "8000", "-j", "DNAT", "--to", to)
+    iptables(netns, V4, *nat, "POSTROUTING", "-o", "eth1", "-j", "MASQUERADE")
+    spec = ProbeSpec("tcp", "127.0.0.1", 8000, wait=WAIT)
+    probed = probe(spec, netns)
+    probed.check("martian-loopback", Outcome.DROPPED)
+    assert rule_numbers(probed) == ["nat/OUTPUT 1"]
+    assert "no packet from 127.0.0.0/8 may leave by eth1" in probed.diagnosis.summary
+    command = probed.diagnosis.remedy[1].rpartition(": ")[2]
+    run(*command.split(), netns=netns)
+    assert probe(spec, netns).result.client == ("CONNECTED",)
+
+
+def test_a_call_to_a_broadcast_address_lacks_no_route(routed: Routed) -> None:
+    probed = send(routed, LOCAL, "198.51.100.255")
+    probed.check("kernel-drop", Outcome.DROPPED)
+    assert "198.51.100.255 is a broadcast address" in probed.diagnosis.summary
+    assert Decision.UNREACHABLE not in decisions(probed)
+
+
+# ---------------------------------------------------------------- what a reset is not
+
+
+def test_a_reset_of_a_rule_is_not_masqueraded(routed: Routed, iptables: Iptables) -> None:
+    """nat/POSTROUTING is asked, for the connection; the reset goes back as DNAT has it go."""
+    netns, to = routed.netns, f"{routed.backend.ipv4}:80"
+    nat = ("-t", "nat", "-A")
+    iptables(netns, V4, *nat, "PREROUTING", "-p", "tcp", "-j", "DNAT", "--to", to)
+    iptables(netns, V4, *nat, "POSTROUTING", "-j", "MASQUERADE")
+    reject = ("-j", "REJECT", "--reject-with", "tcp-reset")
+    iptables(netns, V4, "-I", "FORWARD", "-p", "tcp", *reject)
+    probed = send(routed, INJECT, routed.router.ipv4)
+    probed.check("rule-reject", Outcome.REJECTED)
+    (reset,) = probed.replies
+    (asked,) = [hop for hop in reset.chain_hops if hop.chain.table == "nat" and hop.number]
+    assert (str(asked.ref), asked.changes) == ("nat/POSTROUTING 1", ())
+    (back,) = [hop for hop in reset.hops if isinstance(hop, NatHop)]
+    assert back.source == (to, f"{routed.router.ipv4}:80")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from uuid import uuid4
 
 import pytest
 
+from ipttrace.event import KernelEvent
 from ipttrace.system import own_traces
-from tests.root.kernel import Pair
+from ipttrace.system.trace_instance import TraceInstance
+from tests.root.kernel import Namespaces, Pair, in_namespace
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root
@@ -49,6 +53,39 @@ def test_no_instance_outlives_its_session(pair: Pair, number: signal.Signals) ->
             process.send_signal(number)
             process.wait(20)
             wait_until(lambda: not set(own) & set(own_traces.sessions()), seconds=20, what=str(own))
+
+
+REFUSED = 9
+
+
+def port_of(reset: KernelEvent) -> int:
+    """Return the port that a reset was sent from: one of the two ends of its sockaddr."""
+    ends = [reset.fields[name] for name in ("saddr", "daddr")]
+    ports = {int.from_bytes(end[2:4], "big") for end in ends if isinstance(end, bytes)}
+    return REFUSED if REFUSED in ports else 0
+
+
+def test_what_strangers_receive_is_seen_too(namespaces: Namespaces) -> None:
+    """Unseen, its events would be taken for those of the packet that was received before."""
+    stranger = in_namespace(namespaces.add("stranger"))
+    instance = TraceInstance(uuid4().hex[:8])
+    try:
+        instance.start(["an-interface-of-ours"])
+        with suppress(ConnectionRefusedError):
+            stranger.run(lambda: socket.create_connection(("127.0.0.1", REFUSED), timeout=5))
+        events, _ = instance.drain()
+    finally:
+        instance.close()
+    resets = [
+        number
+        for number, event in enumerate(events)
+        if event.name == "tcp_send_reset" and port_of(event) == REFUSED
+    ]
+    assert resets
+    for number in resets:
+        about = events[number].number("skbaddr")
+        received = [e for e in events[:number] if e.name == "netif_receive_skb"]
+        assert about in {event.number("skbaddr") for event in received}
 
 
 def readers(pid: int) -> str:

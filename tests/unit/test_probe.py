@@ -123,6 +123,7 @@ REFUSED: list[tuple[ProbeSpec, dict[str, Any], str]] = [
     (GOOD, {"protocol": "sctp"}, "cannot send protocol 'sctp': it is not known. Choose one of"),
     (GOOD, {"dst": "2001:0db8::1"}, "not in its short form"),
     (GOOD, {"dst": "0.0.0.0"}, "it is the unspecified address"),
+    (GOOD, {"dst": "::ffff:7f00:1"}, "IPv4 is sent there. Use 127.0.0.1."),
     (GOOD, {"src": "2001:db8::2"}, "one is IPv4, the other IPv6"),
     (GOOD, {"protocol": "icmp6", "dport": None}, "of the wrong family. Use icmp, or"),
     (ProbeSpec("icmp", "2001:db8::1"), {}, "of the wrong family. Use icmp6, or"),

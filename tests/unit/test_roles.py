@@ -46,6 +46,9 @@ UNREACHABLE = PacketSummary(
 )
 
 
+SYN_ACK = replace(RST, tcp_flags=("SYN", "ACK"))
+
+
 def path(number: int, packet: PacketSummary, **fields: object) -> PacketPath:
     known = {"netns": None, "role": Role.OBSERVED, "time": float(number)} | fields
     return PacketPath(number, packet=packet, **known)  # type: ignore[arg-type]
@@ -164,3 +167,11 @@ def test_a_payload_is_compared_as_far_as_it_was_captured() -> None:
     sent = replace(SYN, protocol="udp", tcp_flags=(), tcp_seq=None, payload=b"0123456789abcdef")
     assert fits(sent, replace(sent, payload=b"0123456789ab"))
     assert not fits(sent, replace(sent, payload=b"0123x"))
+
+
+def test_the_end_of_a_connection_that_was_begun_is_no_refusal() -> None:
+    """The program behind the listener may reset it at once, and SYNPROXY's client may be reset."""
+    syn = path(1, SYN, outcome=Outcome.DELIVERED)
+    took, reset = path(2, SYN_ACK), path(3, RST)
+    assert assigned(syn, took, reset)[0].outcome is Outcome.DELIVERED
+    assert assigned(syn, reset)[0].outcome is Outcome.REFUSED

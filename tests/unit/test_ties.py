@@ -212,6 +212,34 @@ def test_a_reset_about_a_stranger_is_not_ours(client: bytes, port: int, resets: 
     assert len(trail.resets) == resets
 
 
+@pytest.mark.parametrize("name", ["fl0", "lo"])
+def test_the_next_use_of_a_buffer_that_a_socket_took_is_no_death(name: str) -> None:
+    """A socket that takes a packet frees it without an event; the next one received is there."""
+    kernel = Kernel()
+    kernel.ties.expect(interfaces=["eth0", "iptt0", "lo"])
+    kernel.receive(PACKET, "iptt0")
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    kernel.receive(PACKET, name)
+    kernel.free(PACKET, "NO_SOCKET")
+    trail = kernel.ties.trails(owners(1))[1]
+    assert (trail.drops, [each.interface for each in trail.received]) == ((), ["iptt0", "eth0"])
+
+
+def test_a_reset_about_the_next_use_of_our_buffer_is_not_ours() -> None:
+    kernel = Kernel()
+    kernel.receive(PACKET, "eth0")
+    kernel.report()
+    for last in (9, 7):
+        ends = {
+            "saddr": sockaddr(bytes([198, 51, 100, 1]), 8443 if last == 9 else 99),
+            "daddr": sockaddr(bytes([198, 51, 100, last]), 40000),
+        }
+        kernel("tcp_send_reset", skbaddr=PACKET, reason="NO_SOCKET", **ends)
+    trail = kernel.ties.trails(owners(1), flows={1: (OUR_FLOW,)})[1]
+    assert len(trail.resets) == 1
+
+
 def test_an_icmp_error_about_a_stranger_is_not_ours() -> None:
     kernel = Kernel()
     kernel.receive(PACKET, "eth0")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from ipttrace.evidence import Crossing, Scene, SocketEntry, Trail
+from ipttrace.diagnose import Case, diagnose
+from ipttrace.evidence import Crossing, Route, Scene, SocketEntry, Trail
+from ipttrace.netfilter import Verdict
 from ipttrace.path import Decision, DropHop, Outcome, ResetHop, RouteHop, SocketHop, SocketState
 from ipttrace.takers import taking
 from ipttrace.timeline import with_evidence
@@ -111,3 +113,27 @@ def test_a_reset_made_here_tells_of_a_refusal_that_linux_6_1_does_not_tell(
     told = with_evidence(b.path(), scene, [reset] if made_in != "" else [])
     assert told.outcome is outcome
     assert [hop.by for hop in told.hops if isinstance(hop, ResetHop)] == by
+
+
+@pytest.mark.parametrize(
+    ("dst", "kind"), [("198.51.100.255", "broadcast"), ("224.0.0.1", "multicast")]
+)
+def test_a_listener_takes_no_connection_to_many(dst: str, kind: str) -> None:
+    scene = Scene(trail=SEEN, sockets=(entry(),), route=Route(kind))
+    path = b.path(packet=b.tcp(dst=dst, flags=("SYN",)))
+    told = with_evidence(path, scene)
+    assert told.outcome is Outcome.DROPPED
+    assert not [hop for hop in told.hops if isinstance(hop, SocketHop)]
+    assert [h.decision for h in told.hops if isinstance(h, RouteHop)] == [Decision.LOCAL]
+    diagnosis = diagnose(Case(told, scene=scene))
+    assert (diagnosis.cause, f"is a {kind} address" in diagnosis.summary) == ("kernel-drop", True)
+
+
+def test_what_synproxy_took_came_to_no_socket() -> None:
+    rule = b.rule_hop("filter", "INPUT", 1, "-p tcp -j SYNPROXY", verdict=Verdict.STOLEN)
+    scene = Scene(trail=SEEN, sockets=(entry(),))
+    told = with_evidence(b.path(rule), scene)
+    assert not [hop for hop in told.hops if isinstance(hop, SocketHop)]
+    diagnosis = diagnose(Case(told, scene=scene))
+    assert diagnosis.summary.startswith("taken by filter/INPUT 1: SYNPROXY answers in the place of")
+    assert diagnosis.rules == (rule.ref,)

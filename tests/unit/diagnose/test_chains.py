@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipttrace.netfilter import Backend, Hook, TableFamily
+from ipttrace.netfilter import Backend, Hook, TableFamily, Verdict
 from ipttrace.path import (
     Change,
     Outcome,
@@ -284,3 +284,12 @@ def test_an_incomplete_path_says_that_reports_were_lost() -> None:
 def test_a_drop_that_no_rule_did_is_unknown() -> None:
     path = b.path(b.policy_hop("filter", "INPUT"), outcome=Outcome.DROPPED)
     assert why(path).cause == "unknown"
+
+
+def test_what_a_rule_took_away_was_not_lost() -> None:
+    text = 'tcp dport 81 fwd to "eth1"'
+    hop = replace(b.rule_hop("fw", "ing", 2, "-j ACCEPT"), verdict=Verdict.STOLEN, rule=text)
+    found = why(b.path(hop, outcome=Outcome.LOST))
+    assert found.summary == (
+        f"fw/ing 2 took it out of the chains, and no later one sees it: {text}"
+    )

@@ -27,6 +27,10 @@ V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
         ("reject with icmp type host-prohibited", V4, "EHOSTUNREACH"),
         ("reject with icmpv6 type admin-prohibited", V6, "EACCES"),
         ("reject with icmpx type no-route", V6, "ENETUNREACH"),
+        ("reject with icmpx no-route", V4, "ENETUNREACH"),
+        ("reject with icmpx host-unreachable", V6, "EHOSTUNREACH"),
+        ("reject with icmpv6 policy-fail", V6, "EACCES"),
+        ("reject with icmpv6 reject-route", V6, "EACCES"),
         ("reject", V4, "ECONNREFUSED"),
         ("-j REJECT --reject-with something-new", V4, ""),
     ],
@@ -34,6 +38,23 @@ V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
 def test_what_a_reject_does_to_the_client(text: str, family: PacketFamily, errno: str) -> None:
     hop = replace(b.rule_hop("filter", "INPUT", 1, "-j REJECT"), rule=text)
     assert reject_answer(hop, family)[1] == errno
+
+
+@pytest.mark.parametrize(
+    ("reason", "v4", "v6"),
+    [
+        ("no-route", "ICMP 3/0", "ICMPv6 1/0"),
+        ("port-unreachable", "ICMP 3/3", "ICMPv6 1/4"),
+        ("host-unreachable", "ICMP 3/1", "ICMPv6 1/3"),
+        ("admin-prohibited", "ICMP 3/13", "ICMPv6 1/1"),
+    ],
+)
+def test_what_icmpx_makes_of_a_word_is_the_familys_own(reason: str, v4: str, v6: str) -> None:
+    """Measured on Linux 6.18 (nft_reject.c)."""
+    hop = b.rule_hop("filter", "INPUT", 1, "-j REJECT")
+    hop = replace(hop, rule=f"tcp dport 8443 reject with icmpx {reason}")
+    assert reject_answer(hop, V4)[0].startswith(f"{v4},")
+    assert reject_answer(hop, V6)[0].startswith(f"{v6},")
 
 
 @pytest.mark.parametrize(

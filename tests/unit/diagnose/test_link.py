@@ -207,3 +207,51 @@ def test_a_redirect_of_a_translated_connection(
 
 def test_no_drop_is_made_up() -> None:
     assert why(early(), Scene(Trail())).cause == "unknown"
+
+
+IP6, INET = TableFamily.IP6, TableFamily.INET
+TRACKED = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+PORT_OPEN = "-p tcp -m tcp --dport 80 -j ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy", "deaf"),
+    [
+        ((TRACKED, PORT_OPEN), Verdict.DROP, True),
+        ((TRACKED, PORT_OPEN), Verdict.ACCEPT, False),
+        (("-p ipv6-icmp -j ACCEPT",), Verdict.DROP, False),
+        (("-p ipv6-icmp -m icmp6 --icmpv6-type 136 -j ACCEPT",), Verdict.DROP, False),
+        (("-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j ACCEPT",), Verdict.DROP, True),
+        (("-j my-chain",), Verdict.DROP, False),
+    ],
+)
+def test_a_neighbour_is_not_called_silent_that_cannot_be_heard(
+    rules: tuple[str, ...], policy: Verdict, deaf: bool
+) -> None:
+    path = replace(LEFT, outcome=Outcome.DROPPED, packet=b.tcp(b.CLIENT6, b.SERVER6))
+    scene = Scene(died("NOT_SPECIFIED", "neigh_invalidate", waited=True))
+    shut = b.chain("filter", "INPUT", rules, policy=policy, family=IP6)
+    diagnosis = why(path, scene, ruleset=b.ruleset(shut))
+    assert diagnosis.cause == "neighbour-failed"
+    assert ("does not answer neighbour discovery" in diagnosis.summary) is not deaf
+    assert ("filter/INPUT lets no neighbour advertisement in" in diagnosis.summary) is deaf
+    command = "ip6tables-legacy -I INPUT 1 -p ipv6-icmp --icmpv6-type neighbour-advertisement"
+    assert (f"to let them in: {command} -j ACCEPT" in diagnosis.remedy) is deaf
+
+
+def test_arp_is_heard_whatever_the_chains_say() -> None:
+    shut = b.chain("filter", "INPUT", policy=Verdict.DROP)
+    scene = Scene(died("NEIGH_FAILED", "neigh_invalidate", waited=True), neighbour=FAILED)
+    diagnosis = why(replace(LEFT, outcome=Outcome.DROPPED), scene, ruleset=b.ruleset(shut))
+    assert "does not answer ARP" in diagnosis.summary
+
+
+def test_a_native_chain_is_opened_by_nft() -> None:
+    ref = b.chain_ref("fw", "in", Backend.NFT, INET)
+    rule = b.rule(ref, "ct state established,related accept", 1, handle=4)
+    shut = Chain(ref, (rule,), Hook.INPUT, 0, Verdict.DROP)
+    path = replace(LEFT, outcome=Outcome.DROPPED, packet=b.tcp(b.CLIENT6, b.SERVER6))
+    scene = Scene(died("NOT_SPECIFIED", "neigh_invalidate", waited=True))
+    diagnosis = why(path, scene, ruleset=b.ruleset(shut))
+    command = "nft insert rule inet fw in icmpv6 type nd-neighbor-advert accept"
+    assert f"to let them in: {command}" in diagnosis.remedy

@@ -9,7 +9,7 @@ import pytest
 
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.evidence import Crossing, NeighbourWait, Scene, Trail
-from ipttrace.path import Diagnosis, PacketPath, WireHop
+from ipttrace.path import Diagnosis, Outcome, PacketPath, WireHop
 from tests import builders as b
 from tests.unit.diagnose.cases import texts
 
@@ -78,3 +78,11 @@ def test_a_contained_probe_cannot_know() -> None:
         "unknown",
         "left by eth1 (contained); use --let-out to go further",
     )
+
+
+def test_a_reset_after_the_answer_ends_a_connection_that_was_made() -> None:
+    back: dict[str, Any] = {"outcome": Outcome.FORWARDED, "in_interface": "eth1"}
+    took = b.reply_path(**back)
+    reset = b.reply_path(number=3, **back, packet=b.tcp(b.SERVER, b.CLIENT, flags=("RST", "ACK")))
+    assert why(replies=(took, reset), client="ECONNRESET").cause == "answered"
+    assert why(replies=(reset,), client="ECONNREFUSED").cause == "remote-refused"

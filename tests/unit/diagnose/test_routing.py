@@ -180,3 +180,37 @@ def test_a_mark_that_no_routing_rule_asks_for_is_not_blamed() -> None:
     diagnosis = refused(BLACKHOLE, MARKED)
     assert (diagnosis.rules, "mark" in diagnosis.summary) == ((), False)
     assert diagnosis.remedy[0].startswith("to see the route: ")
+
+
+KEPT_IN = Route("none", "eth1", error="EINVAL")
+SENT_ON = b.rule_hop("nat", "OUTPUT", 1, "-p tcp -j DNAT --to-destination 203.0.113.2:80")
+
+
+def test_what_comes_from_loopback_does_not_leave() -> None:
+    """A route there is, but not for such a source (__mkroute_output in net/ipv4/route.c)."""
+    seen = b.tcp("127.0.0.1", "127.0.0.1")
+    last = b.tcp("127.0.0.1", "203.0.113.2", dport=80)
+    path = b.path(SENT_ON, outcome=Outcome.DROPPED, packet=seen, last_packet=seen)
+    scene = Scene(died("NETFILTER_DROP", "nf_hook_slow"), last, route=KEPT_IN)
+    diagnosis = why(path, scene)
+    assert (diagnosis.cause, diagnosis.rules) == ("martian-loopback", (SENT_ON.ref,))
+    assert "no packet from 127.0.0.0/8 may leave by eth1" in diagnosis.summary
+    assert diagnosis.remedy[1].endswith(": sysctl -w net/ipv4/conf/eth1/route_localnet=1")
+    none = replace(scene, route=replace(KEPT_IN, interface=None))
+    assert why(path, none).cause == "no-route"
+
+
+def test_a_call_from_loopback_is_refused_for_its_source() -> None:
+    path = unsent(b.tcp("127.0.0.1", "203.0.113.2"))
+    assert why(path, Scene(route=KEPT_IN), client="EINVAL").cause == "martian-loopback"
+
+
+@pytest.mark.parametrize(
+    ("dst", "route"), [("198.51.100.255", Route("broadcast", "eth0")), ("224.0.0.1", NO_ROUTE)]
+)
+def test_a_connection_to_many_wants_no_route(dst: str, route: Route) -> None:
+    diagnosis = why(unsent(b.tcp(dst=dst)), Scene(route=route), client="ENETUNREACH")
+    assert diagnosis.cause == "kernel-drop"
+    assert "TCP connects to one host only" in diagnosis.summary
+    udp = why(unsent(b.udp(dst=dst)), Scene(route=NO_ROUTE), client="ENETUNREACH")
+    assert udp.cause == "no-route"
