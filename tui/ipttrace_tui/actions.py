@@ -95,7 +95,7 @@ class Actions(Navigation):
         self.action_go("trace")
         self.start(self.bench.lab(name, backend), f"lab {name}, {backend}")
 
-    def action_inject(self) -> None:
+    async def action_inject(self) -> None:
         """Open the form, filled with this session's last probe, or with where the user looks."""
         from ipttrace_tui.probe_form import FormValues
         from ipttrace_tui.screens.inject import InjectScreen
@@ -104,7 +104,7 @@ class Actions(Navigation):
         here = self.selected_netns or ""
         values = self.history.newest or FormValues(trigger=self.settings.trigger, netns=here)
         form = InjectScreen(self.bench, self.history, values, here, self.under_way)
-        self.push_screen(form, self._inject)
+        await self.push_screen(form, self._inject)
 
     def _inject(self, filled: Filled | None) -> None:
         if filled is None:
@@ -130,13 +130,13 @@ class Actions(Navigation):
 
     # ---------------------------------------------------------------- to take along
 
-    def action_save(self) -> None:
+    async def action_save(self) -> None:
         """Ask where to save what."""
         from ipttrace_tui.saving import Shown
         from ipttrace_tui.screens.save import SaveScreen
 
         shown = Shown(self.title or "", self.shown, self._main.path, self._main.hop)
-        self.push_screen(SaveScreen(shown))
+        await self.push_screen(SaveScreen(shown))
 
     def action_copy(self) -> None:
         """Give the hop list of the selected packet to the terminal's clipboard (OSC 52)."""

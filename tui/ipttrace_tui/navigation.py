@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App
 from textual.screen import Screen
 
-from ipttrace.errors import IptTraceError
 from ipttrace.path import ChainHop, PacketPath
 from ipttrace_tui.feed import Snapshot
 from ipttrace_tui.screens.main import MainScreen
+from ipttrace_tui.typing_ahead import TypingAhead
 
 if TYPE_CHECKING:
     from ipttrace_tui.settings import Settings
@@ -42,7 +41,7 @@ def _journey() -> Screen[None]:
     return JourneyScreen()
 
 
-class Navigation(App[IptTraceError | None]):
+class Navigation(TypingAhead):
     """Knows the screens and the selection; the trace screen is always the lowest one."""
 
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {

@@ -129,7 +129,7 @@ class InjectScreen(ModalScreen[Filled | None]):
         self.query_one("#fields").border_title = Content(title)
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
-        self._at("to").control.focus()
+        self.set_focus(self._at("to").control)
         self._asking.ask("namespaces", self._bench.places)
 
     def _at(self, name: str) -> FormField:
@@ -255,4 +255,4 @@ class InjectScreen(ModalScreen[Filled | None]):
             self.dismiss(Filled(replace(values, to=checked.spec.dst), checked.spec))
             return
         first = next(name for name in FIELDS if name in checked.errors)
-        self._at(first).control.focus()
+        self.set_focus(self._at(first).control)

@@ -84,7 +84,7 @@ class MainScreen(ZoomingScreen):
         """Start in the packet list."""
         self.query_one(PacketList).moved = self._take_row
         self.query_one(HopList).moved = self._take_hop
-        self.query_one(PacketList).focus()
+        self.set_focus(self.query_one(PacketList))
         self.show(self._snapshot)
         self.set_interval(RULES_PACE, self.look_at_rules)
 
@@ -178,7 +178,7 @@ class MainScreen(ZoomingScreen):
         event.stop()
         self._filter(event.filter)
         if event.done:
-            self.query_one(PacketList).focus()
+            self.set_focus(self.query_one(PacketList))
 
     def _filter(self, wanted: PacketFilter) -> None:
         self._table.use_filter(wanted)
