@@ -28,6 +28,20 @@ def test_what_is_typed_behind_a_tab_goes_to_the_next_field_however_fast() -> Non
     assert bench.specs == [ProbeSpec("tcp", "198.51.100.1", 8443, "203.0.113.7", 4000)]
 
 
+def test_fields_that_a_choice_brings_take_what_is_typed_behind_it() -> None:
+    bench = FakeBench()
+
+    async def act(stage: Stage) -> None:
+        await stage.press("i")
+        await stage.shows("send a probe")
+        type_at_once(stage, *"::1", "tab", *"80", "tab", "tab", "right", "tab", *"eth0")
+        type_at_once(stage, "tab", *"web", "enter")
+        await stage.until(lambda: bench.specs, "the probe")
+
+    play(None, act, bench=bench)
+    assert bench.specs == [ProbeSpec("tcp", "::1", 80, in_interface="eth0", netns=("web",))]
+
+
 def test_a_form_takes_what_is_typed_behind_the_key_that_opens_it() -> None:
     bench = FakeBench()
 

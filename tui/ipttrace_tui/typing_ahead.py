@@ -11,8 +11,8 @@ import contextlib
 
 from textual.app import App
 from textual.events import Event, Key
-from textual.message_pump import MessagePump
 from textual.screen import SystemModalScreen
+from textual.widget import Widget
 from textual.widgets import Input
 
 from ipttrace.errors import IptTraceError
@@ -35,16 +35,18 @@ class TypingAhead(App[IptTraceError | None]):
             return False
         if isinstance(field, Input) and key.is_printable:
             return False
-        await _idle(field or self.screen)
+        for each in (field or self.screen).ancestors_with_self:
+            if isinstance(each, Widget):  # what one sends goes up to the next
+                await _idle(each)
         active = self.screen.active_bindings.get(key.key)
         if active is None or not active.enabled:
             return False
         return await self.run_action(active.binding.action, active.node)
 
 
-async def _idle(pump: MessagePump) -> None:
+async def _idle(widget: Widget) -> None:
     """Wait until all that was sent to a widget up to now has been done."""
     done = asyncio.Event()
-    if pump.call_later(done.set):
+    if widget.call_later(done.set):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), PATIENCE)

@@ -80,8 +80,8 @@ class InjectScreen(ModalScreen[Filled | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "send", tooltip="send the probe"),
-        Binding("tab,down", "app.focus_next", "next field", key_display="tab"),
-        Binding("shift+tab,up", "app.focus_previous", "field before", show=False),
+        Binding("tab,down", "turn(1)", "next field", key_display="tab"),
+        Binding("shift+tab,up", "turn(-1)", "field before", show=False),
         Binding("ctrl+n", "complete", "complete", tooltip="put the next of what exists in"),
         Binding("pageup", "recall(1)", "sent before", key_display="pgup", tooltip=EARLIER),
         Binding("pagedown", "recall(-1)", "fill a later probe in", show=False),
@@ -193,6 +193,16 @@ class InjectScreen(ModalScreen[Filled | None]):
         parted = split_target(values, values.to)
         if parted != values and parted.to != values.to.strip():
             self._at("to").value, self._at("port").value = parted.to, parted.port
+
+    def action_turn(self, step: int) -> None:
+        """Go to the next field or the one before, also to one that has just been brought in.
+
+        Textual orders by places on the screen, which such a field does not have yet.
+        """
+        shown = [self._at(name).control for name in shown_fields(self.values)]
+        order = [*shown, self.query_one(HistoryList)]
+        here = order.index(self.focused) if self.focused in order else -1
+        self.set_focus(order[(here + step) % len(order)])
 
     @property
     def _focused_field(self) -> FormField | None:
