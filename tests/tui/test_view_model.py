@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
@@ -53,6 +55,8 @@ def test_endpoints_are_shortened_step_by_step() -> None:
         "..7 > ..1:8443",
         ":40000 > :8443",
         ":40000>:8443",
+        "> ..1:8443",
+        ">:8443",
     )
 
 
@@ -193,6 +197,15 @@ def test_why_gives_the_whole_diagnosis() -> None:
         ("not matched", "nat/PREROUTING 1 wants --dport 8445, the packet has 8443"),
         ("remedy", "iptables-legacy -D INPUT 1"),
         ("remedy", "or exempt it before mangle/PREROUTING 1"),
+    ]
+
+
+def test_the_command_of_a_remedy_stands_apart_from_what_it_is_good_for() -> None:
+    told = replace(MARK_DROP, remedy=("or delete it: nft delete rule a b c handle 1", "or wait"))
+    remedies = [each for each in why(mark_drop_path(diagnosis=told)) if each.label == "remedy"]
+    assert [(each.text, each.command) for each in remedies] == [
+        ("or delete it:", "nft delete rule a b c handle 1"),
+        ("or wait", ""),
     ]
 
 

@@ -16,6 +16,7 @@ from ipttrace_tui.history import History
 from ipttrace_tui.key_words import Offer, described_bindings
 from ipttrace_tui.navigation import Navigation
 from ipttrace_tui.settings import BREAKPOINTS, Settings
+from ipttrace_tui.widgets.why_pane import WhyPane
 
 if TYPE_CHECKING:
     from ipttrace.lab.parts import LabBackend
@@ -39,6 +40,7 @@ OF_SCREENS = frozenset(
 )
 """What the keys of the screens do that no dialogue has."""
 
+COPIES = "copy the hops, or in the pane why a command"
 SCREEN_KEYS = Binding.Group("screens", compact=True)
 
 
@@ -57,7 +59,7 @@ class Actions(Navigation):
         Binding("4", "go('doctor')", "doctor screen", group=SCREEN_KEYS),
         Binding("5", "go('journey')", "one packet through the namespaces", group=SCREEN_KEYS),
         Binding("s", "save", "save", tooltip="save the trace, the picture or the packet"),
-        Binding("y", "copy", "copy", tooltip="copy the hop list to the terminal's clipboard"),
+        Binding("y", "copy", "copy", tooltip=COPIES),
         Binding("colon,ctrl+p", "command_palette", "all commands", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
     ]
@@ -139,11 +141,19 @@ class Actions(Navigation):
         await self.push_screen(SaveScreen(shown))
 
     def action_copy(self) -> None:
-        """Give the hop list of the selected packet to the terminal's clipboard (OSC 52)."""
+        """Give the hop list of the selected packet to the terminal's clipboard (OSC 52).
+
+        In the pane why it is one command, never two: a shell would run both.
+        """
         from ipttrace_tui.saving import hop_text
 
         if (path := self._main.path) is None:
             self.notify("no packet is selected")
+            return
+        command = self.focused.take_command() if isinstance(self.focused, WhyPane) else None
+        if command is not None:
+            self.copy_to_clipboard(command[0])
+            self.notify(f"{command[1]} was given to the terminal")
             return
         self.copy_to_clipboard(hop_text(path))
         self.notify(f"the {len(path.hops)} hops of packet {path.id} were given to the terminal")

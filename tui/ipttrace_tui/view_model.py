@@ -115,7 +115,8 @@ def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:
         return full, short
     ports = f":{packet.sport}", f":{packet.dport}"
     named = f"{_tail(packet.src)} > {_endpoint(*tails[1])}"
-    return full, short, named, " > ".join(ports), ">".join(ports)
+    ends = f"> {_endpoint(*tails[1])}", f">{ports[1]}"
+    return full, short, named, " > ".join(ports), ">".join(ports), *ends
 
 
 def _endpoint(address: str, port: int | None) -> str:
@@ -137,7 +138,7 @@ def packet_title(path: PacketPath) -> str:
     if packet.icmp:
         words.append(f"type {packet.icmp.type} code {packet.icmp.code}")
     role = ROLES[path.role].format(path.request or "?")
-    words += [role, f"in {path.netns}" if path.netns else ""]
+    words += [f"in {path.netns}" if path.netns else "", role]
     return clean_text("  ".join(word for word in words if word))
 
 
