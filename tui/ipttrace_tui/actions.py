@@ -70,7 +70,7 @@ class Actions(Navigation):
         self._offered: list[Offer] = []
         """What the command palette offers."""
         self.HORIZONTAL_BREAKPOINTS = BREAKPOINTS[settings.layout]
-        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (23, "-short"), (34, "-tall")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (23, "-short"), (34, "-tall"), (48, "-high")]
 
     @property
     def under_way(self) -> str:
