@@ -51,3 +51,15 @@ def test_a_form_takes_what_is_typed_behind_the_key_that_opens_it() -> None:
 
     play(None, act, bench=bench)
     assert bench.specs == [ProbeSpec("tcp", "198.51.100.1", 8443)]
+
+
+def test_ctrl_c_in_a_field_leaves_and_arrows_go_from_field_to_field() -> None:
+    async def act(stage: Stage) -> None:
+        await stage.press("i")
+        await stage.shows("send a probe")
+        type_at_once(stage, *"::1", "down", *"80")
+        await stage.shows("port           80")
+        type_at_once(stage, "ctrl+c")
+        await stage.until(lambda: not stage.app.is_running, "the end")
+
+    play(None, act)

@@ -35,13 +35,12 @@ class TypingAhead(App[IptTraceError | None]):
             return False
         if isinstance(field, Input) and key.is_printable:
             return False
+        if await self._check_bindings(key.key, priority=True):
+            return True
         for each in (field or self.screen).ancestors_with_self:
             if isinstance(each, Widget):  # what one sends goes up to the next
                 await _idle(each)
-        active = self.screen.active_bindings.get(key.key)
-        if active is None or not active.enabled:
-            return False
-        return await self.run_action(active.binding.action, active.node)
+        return await self._check_bindings(key.key)
 
 
 async def _idle(widget: Widget) -> None:

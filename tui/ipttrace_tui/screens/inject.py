@@ -125,7 +125,7 @@ class InjectScreen(ModalScreen[Filled | None]):
     def on_mount(self) -> None:
         """Fill the form, and look at what exists."""
         shown = f"namespace {self._looked_at}" if self._looked_at else "this host"
-        title = clean_text(f" send a probe   the screen shows {shown}")
+        title = clean_text(f" send a probe   the screen shows {shown} ")
         self.query_one("#fields").border_title = Content(title)
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
