@@ -18,6 +18,7 @@ from ipttrace_tui.view_model import (
     cut_rule,
     entry_row,
     hop_rows,
+    packet_title,
     telling_hop,
 )
 from ipttrace_tui.widgets.hop_list import columns_for
@@ -66,6 +67,13 @@ def test_ipv6_endpoints_are_bracketed() -> None:
         "[2001:db8:7::7]:40000 > [2001:db8:1::1]:8443",
         "[..:7]:40000 > [..:1]:8443",
     )
+
+
+def test_an_extension_header_that_hides_the_protocol_is_named() -> None:
+    hidden = replace(tcp(CLIENT6, SERVER6), protocol="0", sport=None, dport=None, partial=True)
+    packet = path(packet=replace(hidden, tcp_flags=()))
+    assert packet_row(packet).protocol == "hbh"
+    assert packet_title(packet).startswith("hop-by-hop options  2001:db8:7::7 > ")
 
 
 def test_packets_without_ports_keep_their_addresses() -> None:

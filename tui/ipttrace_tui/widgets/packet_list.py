@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from ipttrace.decode.text import clean_text
 from ipttrace_tui.packet_log import Entry
 from ipttrace_tui.packet_table import PacketTable
-from ipttrace_tui.view_model import OUTCOMES, PacketRow, Tone, entry_row
+from ipttrace_tui.view_model import OUTCOMES, PacketRow, Tone, entry_row, protocol_column
 from ipttrace_tui.widgets.row_list import RowList
 from ipttrace_tui.widgets.toned import fitted, plain_text, tone
 
@@ -103,7 +103,8 @@ class PacketList(RowList):
     def _widths(self) -> tuple[int, int, int]:
         table = self._table
         digits = len(str(table.total + table.forgotten))
-        protocol = min(5, max(map(len, table.protocols), default=3))
+        shown = (protocol_column(each, ":") for each in table.protocols)
+        protocol = min(5, max(map(len, shown), default=3))
         return digits, protocol, 2 + max(map(len, table.outcomes), default=9)
 
     @property
