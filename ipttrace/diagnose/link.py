@@ -179,7 +179,7 @@ def bad_checksum(case: Case) -> Diagnosis | None:
     summary = f"dropped: its {whose} checksum is wrong"
     interface = case.path.in_interface or "any"
     remedy = (
-        "look for what rewrites packets without mending them: tc filters, offloading, hardware",
+        "look for what rewrites packets without mending them (tc filters, offloading, hardware)",
         "to see it: " + shlex.join(["tcpdump", "-vvni", interface, "host", case.packet.src]),
     )
     return Diagnosis(Cause.BAD_CHECKSUM, summary, evidence=found, remedy=remedy)

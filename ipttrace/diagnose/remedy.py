@@ -30,7 +30,16 @@ SOURCE = re.compile(
 )
 """What a rule asks of where a packet comes from."""
 
+COMMAND = ": "
+"""Between what a remedy is good for and its command; words without a command do without it."""
+
 PROGRAMS = {TableFamily.IP: "iptables", TableFamily.IP6: "ip6tables"}
+
+
+def parted(remedy: str) -> tuple[str, str]:
+    """Return what a remedy is good for, and its command (or options), empty if it has none."""
+    words, _, command = remedy.partition(COMMAND)
+    return words, command
 
 
 def is_native(chain: ChainRef, rule: str | None = None) -> bool:

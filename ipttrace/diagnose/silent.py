@@ -69,7 +69,7 @@ def _serve(last: ChainHop, unserved: Sequence[int]) -> Iterator[str]:
         f"start the program that reads {_in_words(unserved)}; which are read: "
         "cat /proc/net/netfilter/nfnetlink_queue"
     )
-    yield f"or let packets pass while none does: write {last.ref} with {word}"
+    yield f"or let packets pass while none does, with {word} in {last.ref}"
     yield f"or delete the rule: {_delete(last)}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 
 from ipttrace.event import TraceKind
@@ -13,6 +15,9 @@ from ipttrace.ruleset import Chain, Ruleset
 
 SHARED_FAMILIES = frozenset({TableFamily.INET, TableFamily.BRIDGE, TableFamily.NETDEV})
 """Families of tables that packets of both IP versions meet."""
+
+FAMILY = re.compile(rf"^(?:{'|'.join(TableFamily)}) (?=\S+/)")
+"""Before the name of a chain of nft's own."""
 
 
 def with_rules(way: Journey, path: PacketPath | None, rules: Ruleset) -> Journey:
@@ -33,6 +38,21 @@ def with_rules(way: Journey, path: PacketPath | None, rules: Ruleset) -> Journey
 def without_empty(way: Journey) -> Journey:
     """Return the journey without tables that hold no rules, where a hook has others to show."""
     return replace(way, lanes={hook: _narrowed(lane) for hook, lane in way.lanes.items()})
+
+
+def without_families(way: Journey) -> Journey:
+    """Return the journey with chains named without their family, where that tells them apart."""
+    return replace(way, lanes={hook: _brief(lane) for hook, lane in way.lanes.items()})
+
+
+def _brief(lane: Lane) -> Lane:
+    brief = [FAMILY.sub("", each.label) for each in lane.stations]
+    names = Counter(label.split()[0] for label in brief)
+    stations = (
+        replace(each, label=label) if names[label.split()[0]] == 1 else each
+        for each, label in zip(lane.stations, brief, strict=True)
+    )
+    return replace(lane, stations=tuple(stations))
 
 
 def _narrowed(lane: Lane) -> Lane:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.client import client_got, client_sees
+from ipttrace.diagnose.remedy import parted
 from ipttrace.diagnose.sockets import in_short
 from ipttrace.diagnose.unmatched import since
 from ipttrace.diagnose.walk import depths, name
@@ -28,7 +29,7 @@ from ipttrace.path import (
 )
 from ipttrace.render import words
 from ipttrace.render.style import Style, paint
-from ipttrace.render.table import GAP, Row, table_lines, wrap
+from ipttrace.render.table import GAP, Row, columns, table_lines, wrap
 from ipttrace.ruleset import Counter
 
 UNMATCHED_SHOWN = 3
@@ -244,9 +245,18 @@ def _details(
             begun = f" since {hop}" if (hop := since(path, each)) else ""
             text = f"{each.rule} wants {each.criterion}, the packet has {each.actual}{begun}"
             yield from wrap(f"not matched: {clean_text(text)}", width)
-        yield from (GAP + clean_text(remedy) for remedy in diagnosis.remedy)
+        for remedy in diagnosis.remedy:
+            yield from remedy_lines(clean_text(remedy), width)
     for text in words.cautions(path):
         yield from wrap(text, width)
+
+
+def remedy_lines(remedy: str, width: int | None) -> list[str]:
+    """Return a remedy in lines; a command that does not fit has its own, whole, to be copied."""
+    words, command = parted(remedy)
+    if not command or width is None or columns(GAP + remedy) <= width:
+        return wrap(remedy, width)
+    return [*wrap(f"{words}:", width), GAP * 3 + command]
 
 
 def _evidence(diagnosis: Diagnosis, verbose: bool) -> Iterator[str]:

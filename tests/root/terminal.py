@@ -15,6 +15,7 @@ from tests.waiting import wait_until
 
 PROGRAM = Path(sys.executable).with_name("ipttrace")
 DEADLINE = 30.0
+LEFT, WHEEL_UP, WHEEL_DOWN = 0, 64, 65
 
 
 class Terminal:
@@ -33,6 +34,9 @@ class Terminal:
         self._tmux(
             "new-session", "-d", "-x", width, "-y", height, f"{command}; echo status $?; exec cat"
         )
+
+        # What the program gives to the terminal's clipboard is a buffer of this server.
+        self._tmux("set-option", "-s", "set-clipboard", "on")
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +59,34 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type a text."""
         self._tmux("send-keys", "-l", text)
+
+    def click(self, column: int, row: int) -> None:
+        """Press and release the left button at a cell, counted from 0."""
+        self._mouse(LEFT, column, row)
+        self._mouse(LEFT, column, row, "m")
+
+    def wheel(self, column: int, row: int, *, down: bool = True) -> None:
+        """Turn the wheel by one notch over a cell."""
+        self._mouse(WHEEL_DOWN if down else WHEEL_UP, column, row)
+
+    def _mouse(self, button: int, column: int, row: int, end: str = "M") -> None:
+        """Send what a terminal sends that was asked for the mouse (xterm's SGR, mode 1006)."""
+        self._tmux("send-keys", "-l", f"\x1b[<{button};{column + 1};{row + 1}{end}")
+
+    def find(self, words: str, after: str = "") -> tuple[int, int]:
+        """Wait for a line that holds the words, below one with `after`; return column and row."""
+        self.shows(words)
+        lines = self.text().splitlines()
+        start = next((n for n, line in enumerate(lines) if after in line), 0)
+        row = next(n for n, line in enumerate(lines) if n >= start and words in line)
+        return lines[row].index(words), row
+
+    def clipboard(self) -> str:
+        """Return what the program gave to the terminal's clipboard last; empty before that."""
+        done = subprocess.run(
+            ["tmux", "-L", self._server, "show-buffer"], capture_output=True, text=True, check=False
+        )
+        return done.stdout
 
     def clear(self, words: str) -> None:
         """Empty the field in which these words stand, as soon as it takes keys."""

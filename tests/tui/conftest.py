@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,21 +10,12 @@ import pytest
 from textual.widgets import Input
 
 from ipttrace_tui.app import IptTraceApp
+from tests.tui.svg import normal_svg
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 UPDATE = "IPTTRACE_UPDATE_SNAPSHOTS"
 
 Check = Callable[[IptTraceApp, str], None]
-
-
-def normal_svg(svg: str) -> str:
-    """Return the picture without what differs from run to run, and without fetched fonts."""
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
-    svg = svg.replace("Fira Code", "DejaVu Sans Mono").replace(
-        "<text ", '<text xml:space="preserve" '
-    )
-    svg = re.sub(r"terminal-\d+", "terminal", svg)
-    return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ from textual.command import CommandPalette
 from textual.dom import DOMNode
 
 import ipttrace_tui
+from ipttrace_tui.feed import Snapshot
 from ipttrace_tui.key_words import bindings_of, key_words
 from ipttrace_tui.saving import KINDS
 from ipttrace_tui.screens.help import HelpScreen, HelpText, key_rows, sections
 from ipttrace_tui.screens.main import MainScreen
 from ipttrace_tui.screens.save import SaveScreen
 from ipttrace_tui.settings import Settings
+from ipttrace_tui.widgets.why_pane import WhyPane
+from tests.builders import mark_drop_path, result
 from tests.tui.bench import FakeBench
-from tests.tui.builders import ListFeed, article
+from tests.tui.builders import MARK_DROP, ListFeed, article
 from tests.tui.driving import Stage, play
 
 # ---------------------------------------------------------------- saving
@@ -228,3 +232,32 @@ def test_notices_and_unknown_themes_are_said() -> None:
 
     notices = ("config.toml: unknown key colour",)
     play(ListFeed([article()]), act, settings=Settings(theme="pink"), notices=notices)
+
+
+def test_why_gives_one_command_at_a_time_and_nothing_but_that() -> None:
+    remedies = ("to let it in: first -A", "or wait", "or delete it: second -D")
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        stage.main.set_focus(stage.widget(WhyPane))
+        await stage.press("y")
+        assert stage.app.clipboard == "first -A"
+        await stage.shows("command 1 of 2 was given")
+        await stage.press("y")
+        assert stage.app.clipboard == "second -D"
+        await stage.press("y")
+        assert stage.app.clipboard == "first -A"
+
+    told = replace(MARK_DROP, remedy=remedies)
+    play(ListFeed([Snapshot.of(result(mark_drop_path(diagnosis=told)))]), act)
+
+
+def test_why_without_a_command_gives_the_hops() -> None:
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        stage.main.set_focus(stage.widget(WhyPane))
+        await stage.press("y")
+        assert "-m mark --mark 0x1 -j DROP" in stage.app.clipboard
+
+    told = replace(MARK_DROP, remedy=("or wait",))
+    play(ListFeed([Snapshot.of(result(mark_drop_path(diagnosis=told)))]), act)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
@@ -16,6 +18,7 @@ from ipttrace_tui.view_model import (
     cut_rule,
     entry_row,
     hop_rows,
+    packet_title,
     telling_hop,
 )
 from ipttrace_tui.widgets.hop_list import columns_for
@@ -53,6 +56,8 @@ def test_endpoints_are_shortened_step_by_step() -> None:
         "..7 > ..1:8443",
         ":40000 > :8443",
         ":40000>:8443",
+        "> ..1:8443",
+        ">:8443",
     )
 
 
@@ -62,6 +67,13 @@ def test_ipv6_endpoints_are_bracketed() -> None:
         "[2001:db8:7::7]:40000 > [2001:db8:1::1]:8443",
         "[..:7]:40000 > [..:1]:8443",
     )
+
+
+def test_an_extension_header_that_hides_the_protocol_is_named() -> None:
+    hidden = replace(tcp(CLIENT6, SERVER6), protocol="0", sport=None, dport=None, partial=True)
+    packet = path(packet=replace(hidden, tcp_flags=()))
+    assert packet_row(packet).protocol == "hbh"
+    assert packet_title(packet).startswith("hop-by-hop options  2001:db8:7::7 > ")
 
 
 def test_packets_without_ports_keep_their_addresses() -> None:
@@ -193,6 +205,15 @@ def test_why_gives_the_whole_diagnosis() -> None:
         ("not matched", "nat/PREROUTING 1 wants --dport 8445, the packet has 8443"),
         ("remedy", "iptables-legacy -D INPUT 1"),
         ("remedy", "or exempt it before mangle/PREROUTING 1"),
+    ]
+
+
+def test_the_command_of_a_remedy_stands_apart_from_what_it_is_good_for() -> None:
+    told = replace(MARK_DROP, remedy=("or delete it: nft delete rule a b c handle 1", "or wait"))
+    remedies = [each for each in why(mark_drop_path(diagnosis=told)) if each.label == "remedy"]
+    assert [(each.text, each.command) for each in remedies] == [
+        ("or delete it:", "nft delete rule a b c handle 1"),
+        ("or wait", ""),
     ]
 
 

@@ -1,53 +1,27 @@
-"""What can be done from every screen: go to another one, send a probe, save, copy, find help."""
+"""What can be done from every screen: send a probe, save, copy, find help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 
 from ipttrace.decode.text import clean_text
-from ipttrace.errors import IptTraceError
-from ipttrace.path import ChainHop, PacketPath
-from ipttrace_tui.feed import Feed, Snapshot
+from ipttrace_tui.feed import Feed
 from ipttrace_tui.history import History
 from ipttrace_tui.key_words import Offer, described_bindings
-from ipttrace_tui.screens.main import MainScreen
+from ipttrace_tui.navigation import Navigation
 from ipttrace_tui.settings import BREAKPOINTS, Settings
+from ipttrace_tui.widgets.why_pane import WhyPane
 
 if TYPE_CHECKING:
     from ipttrace.lab.parts import LabBackend
     from ipttrace_tui.screens.inject import Filled
     from ipttrace_tui.workbench import Workbench
-
-
-def _rules() -> Screen[None]:
-    from ipttrace_tui.screens.rules import RulesScreen
-
-    return RulesScreen()
-
-
-def _places() -> Screen[None]:
-    from ipttrace_tui.screens.places import PlacesScreen
-
-    return PlacesScreen()
-
-
-def _doctor() -> Screen[None]:
-    from ipttrace_tui.screens.doctor import DoctorScreen
-
-    return DoctorScreen()
-
-
-def _journey() -> Screen[None]:
-    from ipttrace_tui.screens.journey import JourneyScreen
-
-    return JourneyScreen()
-
 
 OF_SCREENS = frozenset(
     {
@@ -66,18 +40,13 @@ OF_SCREENS = frozenset(
 )
 """What the keys of the screens do that no dialogue has."""
 
+COPIES = "copy the hops, or in the pane why a command"
 SCREEN_KEYS = Binding.Group("screens", compact=True)
 
 
-class Actions(App[IptTraceError | None]):
-    """Knows the screens and the selection; the trace screen is always the lowest one."""
+class Actions(Navigation):
+    """Does what keys ask for that work on every screen."""
 
-    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
-        "rules": _rules,
-        "places": _places,
-        "doctor": _doctor,
-        "journey": _journey,
-    }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("i", "inject", "inject", tooltip="describe a probe and send it"),
         Binding("r", "repeat", "repeat", tooltip="repeat the last run"),
@@ -90,60 +59,18 @@ class Actions(App[IptTraceError | None]):
         Binding("4", "go('doctor')", "doctor screen", group=SCREEN_KEYS),
         Binding("5", "go('journey')", "one packet through the namespaces", group=SCREEN_KEYS),
         Binding("s", "save", "save", tooltip="save the trace, the picture or the packet"),
-        Binding("y", "copy", "copy", tooltip="copy the hop list to the terminal's clipboard"),
+        Binding("y", "copy", "copy", tooltip=COPIES),
         Binding("colon,ctrl+p", "command_palette", "all commands", show=False),
         Binding("question_mark", "help", "help", key_display="?"),
     ]
-    pace = 1.0
-    """Seconds between two looks at what changes by itself."""
 
     def __init__(self, bench: Workbench | None, settings: Settings) -> None:
-        super().__init__()
-        from ipttrace_tui.no_workbench import NoWorkbench
-
-        self.bench: Workbench = bench or NoWorkbench()
-        self.settings = settings
+        super().__init__(bench, settings)
         self.history = History()
         self._offered: list[Offer] = []
         """What the command palette offers."""
         self.HORIZONTAL_BREAKPOINTS = BREAKPOINTS[settings.layout]
-        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (23, "-short"), (34, "-tall")]
-
-    # ---------------------------------------------------------------- what is shown
-
-    @property
-    def _main(self) -> MainScreen:
-        return next(screen for screen in self.screen_stack if isinstance(screen, MainScreen))
-
-    @property
-    def shown(self) -> Snapshot:
-        """All that the trace screen shows."""
-        raise NotImplementedError
-
-    @property
-    def busy(self) -> bool:
-        """Whether a run is under way."""
-        raise NotImplementedError
-
-    @property
-    def paths(self) -> Sequence[PacketPath]:
-        """All packets."""
-        return self.shown.paths
-
-    @property
-    def selected_path(self) -> PacketPath | None:
-        """The packet that is selected on the trace screen."""
-        return self._main.path
-
-    @property
-    def selected_netns(self) -> str | None:
-        """The namespace of the selected packet, else the one that is traced."""
-        return self.selected_path.netns if self.selected_path else self.traced_netns
-
-    @property
-    def traced_netns(self) -> str | None:
-        """The namespace that the run was asked to trace."""
-        raise NotImplementedError
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (23, "-short"), (34, "-tall"), (48, "-high")]
 
     @property
     def under_way(self) -> str:
@@ -170,7 +97,7 @@ class Actions(App[IptTraceError | None]):
         self.action_go("trace")
         self.start(self.bench.lab(name, backend), f"lab {name}, {backend}")
 
-    def action_inject(self) -> None:
+    async def action_inject(self) -> None:
         """Open the form, filled with this session's last probe, or with where the user looks."""
         from ipttrace_tui.probe_form import FormValues
         from ipttrace_tui.screens.inject import InjectScreen
@@ -179,7 +106,7 @@ class Actions(App[IptTraceError | None]):
         here = self.selected_netns or ""
         values = self.history.newest or FormValues(trigger=self.settings.trigger, netns=here)
         form = InjectScreen(self.bench, self.history, values, here, self.under_way)
-        self.push_screen(form, self._inject)
+        await self.push_screen(form, self._inject)
 
     def _inject(self, filled: Filled | None) -> None:
         if filled is None:
@@ -203,73 +130,30 @@ class Actions(App[IptTraceError | None]):
         """Show a notice."""
         self.notify(clean_text(text), severity="warning", markup=False)
 
-    # ---------------------------------------------------------------- between the screens
-
-    def action_go(self, name: str) -> None:
-        """Show a screen."""
-        if name == "trace":
-            while not isinstance(self.screen, MainScreen):
-                self.pop_screen()
-        elif self.screen is not self.get_screen(name):
-            if name == "rules":
-                self._visit_rules(self.selected_netns, None)
-            self._show(name)
-
-    def _show(self, name: str) -> None:
-        if isinstance(self.screen, MainScreen):
-            self.push_screen(name)
-        else:
-            self.switch_screen(name)
-
-    def _visit_rules(self, netns: str | None, hop: ChainHop | None) -> None:
-        from ipttrace_tui.screens.rules import RulesScreen
-
-        screen = self.get_screen("rules")
-        assert isinstance(screen, RulesScreen)
-        screen.visit(netns, hop)
-
-    def show_rules(self, netns: str | None) -> None:
-        """Show the rules of a namespace."""
-        self._visit_rules(netns, None)
-        self._show("rules")
-
-    def action_rule(self) -> None:
-        """Show the rule of the selected hop in its chain."""
-        path, index = self._main.path, self._main.hop
-        hop = path.hops[index] if path is not None and index is not None else None
-        if path is None or not isinstance(hop, ChainHop):
-            self.notify("this hop is of no chain")
-            return
-        self._visit_rules(path.netns, hop)
-        self._show("rules")
-
-    def show_hop(self, hop: int) -> None:
-        """Show a hop of the selected packet."""
-        self.action_go("trace")
-        if self._main.path is not None:
-            self._main.select(self._main.path.id, hop)
-
-    def show_packet(self, path: PacketPath) -> None:
-        """Show a packet."""
-        self.action_go("trace")
-        self._main.select(path.id)
-
     # ---------------------------------------------------------------- to take along
 
-    def action_save(self) -> None:
+    async def action_save(self) -> None:
         """Ask where to save what."""
         from ipttrace_tui.saving import Shown
         from ipttrace_tui.screens.save import SaveScreen
 
         shown = Shown(self.title or "", self.shown, self._main.path, self._main.hop)
-        self.push_screen(SaveScreen(shown))
+        await self.push_screen(SaveScreen(shown))
 
     def action_copy(self) -> None:
-        """Give the hop list of the selected packet to the terminal's clipboard (OSC 52)."""
+        """Give the hop list of the selected packet to the terminal's clipboard (OSC 52).
+
+        In the pane why it is one command, never two: a shell would run both.
+        """
         from ipttrace_tui.saving import hop_text
 
         if (path := self._main.path) is None:
             self.notify("no packet is selected")
+            return
+        command = self.focused.take_command() if isinstance(self.focused, WhyPane) else None
+        if command is not None:
+            self.copy_to_clipboard(command[0])
+            self.notify(f"{command[1]} was given to the terminal")
             return
         self.copy_to_clipboard(hop_text(path))
         self.notify(f"the {len(path.hops)} hops of packet {path.id} were given to the terminal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipttrace.decode.text import clean_text
+from ipttrace.diagnose.remedy import parted
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import FATAL_VERDICTS, Backend, RuleRef
 from ipttrace.path import ChainHop, Outcome, PacketPath
@@ -18,6 +19,8 @@ class Sentence:
     text: str
     tone: Tone = Tone.PLAIN
     label: str = ""
+    command: str = ""
+    """What could be run; it belongs to the text and is kept whole where there is room."""
 
 
 def hop_sentences(path: PacketPath, index: int | None) -> tuple[Sentence, ...]:
@@ -55,9 +58,14 @@ def why(path: PacketPath) -> tuple[Sentence, ...]:
             )
             for each in diagnosis.unmatched
         ),
-        *(Sentence(clean_text(each), label="remedy") for each in diagnosis.remedy),
+        *map(_remedy, diagnosis.remedy),
         *_doubts(path),
     )
+
+
+def _remedy(text: str) -> Sentence:
+    words, command = parted(clean_text(text))
+    return Sentence(f"{words}:" if command else words, label="remedy", command=command)
 
 
 def _rule_name(rule: RuleRef) -> str:

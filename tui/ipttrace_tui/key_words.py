@@ -57,7 +57,7 @@ NO_COMMANDS = frozenset(
     {
         *("screen.copy_text", "app.help_quit"),
         *("move", "page", "first", "last", "roll", "roll_page", "command_palette"),
-        *("app.focus_next", "app.focus_previous"),
+        *("app.focus_next", "app.focus_previous", "turn"),
     }
 )
 """What Textual binds on every screen, and what moves about: no commands."""

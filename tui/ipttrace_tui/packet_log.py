@@ -38,6 +38,7 @@ class Entry(Struct, frozen=True, gc=False):
     dst: str
     dport: int | None
     netns: str | None
+    journey: int
     time: float
     rules: tuple[str, ...]
     """The text of the rules that it met, without doubles."""
@@ -58,6 +59,7 @@ def entry_of(path: PacketPath, rules: tuple[str, ...], packed: bytes = b"") -> E
         packet.dst,
         packet.dport,
         path.netns,
+        path.journey,
         path.time,
         rules,
         packed,

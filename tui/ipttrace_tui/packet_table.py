@@ -18,6 +18,9 @@ from ipttrace_tui.packet_log import Entry, LogView, entry_of, rules_of
 STRIDE = 20_000
 """Packets that are looked at before the screen gets its turn: some 10 ms."""
 
+JOINTS = {(False, False): " ", (False, True): "┌", (True, True): "├", (True, False): "└"}
+"""By whether the row above and the one below are of the same journey."""
+
 
 class PacketTable:
     """Follows the snapshots of a run."""
@@ -94,6 +97,13 @@ class PacketTable:
     def entry(self, row: int) -> Entry:
         """Return what the list says of a row."""
         return self._entries[self.place(row)]
+
+    def joined(self, row: int) -> str:
+        """Return the stroke that joins a row to its neighbours: legs of one journey."""
+        journey, last = self.entry(row).journey, len(self) - 1
+        above = row > 0 and self.entry(row - 1).journey == journey
+        below = row < last and self.entry(row + 1).journey == journey
+        return JOINTS[above, below]
 
     @property
     def cursor(self) -> int | None:

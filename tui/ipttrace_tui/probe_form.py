@@ -187,7 +187,7 @@ def _address(text: str) -> str:
 def _number(what: str) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and len(text) <= 6):
-            raise UsageError(f"cannot read {what} {text!r}: not a number")
+            raise UsageError(f"cannot read {what} {text!r}: not a number from 1 to 999999")
         return int(text)
 
     return read

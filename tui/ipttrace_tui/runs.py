@@ -136,12 +136,12 @@ class Runs(Actions):
             (feed, title), self._next = self._next, None
             self.start(feed, title)
 
-    def action_repeat(self) -> None:
+    async def action_repeat(self) -> None:
         """Run the feed again, if it is not running; without one open the form."""
         if self._tracing or self._leaving:
             self.notify("the run is not over yet")
         elif self.runner.feed is None:
-            self.action_inject()
+            await self.action_inject()
         else:
             self.action_go("trace")
             self._start()

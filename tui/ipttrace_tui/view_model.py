@@ -25,6 +25,7 @@ from ipttrace.path import (
     fate_word,
 )
 from ipttrace.render.stations import short_change, short_nat
+from ipttrace.render.words import EXTENSIONS as EXTENSION_WORDS
 from ipttrace.render.words import (
     drop_words,
     reset_words,
@@ -63,6 +64,9 @@ OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
 
 ROLES = {Role.PROBE: "", Role.REPLY: "reply to {}", Role.OBSERVED: "seen"}
 
+EXTENSIONS = {"0": "hbh", "43": "route", "44": "frag", "51": "ah", "60": "opts"}
+"""Extension headers of IPv6 in a column's width, where nft does not show what is behind them."""
+
 LEAST_CRITERIA = 8
 """Columns of a cut rule's criteria below which its target is cut too."""
 
@@ -100,11 +104,16 @@ class HopRow:
 def entry_row(entry: Entry) -> PacketRow:
     """Return a packet's line in the packet list."""
     glyph, tone = OUTCOMES[entry.outcome]
-    protocol = clean_text(entry.protocol)
+    protocol = protocol_column(entry.protocol, entry.src)
     ways = tuple(clean_text(way) for way in _ways(entry))
     return PacketRow(
         str(entry.id), protocol, ways, fate_word(entry.outcome, entry.role), glyph, tone
     )
+
+
+def protocol_column(protocol: str, src: str) -> str:
+    """Return a protocol in few columns, by the first extension header where that hides it."""
+    return clean_text(EXTENSIONS.get(protocol, protocol) if ":" in src else protocol)
 
 
 def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:
@@ -115,7 +124,8 @@ def _ways(packet: PacketSummary | Entry) -> tuple[str, ...]:
         return full, short
     ports = f":{packet.sport}", f":{packet.dport}"
     named = f"{_tail(packet.src)} > {_endpoint(*tails[1])}"
-    return full, short, named, " > ".join(ports), ">".join(ports)
+    ends = f"> {_endpoint(*tails[1])}", f">{ports[1]}"
+    return full, short, named, " > ".join(ports), ">".join(ports), *ends
 
 
 def _endpoint(address: str, port: int | None) -> str:
@@ -133,11 +143,12 @@ def _tail(address: str) -> str:
 def packet_title(path: PacketPath) -> str:
     """Return a path's packet in one line."""
     packet = path.packet
-    words = [packet.protocol, _ways(packet)[0], " ".join(packet.tcp_flags)]
+    protocol = EXTENSION_WORDS.get(packet.protocol) if packet.partial else None
+    words = [protocol or packet.protocol, _ways(packet)[0], " ".join(packet.tcp_flags)]
     if packet.icmp:
         words.append(f"type {packet.icmp.type} code {packet.icmp.code}")
     role = ROLES[path.role].format(path.request or "?")
-    words += [role, f"in {path.netns}" if path.netns else ""]
+    words += [f"in {path.netns}" if path.netns else "", role]
     return clean_text("  ".join(word for word in words if word))
 
 

@@ -248,7 +248,7 @@ def test_both_backends_are_named_in_one_path() -> None:
 
 
 def test_native_chains_have_their_place() -> None:
-    picture = flow_picture(NATIVE, 100)
+    picture = flow_picture(NATIVE, 80)
     same(
         picture,
         """

@@ -102,3 +102,28 @@ def test_names_of_hooks_keep_apart() -> None:
         outcome=Outcome.FORWARDED,
     )
     assert "POSTROUTING EGRESS" in flow_picture(way, 79, rules=ruleset()).plain()
+
+
+def test_boxes_do_without_families_before_they_give_up() -> None:
+    nft, ip, netdev = Backend.NFT, TableFamily.IP, TableFamily.NETDEV
+    way = path(
+        rule_hop("in", "ing", 1, "accept", hook=Hook.INGRESS, backend=nft, family=netdev),
+        rule_hop("filter", "forw", 2, "accept", hook=Hook.FORWARD, backend=nft, family=ip),
+        rule_hop("nat", "post", 1, "masquerade", hook=Hook.POSTROUTING, backend=nft, family=ip),
+        rule_hop("in", "eg", 1, "accept", hook=Hook.EGRESS, backend=nft, family=netdev),
+        outcome=Outcome.FORWARDED,
+        out_interface="wan",
+    )
+    drawing = flow_picture(way, 82, rules=ruleset()).plain()
+    assert "┫in/ing 1┣━┤ct├━┫route┣" in drawing
+    assert "┫nat/post 1┣━┫in/eg 1┣━▶ wan" in drawing
+    assert "┫netdev in/ing 1┣" in flow_picture(way, 120, rules=ruleset()).plain()
+
+
+def test_families_stay_where_they_tell_two_chains_apart() -> None:
+    one, other = (
+        rule_hop("fw", "in", 1, "accept", hook=Hook.INPUT, backend=Backend.NFT, family=family)
+        for family in (TableFamily.IP, TableFamily.INET)
+    )
+    way = path(one, replace(other, priority=(one.priority or 0) + 1), outcome=Outcome.DELIVERED)
+    assert "ip fw/in 1" in flow_picture(way, 76, rules=ruleset()).plain()

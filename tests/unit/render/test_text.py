@@ -71,7 +71,8 @@ x dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had
   evidence: filter/INPUT 1 is the kernel's last report of it (reported); DROP
     follows from the rule's text (inferred); 1 more with --verbose
   not matched: nat/PREROUTING 1 wants --dport 8445, the packet has 8443
-  to spare this client the mark: iptables-legacy -t mangle -I PREROUTING 1 -s 203.0.113.7 -p tcp --dport 8443 -j ACCEPT
+  to spare this client the mark:
+      iptables-legacy -t mangle -I PREROUTING 1 -s 203.0.113.7 -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-legacy -D INPUT 1
 """)
 
@@ -130,7 +131,8 @@ x dropped at filter/INPUT 1: it drops mark 0x1, which mangle/PREROUTING 1 had
   the client got no answer (timeout)
   evidence: the kernel reported that filter/INPUT 1 ended it (reported);
     nat/OUTPUT 1 changed dport 8445 -> 8443 (reported); 1 more with --verbose
-  to spare packets of this host the mark: iptables-nft -t mangle -I PREROUTING 1 -i lo -p tcp --dport 8443 -j ACCEPT
+  to spare packets of this host the mark:
+      iptables-nft -t mangle -I PREROUTING 1 -i lo -p tcp --dport 8443 -j ACCEPT
   or delete the rule that drops: iptables-nft -D INPUT 1
 """)
 

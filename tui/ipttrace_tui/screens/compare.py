@@ -106,7 +106,7 @@ class CompareScreen(Screen[None]):
         name = Tone.GOOD if self._comparison.parting is None else Tone.WARN
         self.query_one(SaidLine).say(self._comparison.verdict, name)
         pane = self.query_one(ComparingPane)
-        pane.focus()
+        self.set_focus(pane)
         self._say_line(pane.cursor)
 
     @on(ComparingPane.Moved)

@@ -27,7 +27,7 @@ class DoctorScreen(FullScreen):
     def on_mount(self) -> None:
         """Start in the list."""
         super().on_mount()
-        self.query_one(FindingList).focus()
+        self.set_focus(self.query_one(FindingList))
 
     def action_update(self) -> None:
         """Look again at the machine."""

@@ -30,6 +30,7 @@ SIGNS = (
     ("0 → 1", "changed here"),
     ("+1", "the rule's counter rose by so much, by all traffic"),
     ("◆ hop 3", "the selected packet met this rule at its hop 3"),
+    ("┌ ├ └", "one packet in several namespaces, in the order of its way"),
     ("reported", "the kernel said so of this packet"),
     ("inferred", "it follows from the rule and the next hop"),
 )

@@ -80,8 +80,8 @@ class InjectScreen(ModalScreen[Filled | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "send", tooltip="send the probe"),
-        Binding("tab,down", "app.focus_next", "next field", key_display="tab"),
-        Binding("shift+tab,up", "app.focus_previous", "field before", show=False),
+        Binding("tab,down", "turn(1)", "next field", key_display="tab"),
+        Binding("shift+tab,up", "turn(-1)", "field before", show=False),
         Binding("ctrl+n", "complete", "complete", tooltip="put the next of what exists in"),
         Binding("pageup", "recall(1)", "sent before", key_display="pgup", tooltip=EARLIER),
         Binding("pagedown", "recall(-1)", "fill a later probe in", show=False),
@@ -125,11 +125,11 @@ class InjectScreen(ModalScreen[Filled | None]):
     def on_mount(self) -> None:
         """Fill the form, and look at what exists."""
         shown = f"namespace {self._looked_at}" if self._looked_at else "this host"
-        title = clean_text(f" send a probe   the screen shows {shown}")
+        title = clean_text(f" send a probe   the screen shows {shown} ")
         self.query_one("#fields").border_title = Content(title)
         self.query_one(HistoryList).show(self._history.entries)
         self.fill(self._first)
-        self._at("to").control.focus()
+        self.set_focus(self._at("to").control)
         self._asking.ask("namespaces", self._bench.places)
 
     def _at(self, name: str) -> FormField:
@@ -194,6 +194,16 @@ class InjectScreen(ModalScreen[Filled | None]):
         if parted != values and parted.to != values.to.strip():
             self._at("to").value, self._at("port").value = parted.to, parted.port
 
+    def action_turn(self, step: int) -> None:
+        """Go to the next field or the one before, also to one that has just been brought in.
+
+        Textual orders by places on the screen, which such a field does not have yet.
+        """
+        shown = [self._at(name).control for name in shown_fields(self.values)]
+        order = [*shown, self.query_one(HistoryList)]
+        here = order.index(self.focused) if self.focused in order else -1
+        self.set_focus(order[(here + step) % len(order)])
+
     @property
     def _focused_field(self) -> FormField | None:
         if self.focused is None:
@@ -255,4 +265,4 @@ class InjectScreen(ModalScreen[Filled | None]):
             self.dismiss(Filled(replace(values, to=checked.spec.dst), checked.spec))
             return
         first = next(name for name in FIELDS if name in checked.errors)
-        self._at(first).control.focus()
+        self.set_focus(self._at(first).control)

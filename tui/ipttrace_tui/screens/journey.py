@@ -29,7 +29,7 @@ class JourneyScreen(FullScreen):
     def on_mount(self) -> None:
         """Start in the list of legs."""
         super().on_mount()
-        self.query_one(LegList).focus()
+        self.set_focus(self.query_one(LegList))
 
     def action_update(self) -> None:
         """Show the journey of the packet that is selected now."""

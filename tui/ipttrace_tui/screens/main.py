@@ -8,15 +8,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.screen import Screen
 
 from ipttrace.path import PacketPath
 from ipttrace.ruleset import Ruleset
 from ipttrace_tui.chain_view import chain_view
 from ipttrace_tui.feed import RunState, Snapshot
+from ipttrace_tui.marks import LETTERS, Marks
 from ipttrace_tui.messages import RulesRead
 from ipttrace_tui.packet_filter import PacketFilter
 from ipttrace_tui.packet_table import PacketTable
+from ipttrace_tui.screens.zooming import ZoomingScreen
 from ipttrace_tui.stale_rules import StaleRules
 from ipttrace_tui.view_model import hop_rows, telling_hop
 from ipttrace_tui.widgets.banner import Banner
@@ -27,18 +28,15 @@ from ipttrace_tui.widgets.hop_list import HopList
 from ipttrace_tui.widgets.key_bar import KeyBar
 from ipttrace_tui.widgets.packet_list import PacketList
 from ipttrace_tui.widgets.packet_pane import PacketPane
-from ipttrace_tui.widgets.pane import Pane
 from ipttrace_tui.widgets.run_bar import RunBar
 from ipttrace_tui.widgets.status_bar import StatusBar
 from ipttrace_tui.widgets.why_pane import WhyPane
 
-MARKS = "AB"
-"""The letters of the packets that are to be compared."""
 RULES_PACE = 5.0
 """Seconds between two looks whether the rules are still those that packets met."""
 
 
-class MainScreen(Screen[None]):
+class MainScreen(ZoomingScreen):
     """Shows the newest snapshot; selection, filter and marks are the only state of its own."""
 
     PINNED_KEYS = frozenset({"inject", "watch", "screens"})
@@ -52,7 +50,7 @@ class MainScreen(Screen[None]):
         Binding("f", "freeze", "freeze", tooltip="keep newer packets out of the list"),
         Binding("m", "mark", "mark", tooltip="mark the packet for the comparison"),
         Binding("c", "compare", "compare", tooltip="compare the two marked packets"),
-        Binding("z", "zoom", "zoom", tooltip="let the pane fill the screen"),
+        Binding("z", "zoom", "zoom", tooltip="let the pane fill the screen, or end that"),
         Binding("escape", "back", "end zoom or filter", show=False),
     ]
 
@@ -63,7 +61,7 @@ class MainScreen(Screen[None]):
         self._table = PacketTable()
         self._path: PacketPath | None = None
         self._hop: int | None = None
-        self._marked: list[int] = []
+        self._marks = Marks()
         self._stale = StaleRules(self)
 
     def compose(self) -> ComposeResult:
@@ -86,7 +84,7 @@ class MainScreen(Screen[None]):
         """Start in the packet list."""
         self.query_one(PacketList).moved = self._take_row
         self.query_one(HopList).moved = self._take_hop
-        self.query_one(PacketList).focus()
+        self.set_focus(self.query_one(PacketList))
         self.show(self._snapshot)
         self.set_interval(RULES_PACE, self.look_at_rules)
 
@@ -180,7 +178,7 @@ class MainScreen(Screen[None]):
         event.stop()
         self._filter(event.filter)
         if event.done:
-            self.query_one(PacketList).focus()
+            self.set_focus(self.query_one(PacketList))
 
     def _filter(self, wanted: PacketFilter) -> None:
         self._table.use_filter(wanted)
@@ -213,47 +211,24 @@ class MainScreen(Screen[None]):
 
     def action_mark(self) -> None:
         """Mark the selected packet, or take its mark away; the third one drives the first out."""
-        if self._path is None:
-            return
-        number = self._path.id
-        if number in self._marked:
-            self._marked.remove(number)
-        else:
-            self._marked = [*self._marked, number][-len(MARKS) :]
-        letters = dict(zip(self._marked, MARKS, strict=False))
-        self.query_one(PacketList).mark(letters)
+        if self._path is not None:
+            self._marks.turn(self._path.id)
+            self.query_one(PacketList).mark(self._marks.letters)
 
     def action_compare(self) -> None:
         """Show where the ways of two packets part: the marked ones, or one of them and this."""
         from ipttrace_tui.screens.compare import CompareScreen
 
-        numbers = [*self._marked]
-        if len(numbers) == 1 and self._path is not None and self._path.id not in numbers:
-            numbers.append(self._path.id)
+        numbers = self._marks.compared(self._path.id if self._path is not None else None)
         paths = [path for each in numbers if (path := self._table.path_of(each)) is not None]
-        if len(paths) < len(MARKS):
+        if len(paths) < len(LETTERS):
             self.notify("mark two packets with m, or one and select another")
             return
         self.app.push_screen(CompareScreen(paths[0], paths[1]))
 
-    # ---------------------------------------------------------------- zoom
-
-    def action_zoom(self) -> None:
-        """Let the pane that has the focus fill the screen, or give the others their place back."""
-        zoomed = self.query(".-zoomed")
-        if zoomed:
-            zoomed.remove_class("-zoomed")
-            self.query(".-holds").remove_class("-holds")
-            self.remove_class("-zoom")
-        elif isinstance(self.focused, Pane) and self.focused.parent is not None:
-            self.focused.add_class("-zoomed")
-            for each in self.query(Container):
-                each.set_class(self.focused in each.children, "-holds")
-            self.add_class("-zoom")
-
     def action_back(self) -> None:
         """End the zoom, else the filter."""
-        if self.has_class("-zoom"):
+        if self.zoomed:
             self.action_zoom()
         elif self._table.filter:
             self.query_one(FilterLine).clear()

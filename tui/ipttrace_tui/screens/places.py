@@ -57,7 +57,7 @@ class PlacesScreen(FullScreen):
         """Start in the list of namespaces."""
         super().on_mount()
         self.query_one("#find").display = False
-        self.query_one(PlaceList).focus()
+        self.set_focus(self.query_one(PlaceList))
 
     def action_update(self) -> None:
         """Look what namespaces and labs there are."""
@@ -114,7 +114,7 @@ class PlacesScreen(FullScreen):
         """Ask for a word of a lab."""
         line = self.query_one("#find", Input)
         line.display = True
-        line.focus()
+        self.set_focus(line)
 
     @on(Input.Changed)
     def _find(self) -> None:
@@ -123,14 +123,14 @@ class PlacesScreen(FullScreen):
 
     @on(Input.Submitted)
     def _found(self) -> None:
-        self.query_one(LabList).focus()
+        self.set_focus(self.query_one(LabList))
 
     def action_back(self) -> None:
         """Show all labs again; if they are shown, go back to the trace screen."""
         line = self.query_one("#find", Input)
         if line.display:
             line.value, line.display = "", False
-            self.query_one(LabList).focus()
+            self.set_focus(self.query_one(LabList))
         else:
             self.work.action_go("trace")
 
@@ -181,7 +181,7 @@ class PlacesScreen(FullScreen):
         self._backend = made_for[(made_for.index(self.backend) + 1) % len(made_for)]
         if len(made_for) == 1:
             self.notify(f"this lab is made for {made_for[0]} only")
-        self.query_one(LabList).focus()
+        self.set_focus(self.query_one(LabList))
         self._show_full()
 
     def action_take_down(self) -> None:

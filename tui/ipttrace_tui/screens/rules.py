@@ -55,7 +55,7 @@ class RulesScreen(FullScreen):
         """Start in the tree."""
         super().on_mount()
         self.query_one("#search").display = False
-        self.query_one(RuleTree).focus()
+        self.set_focus(self.query_one(RuleTree))
 
     def visit(self, netns: str | None, hop: ChainHop | None = None) -> None:
         """Show the rules of a namespace, and go to the rule of a hop."""
@@ -137,7 +137,7 @@ class RulesScreen(FullScreen):
         """Open the search."""
         line = self.query_one("#search", Input)
         line.display = True
-        line.focus()
+        self.set_focus(line)
 
     @on(Input.Changed)
     def _find(self) -> None:
@@ -145,7 +145,7 @@ class RulesScreen(FullScreen):
 
     @on(Input.Submitted)
     def _search_done(self) -> None:
-        self.query_one(RuleTree).focus()
+        self.set_focus(self.query_one(RuleTree))
         if not self.query_one("#search", Input).value:
             self.query_one("#search").display = False
         elif not self._found:
@@ -158,7 +158,7 @@ class RulesScreen(FullScreen):
         line = self.query_one("#search", Input)
         if line.display:
             line.value, line.display = "", False
-            self.query_one(RuleTree).focus()
+            self.set_focus(self.query_one(RuleTree))
         else:
             self.work.action_go("trace")
 

@@ -60,7 +60,7 @@ class SaveScreen(ModalScreen[None]):
         name.cursor_position = len(name.value)
         rows = [f"{suffix:<8} {what}" for suffix, what in KINDS.items()]
         self.query_one("#kinds", Static).update("\n".join(rows))
-        name.focus()
+        self.set_focus(name)
 
     def action_kind(self) -> None:
         """Change the ending of the name to that of the next kind."""

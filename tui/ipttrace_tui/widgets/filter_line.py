@@ -77,7 +77,7 @@ class FilterLine(Horizontal):
         """
         self._known = known
         if self.editing:
-            self.query_one(FilterInput).focus()
+            self.screen.set_focus(self.query_one(FilterInput))
             return
         self._editing = True
         field = FilterInput(self._text, placeholder=HINT, compact=True, select_on_focus=False)

@@ -25,7 +25,7 @@ class HistoryList(RowList):
     def show(self, entries: Sequence[FormValues], cursor: int | None = None) -> None:
         """Show these probes."""
         self._entries = entries
-        self.border_subtitle = str(len(entries)) if entries else ""
+        self.border_subtitle = f"pgup fills in   {len(entries)}" if entries else ""
         self.changed(cursor)
 
     def count(self) -> int:

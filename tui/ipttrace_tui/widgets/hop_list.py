@@ -62,6 +62,9 @@ class HopList(RowList):
         if columns.text >= LEAST_TEXT:
             rule = cut_rule(row.text, columns.text)
             text.append(fitted(rule, columns.text) + " ", tone(self, _muted(row.tone)))
+        if columns.text < LEAST_TEXT and not (row.verdict or row.changes):
+            # A route, a socket: what is said of it has the room of verdict and changes.
+            return text.append(fitted(row.text, width - text.cell_len), tone(self, row.tone))
         verdict = f"{row.verdict} ✗" if row.tone is Tone.BAD else row.verdict
         text.append(fitted(verdict, columns.verdict) + " ", tone(self, row.tone))
         if columns.changes:

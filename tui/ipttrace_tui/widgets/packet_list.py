@@ -9,15 +9,19 @@ from typing import ClassVar
 from rich.text import Text
 from textual.binding import Binding, BindingType
 
+from ipttrace.decode.text import clean_text
 from ipttrace_tui.packet_log import Entry
 from ipttrace_tui.packet_table import PacketTable
-from ipttrace_tui.view_model import OUTCOMES, PacketRow, Tone, entry_row
+from ipttrace_tui.view_model import OUTCOMES, PacketRow, Tone, entry_row, protocol_column
 from ipttrace_tui.widgets.row_list import RowList
 from ipttrace_tui.widgets.toned import fitted, plain_text, tone
 
 WIDE = 96
 """Columns from which on the time and the cause are shown, too."""
 TIME, CAUSE = 15, 22
+LONGEST_NETNS = 15
+LEAST_WAY = 30
+"""Columns for who sends to whom, from which on namespaces are named."""
 
 
 class PacketList(RowList):
@@ -53,7 +57,8 @@ class PacketList(RowList):
         if anew or not same:
             self.changed(table.cursor)
         else:
-            self.grown(before, table.cursor)
+            # The last row may have been joined to the next one.
+            self.grown(max(0, before - self._several), table.cursor)
 
     def action_last(self) -> None:
         """Move the cursor to the last packet, and to each newer one as it comes."""
@@ -77,23 +82,34 @@ class PacketList(RowList):
 
     def _titles(self) -> tuple[str, str]:
         table = self._table
+        title = "packets by journey" if self._several else "packets"
         if not table.total:
-            return "packets", ""
+            return title, ""
         shown = f"{len(table):,}"
         said = f"{shown} of {table.total:,}" if table.filter else shown
         if table.frozen:
             came = f"frozen, {table.waiting:,} more came   {said}"
-            fits = self.content_size.width >= len(came) + len("packets") + 8
+            fits = self.content_size.width >= len(came) + len(title) + 8
             said = came if fits else f"frozen +{table.waiting:,}   {said}"
         elif self.follows:
             said = f"newest   {said}"
-        return "packets", said
+        return title, said
+
+    @property
+    def _several(self) -> bool:
+        """Whether packets of several namespaces are there, so that they have legs."""
+        return len(self._table.namespaces) > 1
 
     def _widths(self) -> tuple[int, int, int]:
         table = self._table
         digits = len(str(table.total + table.forgotten))
-        protocol = min(5, max(map(len, table.protocols), default=3))
+        shown = (protocol_column(each, ":") for each in table.protocols)
+        protocol = min(5, max(map(len, shown), default=3))
         return digits, protocol, 2 + max(map(len, table.outcomes), default=9)
+
+    @property
+    def _netns(self) -> int:
+        return min(LONGEST_NETNS, max(map(len, self._table.namespaces)))
 
     def count(self) -> int:
         """Return the number of packets."""
@@ -104,7 +120,8 @@ class PacketList(RowList):
         entry = self._table.entry(index)
         row = entry_row(entry)
         mark = self._marks.get(entry.id, "")
-        head = f"{row.id:>{self._digits}} {row.protocol:<{self._protocol}} "
+        joint = f"{self._table.joined(index)} " if self._several else ""
+        head = f"{joint}{row.id:>{self._digits}} {row.protocol:<{self._protocol}} "
         room = width - len(head) - self._fate - 1
         tail = ""
         if width >= WIDE:
@@ -113,6 +130,9 @@ class PacketList(RowList):
             clock = datetime.fromtimestamp(entry.time, tz=UTC).astimezone()
             head = f"{clock.strftime('%H:%M:%S.%f')} {head}"
             room -= TIME + 1
+        if self._several and room - self._netns - 1 >= LEAST_WAY:
+            head += f"{fitted(clean_text(entry.netns or ''), self._netns)} "
+            room -= self._netns + 1
         if self._marks:
             head = f"{mark or ' '} {head}"
             room -= 2

@@ -111,7 +111,7 @@ class LabList(OpenList):
         """Return a lab's line."""
         lab = self.labs[index]
         here = self.up is not None and self.up.name == lab.name
-        state = f"● up, {self.up.backend} " if here and self.up is not None else ""
+        state = f"● up, {self.up.backend}  " if here and self.up is not None else ""
         name = min(max(len(each.name) for each in self.labs), max(8, width // 2))
         text = plain_text(fitted(lab.name, name) + "  ", tone(self, Tone.STRONG))
         text.append(state, tone(self, Tone.GOOD))

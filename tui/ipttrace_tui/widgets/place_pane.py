@@ -13,7 +13,7 @@ from ipttrace_tui.explanation import Sentence
 from ipttrace_tui.place_text import lab_details, lab_sentences, place_sentences
 from ipttrace_tui.topology_picture import topology_picture
 from ipttrace_tui.view_model import Tone
-from ipttrace_tui.widgets.text_pane import TextPane
+from ipttrace_tui.widgets.text_pane import INDENT, TextPane
 from ipttrace_tui.widgets.toned import look, plain_text, tone
 from ipttrace_tui.workbench import LabEntry, LabUp
 
@@ -52,10 +52,15 @@ class PlacePane(TextPane):
         if self._place is not None:
             self._append(text, place_sentences(self._place))
         if self._lab is not None:
-            self._append(text, lab_sentences(*self._lab, self.room.width))
+            self._append(text, lab_sentences(*self._lab, self._columns))
             self._append_picture(text, self._lab[0])
             self._append(text, lab_details(self._lab[0]))
         return text
+
+    @property
+    def _columns(self) -> int:
+        """Columns for text."""
+        return self.room.width - len(INDENT)
 
     def _append(self, text: Text, sentences: Iterable[Sentence]) -> None:
         label = ""
@@ -68,7 +73,7 @@ class PlacePane(TextPane):
     def _append_picture(self, text: Text, lab: LabEntry) -> None:
         if lab.scenario is None:
             return
-        width = self.room.width
+        width = self._columns
         text.append("topology\n", tone(self, Tone.TITLE))
         for line in topology_picture(lab.scenario, width).lines:
             for segment in line:

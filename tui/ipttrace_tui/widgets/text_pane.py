@@ -16,6 +16,10 @@ INDENT = " "
 """Before each line: text stands free of a border, and below the pane's title."""
 
 
+LEAD = " ·"
+"""What a line may begin with before its words."""
+
+
 class TextPane(Pane, can_focus=True, inherit_bindings=False):
     """Scrolls what `draw` returns; of a new text only the lines that differ are drawn."""
 
@@ -66,7 +70,16 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
             return []
         if text.no_wrap:
             return list(text.split("\n", allow_blank=True))
-        return list(text.wrap(self.app.console, width))
+        return [each for line in text.split("\n") for each in self._hung(line, width)]
+
+    def _hung(self, line: Text, width: int) -> list[Text]:
+        """Wrap one line; those after the first begin below its first word."""
+        lead = len(line.plain) - len(line.plain.lstrip(LEAD))
+        if not 0 < lead < width // 2:
+            return list(line.wrap(self.app.console, width)) or [line]
+        first, *others = line[lead:].wrap(self.app.console, width - lead)
+        blank = plain_text(" " * lead)
+        return [line[:lead] + first, *(blank + each for each in others)]
 
     def draw(self) -> Text:
         """Return the text."""
