@@ -118,10 +118,15 @@ def _with_role(
 
 
 def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
-    """Tell whether a packet goes back to who sent packets of the flows `asked`."""
+    """Tell whether a packet goes back to who sent packets of the flows `asked`.
+
+    But for TCP it may come from another address than they went to.
+    """
     if packet.icmp is not None and packet.icmp.type in _ERROR_TYPES[packet.protocol]:
         return _speaks_of(packet, frozenset(asked))
-    return packet.flow.reversed() in asked and not _is_echo_request(packet)
+    back = packet.flow.reversed()
+    aside = packet.protocol != "tcp" and any(replace(each, dst=back.dst) == back for each in asked)
+    return (back in asked or aside) and not _is_echo_request(packet)
 
 
 def _is_echo_request(packet: PacketSummary) -> bool:

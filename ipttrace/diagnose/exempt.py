@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from ipttrace.diagnose.answers import look_words, stranger
 from ipttrace.diagnose.case import Case
@@ -21,8 +22,11 @@ from ipttrace.diagnose.remedy import (
 from ipttrace.diagnose.unmatched import local_addresses
 from ipttrace.diagnose.walk import made_here, packet_before
 from ipttrace.event import TraceKind
-from ipttrace.netfilter import Hook
+from ipttrace.netfilter import Hook, Verdict
 from ipttrace.path import ChainHop, PacketPath, Role
+
+ENDING = frozenset({Verdict.RETURN, Verdict.GOTO})
+"""What ends the walk of a base chain without a verdict."""
 
 
 def remedies(death: Death) -> tuple[str, ...]:
@@ -71,10 +75,24 @@ def _exception(death: Death) -> str:
         return f"{_purpose(death)}: {_let_answers_pass(path, hop)}"
     source = any(map(asks_for_source, death.jumps))
     limits = Limits(source=source, here=is_for_this_host(death.case, hop) is True)
-    return f"{_purpose(death)}: {let_pass(hop, packet_before(path, hop), limits)}"
+    before = _where_it_was_over(path, hop)
+    return f"{_purpose(death)}: {let_pass(before, packet_before(path, before), limits)}"
+
+
+def _where_it_was_over(path: PacketPath, hop: ChainHop) -> ChainHop:
+    """Return the rule that led to a policy before the chain's end, if one did; else the hop.
+
+    RETURN in a base chain does, and a GOTO from there: no rule behind it is asked.
+    """
+    earlier = takewhile(lambda each: each is not hop, path.chain_hops)
+    over = [each for each in earlier if each.chain == hop.chain and each.hook == hop.hook]
+    if hop.event is not TraceKind.POLICY or not over or over[-1].event is not TraceKind.RULE:
+        return hop
+    return over[-1] if over[-1].verdict in ENDING and is_known(over[-1]) else hop
 
 
 def _let_answers_pass(answer: PacketPath, hop: ChainHop) -> str:
+    hop = _where_it_was_over(answer, hop)
     if can_know_answers(hop):
         return let_answers_pass(hop)
     return let_pass(hop, packet_before(answer, hop), Limits(answers=True))

@@ -14,7 +14,13 @@ from ipttrace.diagnose.remedy import what_listens
 from ipttrace.diagnose.remote import is_refusal, kind, left
 from ipttrace.diagnose.walk import made_here, packet_before
 from ipttrace.evidence import SocketEntry
-from ipttrace.fates import OVERFLOWS, aimed_at_many, full_listener, taken_by_rule
+from ipttrace.fates import (
+    OVERFLOWS,
+    address_of_many,
+    aimed_at_many,
+    full_listener,
+    taken_by_rule,
+)
 from ipttrace.netfilter import Hook
 from ipttrace.path import (
     ChainHop,
@@ -214,9 +220,24 @@ def _doubts(case: Case) -> Iterator[Evidence]:
         rise = case.risen(DROPPED_REQUESTS)
         text = f"{DROPPED_REQUESTS} rose by {rise}: the listener may have dropped it"
         yield Evidence(text, Strength.MATCHED)
+    asked = case.path.packet.dst
+    strange = [each for each in case.replies if _comes_from_another(each, asked)]
+    if strange and not address_of_many(case.path.packet, case.scene):
+        source = (strange[0].last_packet or strange[0].packet).src
+        text = (
+            f"its answer (packet {strange[0].id}) comes from {source}, not from {asked}: a client"
+        )
+        yield Evidence(f"{text} takes it for a stranger's", Strength.REPORTED)
     if case.client not in (None, "CONNECTED", "REPLIED", "SENT"):
         text = f"yet the client got {case.client}: look at what became of the answer"
         yield Evidence(text, Strength.MATCHED)
+
+
+def _comes_from_another(answer: PacketPath, asked: str) -> bool:
+    """Tell whether an answer leaves with another source than it was asked at."""
+    left = answer.last_packet or answer.packet
+    errors = left.icmp is not None and left.icmp.type not in ECHO_REPLIES
+    return not errors and left.protocol != "tcp" and left.src != asked
 
 
 def refused_somehow(case: Case) -> Diagnosis | None:

@@ -107,7 +107,8 @@ class FlowRules:
         return rules
 
     def _untranslated(self) -> list[bytes]:
-        return [self._select.answers(), *self._select.errors()]
+        select = self._select
+        return [select.answers(), *select.answers_from_elsewhere(), *select.errors()]
 
 
 def _traced(chain: str, selector: bytes, counter: str) -> Rule:

@@ -66,6 +66,20 @@ class FlowSelectors:
         """Hold for packets with the flow's headers swapped, and for echo replies to it."""
         return self._headers(answers=True)
 
+    def answers_from_elsewhere(self) -> list[bytes]:
+        """Hold for answers of another address than was asked, which TCP never gives.
+
+        A service that is bound to none answers from where the route back leads out, and what was
+        sent to many is answered by one.
+        """
+        named = self._source_port is not None and self._destination_port is not None
+        known = named or (self._source is not None and self._echo_id is not None)
+        if not known or self._protocol == IPPROTO["tcp"]:
+            return []
+        client = self._address(None, self._source, _NETWORK, 0)
+        ports = self._ports(self._destination_port, self._source_port, 0)
+        return [_l4(self._protocol) + client + ports + self._echoed(0, answers=True)]
+
     def errors(self) -> list[bytes]:
         """Hold, each alternative, for ICMP errors that quote a packet of the flow."""
         return self._errors(answers=False)
@@ -185,7 +199,8 @@ def selectors_of(request: TraceRequest, flow: Flow) -> list[tuple[bytes, str]]:
     family, select = _of_family(flow), _asked(request, flow)
     found = [(family + select.flow(), "probe")]
     if request.replies:
-        found += [(family + each, "reply") for each in (select.answers(), *select.errors())]
+        back = (select.answers(), *select.answers_from_elsewhere(), *select.errors())
+        found += [(family + each, "reply") for each in back]
     return found
 
 

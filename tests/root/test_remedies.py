@@ -177,3 +177,33 @@ def test_one_zone_for_requests_and_another_for_answers(
     assert "filter/FORWARD 1 did not match it" in probed.diagnosis.summary
     assert "into conntrack zone 5, and no rule the answer (inferred)" in probed.evidence()
     works(routed, probed, -1)
+
+
+@pytest.mark.parametrize("way", ["-s 198.51.100.0/24 -j RETURN", "-p tcp -g ASIDE"])
+def test_a_policy_that_a_rule_leads_to_before_the_end(
+    routed: Routed, iptables: Iptables, way: str
+) -> None:
+    """No rule that is added at the end would be asked."""
+    add(routed, iptables, "-N ASIDE", f"-A FORWARD {way}", "-P FORWARD DROP")
+    add(routed, iptables, "-I FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT")
+    probed = send(routed)
+    assert probed.cause == "policy-drop", probed.text
+    follow(routed, probed.diagnosis.remedy[0])
+    assert send(routed).cause == "answered"
+
+
+def test_a_native_policy_that_a_verdict_map_leads_to(routed: Routed) -> None:
+    """As firewalld writes it: a zone for each interface, by goto."""
+    nft(
+        routed,
+        "table inet fw {",
+        "chain zone { udp dport 1 accept; }",
+        "chain forward { type filter hook forward priority 10; policy drop",
+        "ct state established accept",
+        'iifname vmap { "eth0" : goto zone }; }',
+        "}",
+    )
+    probed = send(routed)
+    assert probed.cause == "policy-drop", probed.text
+    follow(routed, probed.diagnosis.remedy[0])
+    assert send(routed).cause == "answered"

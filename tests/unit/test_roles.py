@@ -175,3 +175,16 @@ def test_the_end_of_a_connection_that_was_begun_is_no_refusal() -> None:
     took, reset = path(2, SYN_ACK), path(3, RST)
     assert assigned(syn, took, reset)[0].outcome is Outcome.DELIVERED
     assert assigned(syn, reset)[0].outcome is Outcome.REFUSED
+
+
+def test_udp_may_be_answered_from_another_address() -> None:
+    """A service that is bound to none answers from where the way back leads out; TCP never does."""
+    for protocol, role in (("udp", Role.REPLY), ("tcp", Role.OBSERVED)):
+        asked = replace(SYN, protocol=protocol, tcp_flags=())
+        answer = replace(RST, protocol=protocol, tcp_flags=(), src="192.0.2.1")
+        known = assigned(path(1, asked), path(2, answer), sent=(asked,))
+        found = {each.packet.src: each.role for each in known}
+        assert found.get("192.0.2.1", Role.OBSERVED) is role
+        other = replace(answer, dport=40001)
+        known = assigned(path(1, asked), path(2, other), sent=(asked,))
+        assert all(each.role is not Role.REPLY for each in known)

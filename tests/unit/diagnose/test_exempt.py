@@ -300,3 +300,23 @@ def test_a_rule_that_may_have_failed_for_something_else_proves_nothing(first: st
 def test_the_answer_itself_says_the_same() -> None:
     diagnosis = diagnose(Case(DIED, ruleset=rules(), paths=(request(ZONE), DIED)))
     assert diagnosis.remedy[0].startswith("to put answers into the same zone")
+
+
+# ------------------------------------------------------------------- policies before the end
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("-s 203.0.113.0/24 -j RETURN", "-I FORWARD 3 -s 203.0.113.7"),
+        ("-p tcp -g ASIDE", "-I FORWARD 3"),
+        ("-p tcp -j ASIDE", "-A FORWARD"),
+        ("-j MARK --set-xmark 0x1/0xffffffff", "-A FORWARD"),
+    ],
+)
+def test_a_rule_for_a_policy_stands_where_it_is_asked(text: str, place: str) -> None:
+    led = filter_rule(text, "FORWARD", number=3)
+    led = replace(led, verdict=Verdict.RETURN) if "RETURN" in text else led
+    found = dropped(led, b.policy_hop("filter", "FORWARD", Verdict.DROP))
+    assert found.cause == "policy-drop"
+    assert found.remedy[0].startswith(f"to let it through: iptables-legacy {place} ")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ipttrace.netfilter import PacketFamily
@@ -115,3 +117,16 @@ def test_zone_of_a_link_local_address_is_no_part_of_it() -> None:
     assert ("network", 8, bytes.fromhex("fe80" + "0" * 27 + "2")) in compared(
         FlowSelectors(flow).flow()
     )
+
+
+def test_answers_from_elsewhere_are_known_by_the_client_and_its_port() -> None:
+    udp = replace(TCP, protocol="udp")
+    (selector,) = FlowSelectors(udp).answers_from_elsewhere()
+    without_source = [
+        each for n, each in enumerate(compared(FlowSelectors(udp).answers())) if n != 1
+    ]
+    assert compared(selector) == without_source
+    assert FlowSelectors(TCP).answers_from_elsewhere() == []
+    assert len(FlowSelectors(PING6).answers_from_elsewhere()) == 1
+    assert FlowSelectors(PING6, any_source=True).answers_from_elsewhere() == []
+    assert FlowSelectors(replace(udp, sport=None)).answers_from_elsewhere() == []
