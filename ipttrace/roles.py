@@ -14,7 +14,7 @@ UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never 
 UNREACHABLE_TYPES = {"icmp": frozenset({3}), "icmp6": frozenset({1})}
 """Destination unreachable (RFC 792, RFC 4443)."""
 
-_ERROR_TYPES = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmp6": frozenset({1, 2, 3, 4})}
+ERROR_TYPES = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmp6": frozenset({1, 2, 3, 4})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _with_role(
 
 def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
     """Tell whether a packet goes back to who sent packets of the flows `asked`."""
-    if packet.icmp is not None and packet.icmp.type in _ERROR_TYPES[packet.protocol]:
+    if packet.icmp is not None and packet.icmp.type in ERROR_TYPES[packet.protocol]:
         return _speaks_of(packet, frozenset(asked))
     return packet.flow.reversed() in asked and not _is_echo_request(packet)
 
@@ -182,7 +182,7 @@ def _concerning(
 
 def _speaks_of(error: PacketSummary, flows: AbstractSet[Flow]) -> bool:
     """Tell whether a packet is an ICMP error about one of `flows`, or may be one."""
-    if error.icmp is None or error.icmp.type not in _ERROR_TYPES[error.protocol]:
+    if error.icmp is None or error.icmp.type not in ERROR_TYPES[error.protocol]:
         return False
     if error.quoted is not None:
         return error.quoted.flow in flows

@@ -106,7 +106,9 @@ class PacketPrinter:
         """Print how much was seen, and what keeps it from being the whole truth."""
         if not self._json:
             totals = result.totals
-            output.note(f"{totals.packets:,} packets shown, {totals.complete:,} of them complete")
+            number = "1 packet" if totals.packets == 1 else f"{totals.packets:,} packets"
+            whole = ", complete" if 0 < totals.packets == totals.complete else ""
+            output.note(f"{number} shown{whole}")
         with output.unless_closed():
             self._printer.summary(result)
         self._file.finish(result)
