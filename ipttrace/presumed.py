@@ -50,7 +50,7 @@ def presumed(path: PacketPath, scene: Scene, answers: Sequence[PacketPath] = ())
     if waits_in_vain(path, scene, answers):
         return Sign.NEIGHBOUR_FAILED
     if path.outcome in GONE and _vanished_in_routing(path):
-        sign = _in_routing(path, scene)
+        sign = _in_routing(path, scene) or _by_error(path, answers)
         if sign is not None:
             return sign
     if scene.trail is None and _came_to_a_socket(path, answers):
@@ -180,6 +180,20 @@ def _in_routing(path: PacketPath, scene: Scene) -> Sign | None:
     if risen(scene, wrong) and forwards(scene, family, interface) is False:
         return Sign.FORWARDING_OFF
     return _by_route(packet, scene)
+
+
+def _by_error(path: PacketPath, answers: Sequence[PacketPath]) -> Sign | None:
+    """Return how a packet died by the ICMP error that this host sent about it."""
+    v4 = path.packet.family is PacketFamily.IPV4
+    for answer in answers:
+        icmp = answer.packet.icmp
+        if icmp is None or answer.in_interface is not None:
+            continue
+        if path.packet.ttl <= 1 and (icmp.type, icmp.code) == ((11, 0) if v4 else (3, 0)):
+            return Sign.TTL_EXCEEDED
+        if (icmp.type, icmp.code) == ((3, 4) if v4 else (2, 0)):
+            return Sign.MTU_EXCEEDED
+    return None
 
 
 def _by_route(packet: PacketSummary, scene: Scene) -> Sign | None:

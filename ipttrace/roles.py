@@ -14,7 +14,7 @@ UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never 
 UNREACHABLE_TYPES = {"icmp": frozenset({3}), "icmp6": frozenset({1})}
 """Destination unreachable (RFC 792, RFC 4443)."""
 
-_ERROR_TYPES = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmp6": frozenset({1, 2, 3, 4})}
+ERROR_TYPES = {"icmp": frozenset({3, 4, 5, 11, 12}), "icmp6": frozenset({1, 2, 3, 4})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def answers(packet: PacketSummary, asked: Sequence[Flow]) -> bool:
 
     But for TCP it may come from another address than they went to.
     """
-    if packet.icmp is not None and packet.icmp.type in _ERROR_TYPES[packet.protocol]:
+    if packet.icmp is not None and packet.icmp.type in ERROR_TYPES[packet.protocol]:
         return _speaks_of(packet, frozenset(asked))
     back = packet.flow.reversed()
     aside = packet.protocol != "tcp" and any(replace(each, dst=back.dst) == back for each in asked)
@@ -197,7 +197,7 @@ def _concerning(
 
 def _speaks_of(error: PacketSummary, flows: AbstractSet[Flow]) -> bool:
     """Tell whether a packet is an ICMP error about one of `flows`, or may be one."""
-    if error.icmp is None or error.icmp.type not in _ERROR_TYPES[error.protocol]:
+    if error.icmp is None or error.icmp.type not in ERROR_TYPES[error.protocol]:
         return False
     if error.quoted is not None:
         return error.quoted.flow in flows

@@ -139,7 +139,9 @@ class WatchSession:
             replies: tuple[PacketPath, ...] = ()
             if refusal := self._refusals.pop(path.id, None):
                 answer = replace(refusal, role=Role.REPLY, request=path.id)
-                path, replies = replace(path, outcome=Outcome.REFUSED), (answer,)
+                delivered = path.outcome is Outcome.DELIVERED
+                end = Outcome.REFUSED if delivered else Outcome.DROPPED
+                path, replies = replace(path, outcome=end), (answer,)
             armed = self._tracers[path.netns].armed
             self._gauge.note(path, armed.trigger if armed else Trigger.RAW)
             self._given += 1

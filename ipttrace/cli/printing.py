@@ -108,8 +108,8 @@ class PacketPrinter:
             from ipttrace.render.text import counted
 
             totals = result.totals
-            shown = counted(totals.packets, "packet")
-            output.note(f"{shown} shown, {totals.complete:,} of them complete")
+            whole = ", complete" if 0 < totals.packets == totals.complete else ""
+            output.note(f"{counted(totals.packets, 'packet')} shown{whole}")
         with output.unless_closed():
             self._printer.summary(result)
         self._file.finish(result)

@@ -11,6 +11,7 @@ from ipttrace.diagnose.case import Case
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.drops import diagnose_death, rewrites
 from ipttrace.diagnose.remedy import same_in_output
+from ipttrace.diagnose.remote import kind
 from ipttrace.diagnose.tracked import NOTRACK
 from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
 from ipttrace.matching import PacketFacts, judge_any
@@ -22,6 +23,7 @@ from ipttrace.path import (
     Evidence,
     Outcome,
     PacketPath,
+    Role,
     Strength,
 )
 from ipttrace.ruleset import Rule, Ruleset
@@ -50,7 +52,16 @@ def redirect_not_in_output(case: Case) -> Diagnosis | None:
 
 def otherwise(case: Case) -> Diagnosis:
     """Return what the path alone says, where nothing more was proved."""
+    error = next((each.packet for each in case.replies if _is_own_error(each)), None)
+    if case.path.outcome is Outcome.DROPPED and error is not None:
+        after = f" after {name(case.last)}" if case.last is not None else ""
+        summary = f"dropped{after}: this host answered with {kind(error)}"
+        return Diagnosis(Cause.UNKNOWN, summary, evidence=tuple(rewrites(case.path)))
     return _unknown(case.path, case.last, case.client)
+
+
+def _is_own_error(reply: PacketPath) -> bool:
+    return reply.in_interface is None and reply.packet.icmp is not None
 
 
 def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | None:
@@ -122,6 +133,11 @@ def _asks_destination_only(text: str) -> bool:
 
 def _unknown(path: PacketPath, last: ChainHop | None, client: str | None) -> Diagnosis:
     if last is None:
+        if path.in_interface is not None and path.role is Role.OBSERVED:
+            summary = f"it came in by {path.in_interface}, and no chain with rules or policy met it"
+            way = f"{path.packet.dst} from {path.packet.src} iif {path.in_interface}"
+            remedy = f"to see what routing says of it: ip route get {way}"
+            return Diagnosis(Cause.UNKNOWN, summary, remedy=(remedy,))
         got = f": the client's call ended with {client}" if client else ""
         summary = f"it never came to a chain of this namespace{got}"
         remedy = f"to see the route that the sender has: ip route get {path.packet.dst}"

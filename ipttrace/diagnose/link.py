@@ -115,7 +115,8 @@ def mtu_exceeded(case: Case) -> Diagnosis | None:
     size = f"{case.packet.length} bytes" if case.packet.length else "a packet"
     by = f" of {route.interface}" if route is not None and route.interface else ""
     reason = "it has DF set" if v4 else "IPv6 routers do not fragment"
-    summary = f"dropped: {size} are more than the MTU{by} ({most or 'unknown'}), and {reason}"
+    told = f" ({most})" if most else ""
+    summary = f"dropped: {size} are more than the MTU{by or ' of its way'}{told}, and {reason}"
     seen = [Evidence(f"the MTU of the way{by} is {most}", Strength.MATCHED)] if most else []
     message = "ICMP 3/4 (fragmentation needed)" if v4 else "ICMPv6 2/0 (packet too big)"
     heard = answer_words(case, message, 3 if v4 else 2)

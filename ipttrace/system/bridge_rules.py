@@ -33,7 +33,7 @@ class BridgedFlowRules:
 
     def __init__(self, request: TraceRequest, flow: Flow, bridges: Bridges) -> None:
         self.limits: dict[str, int] = {}
-        self.remembers = self.traces_tracked = False
+        self.remembers = self.traces_tracked = self.knows_fragments = False
         self._contain = request.contain
         self._silent = bridges.silent(flow.family)
         self._calling = bridges.calling_ports(flow.family)
@@ -79,7 +79,7 @@ class BridgedFilterRules:
         self, request: TraceRequest, packet_filter: PacketFilter, bridges: Bridges
     ) -> None:
         self.limits = {} if request.limit is None else {MATCHING: request.limit}
-        self.remembers = self.traces_tracked = False
+        self.remembers = self.traces_tracked = self.knows_fragments = False
         self._bridges = bridges
         self._replies = request.replies
         self._filter = packet_filter

@@ -18,6 +18,7 @@ from ipttrace.own_table import EARLY_INGRESS, EARLY_OUTPUT, EARLY_PREROUTING, TR
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.flow_selectors import ETHERTYPES, selectors_of
+from ipttrace.system.fragment_rules import rules_with_fragments
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ MATCHING = "matching"
 class EarlyRules:
     """The chains of the table of family inet, for any request."""
 
-    remembers = traces_tracked = False
+    remembers = traces_tracked = knows_fragments = False
 
     def __init__(self, request: TraceRequest) -> None:
         self.limits: dict[str, int] = {}
@@ -82,6 +83,8 @@ class EarlyFlowRules(EarlyRules):
 class EarlyFilterRules(EarlyRules):
     """The rules of a request for a filter; they stand with the owner trigger only."""
 
+    knows_fragments = True
+
     def __init__(self, request: TraceRequest, packet_filter: PacketFilter) -> None:
         super().__init__(request)
         self.limits = {} if request.limit is None else {MATCHING: request.limit}
@@ -108,7 +111,12 @@ class EarlyFilterRules(EarlyRules):
         limited = nft_filtering.limited(MATCHING) if self.limits else b""
         of_family = nft.meta_is(nft.NFT_META_PROTOCOL, ETHERTYPES[family])
         taken = nft.count(DUE) + limited + nft.trace()
-        yield of_family + matches + taken + nft.count("probe") + nft.accept()
+        probe = taken + nft.count("probe")
+        if family is PacketFamily.IPV4:
+            later = nft.count(DUE) + nft.trace() + nft.count("probe")
+            yield from (of_family + each for each in rules_with_fragments(matches, probe, later))
+        else:
+            yield of_family + matches + probe + nft.accept()
         errors = nft_filtering.errors_about(self._filter, family)
         if errors and request.replies and not tracked:
             yield of_family + errors + taken + nft.count("reply") + nft.accept()

@@ -24,15 +24,16 @@ so that the set stays small on a busy host.
 
 from __future__ import annotations
 
+from ipttrace.netfilter import PacketFamily
 from ipttrace.own_table import REPLIES, TRIGGERS
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.early_rules import DUE, MATCHING, judged_in_output
 from ipttrace.system.flow_rules import Rule
+from ipttrace.system.fragment_rules import rules_with_fragments
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import PacketFilter, TraceRequest
 
 OTHERS = "others"
@@ -56,6 +57,7 @@ class FilterRules:
             self.limits = {}
         self._matches = nft_filtering.matches(packet_filter.program)
         by_headers = request.replies and not tracked
+        self.knows_fragments = by_headers and family is PacketFamily.IPV4
         self._errors = nft_filtering.errors_about(packet_filter, family) if by_headers else b""
 
     def triggers(self) -> list[Rule]:
@@ -77,10 +79,17 @@ class FilterRules:
         # Chains of nf_tables report while any rule sets the bit (nft_trace_enabled).
         rules: list[Rule] = [] if traces else [(TRIGGERS[1], nft.never() + nft.trace())]
         for chain in (f"trigger-{hook.lower()}" for hook in hooks):
-            rules += [*judged_in_output(chain), (chain, self._matches + taken + nft.accept())]
+            rules += judged_in_output(chain)
+            rules += [(chain, each) for each in self._taking(chain, taken)]
             if self._errors:
                 rules.append((chain, self._errors + self._traced(OTHERS, "reply") + nft.accept()))
         return rules
+
+    def _taking(self, chain: str, taken: bytes) -> list[bytes]:
+        """Return the rules for what matches; fragments come in, and go out whole."""
+        if not self.knows_fragments or chain != TRIGGERS[0]:
+            return [self._matches + taken + nft.accept()]
+        return rules_with_fragments(self._matches, taken, self._traced(OTHERS, "reply"))
 
     def _connection_rules(self) -> list[Rule]:
         known = nft_filtering.remembered()

@@ -22,7 +22,7 @@ class FlowRules:
 
     def __init__(self, request: TraceRequest, flow: Flow, *, tracked: bool) -> None:
         self.limits: dict[str, int] = {}
-        self.remembers = False
+        self.remembers = self.knows_fragments = False
         self._request = request
         self._flow = flow
         self._tracked = tracked

@@ -102,12 +102,20 @@ def meta_is(key: int, value: bytes, operation: int = NFT_CMP_EQ) -> bytes:
 
 def payload_is(base: int, offset: int, value: bytes) -> bytes:
     """Compare bytes of the packet from `offset` of the network or transport header on."""
-    return _payload(base, offset, len(value)) + _compare(NFT_CMP_EQ, value)
+    return payload(base, offset, len(value)) + _compare(NFT_CMP_EQ, value)
+
+
+def payload_masked(
+    base: int, offset: int, mask: bytes, value: bytes, operation: int = NFT_CMP_EQ
+) -> bytes:
+    """Compare some bits of two bytes of the packet."""
+    kept = _masked(mask.ljust(_NATIVE32.size, b"\0"))
+    return payload(base, offset, len(mask)) + kept + _compare(operation, value.ljust(4, b"\0"))
 
 
 def payload_between(base: int, offset: int, low: bytes, high: bytes) -> bytes:
     """Compare bytes of the packet with both ends of a range, ends included."""
-    load = _payload(base, offset, len(low))
+    load = payload(base, offset, len(low))
     return load + _compare(NFT_CMP_GTE, low) + _compare(NFT_CMP_LTE, high)
 
 
@@ -214,10 +222,11 @@ def _compare(operation: int, value: bytes) -> bytes:
     )
 
 
-def _payload(base: int, offset: int, length: int) -> bytes:
+def payload(base: int, offset: int, length: int, register: int = NFT_REG_1) -> bytes:
+    """Load bytes of the packet into a register."""
     return expression(
         "payload",
-        number32(NFTA_PAYLOAD_DREG, NFT_REG_1),
+        number32(NFTA_PAYLOAD_DREG, register),
         number32(NFTA_PAYLOAD_BASE, base),
         number32(NFTA_PAYLOAD_OFFSET, offset),
         number32(NFTA_PAYLOAD_LEN, length),
@@ -230,16 +239,16 @@ def _ct(key: int, direction: int | None) -> bytes:
 
 
 def _ct_has(key: int, mask: int) -> bytes:
-    return _ct(key, None) + _masked(mask) + _compare(NFT_CMP_NEQ, _NATIVE32.pack(0))
+    return _ct(key, None) + _masked(_NATIVE32.pack(mask)) + _compare(NFT_CMP_NEQ, _NATIVE32.pack(0))
 
 
-def _masked(mask: int) -> bytes:
+def _masked(mask: bytes) -> bytes:
     return expression(
         "bitwise",
         number32(NFTA_BITWISE_SREG, NFT_REG_1),
         number32(NFTA_BITWISE_DREG, NFT_REG_1),
         number32(NFTA_BITWISE_LEN, _NATIVE32.size),
-        _value(NFTA_BITWISE_MASK, _NATIVE32.pack(mask)),
+        _value(NFTA_BITWISE_MASK, mask),
         _value(NFTA_BITWISE_XOR, _NATIVE32.pack(0)),
     )
 

@@ -32,6 +32,7 @@ from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.early_rules import AGAIN, DUE, EarlyRules
 from ipttrace.system.flow_rules import Rule
+from ipttrace.system.fragment_rules import fragmented
 from ipttrace.system.netlink_attributes import attribute, nested, number32, parse, string
 from ipttrace.system.nfnetlink import (
     NFNL_SUBSYS_NFTABLES,
@@ -46,6 +47,8 @@ from ipttrace.system.table_contents import bridged_contents, contents, early_con
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipttrace.netfilter import PacketFamily
     from ipttrace.ports import TraceRequest
     from ipttrace.system.bridges import Bridges
@@ -191,7 +194,8 @@ class OwnerTable:
             self._message(NFT_MSG_NEWTABLE, table, NLM_F_CREATE | NLM_F_EXCL),
             *(self._counter(name) for name in COUNTERS),
             *(self._limit(name, rate) for name, rate in self._contents.limits.items()),
-            *([self._set()] if self._contents.remembers else []),
+            *([self._set(nft_filtering.connections)] if self._contents.remembers else []),
+            *([self._set(fragmented)] if self._contents.knows_fragments else []),
             *(self._chain(name) for name in self._chains()),
             *(self._rule(chain, expressions) for chain, expressions in self._rules()),
         ]
@@ -261,8 +265,8 @@ class OwnerTable:
         data = nested(NFTA_OBJ_DATA, nft_filtering.limit_data(rate))
         return self._message(NFT_MSG_NEWOBJ, names + data, NLM_F_CREATE)
 
-    def _set(self) -> Message:
-        return self._message(NFT_MSG_NEWSET, nft_filtering.connections(self._name), NLM_F_CREATE)
+    def _set(self, described: Callable[[str], bytes]) -> Message:
+        return self._message(NFT_MSG_NEWSET, described(self._name), NLM_F_CREATE)
 
     def _read_counters(self) -> None:
         if self._socket is None:

@@ -15,6 +15,7 @@ import pytest
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, PacketPath
+from ipttrace.ports import Trigger
 from tests.root.kernel import (
     Endpoint,
     Iptables,
@@ -180,6 +181,38 @@ def test_fragments_share_the_fate_of_the_whole(
             sender.recv(1)
     datagrams = of_protocol(watching.paths, "udp")
     assert [path.outcome for path in datagrams] == [Outcome.REJECTED] * 3
+
+
+EARLY = """table inet early {
+    chain p {
+        type filter hook prerouting priority -500
+        tcp dport 1 drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("way", ["raw", "owner", "early", "early, tracked"])
+def test_later_fragments_are_known_by_the_first(
+    known: Pair, iptables: Iptables, listen: Listeners, way: str
+) -> None:
+    """Only the first has ports; others from the same sender are left alone."""
+    netns = known.server.netns
+    iptables(netns, V4, "-A", "INPUT", "-p", "udp", "-j", "ACCEPT")
+    if way.startswith("early"):
+        run("nft", "-f", "-", netns=netns, stdin=EARLY)
+    if way.endswith("tracked"):
+        iptables(netns, V4, "-I", "INPUT", "-m", "conntrack", "--ctstate", "NEW")
+    trigger = Trigger.OWNER if way == "owner" else Trigger.RAW
+    with Watching(netns, f"udp dst port {PORT}", trigger) as watching:
+        with datagram(known.client, V4) as sender:
+            sender.sendto(bytes(LARGE), (known.server.ipv4, PORT + 1))
+        send_large(known, V4, listen)
+        watching.wait_for(3)
+    offsets = [path.packet.fragment_offset for path in watching.paths]
+    assert offsets == [0, 1480, 2960]
+    assert {path.outcome for path in watching.paths} == {Outcome.DELIVERED}
+    assert complete(watching, 3)
 
 
 # ------------------------------------------------------------------ extension headers

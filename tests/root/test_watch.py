@@ -16,14 +16,16 @@ import pytest
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Role
 from ipttrace.ports import Trigger
-from tests.root.kernel import Iptables, Pair
-from tests.root.mixed_traffic import Mixed, Sniffer, flood, know_each_other
+from tests.root.kernel import Iptables, Namespaces, Pair
+from tests.root.mixed_traffic import AF, Mixed, Sniffer, flood, know_each_other
+from tests.root.routed import build_routed
 from tests.root.trial import SCHEMA
-from tests.root.watching import Watching
+from tests.root.watching import Watching, of_protocol
 from tests.waiting import SLOW, wait_until
 
 IPTTRACE = str(Path(sys.executable).with_name("ipttrace"))
 STATEFUL = ("-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
+HOPS = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
 TRACKED = "tcp dst port 8445 or tcp dst port 22"
 
 
@@ -180,7 +182,7 @@ def test_so_many_packets_are_shown_and_written_then_it_ends(pair: Pair, tmp_path
         out, err = send(pair, process)
     assert process.returncode == 0
     assert "watching at most 20 packets/s for 3600 s; Ctrl-C ends it" in err
-    assert "3 packets shown, 3 of them complete" in err
+    assert "3 packets shown, complete" in err
     lines = [line for line in out.splitlines() if line]
     assert len(lines) == 3
     assert all("> 198.51.100.1:8445" in line and line.endswith("> let in") for line in lines)
@@ -234,3 +236,30 @@ def test_who_refused_is_known_in_several_namespaces(pair: Pair) -> None:
         ]
         * 5
     )
+
+
+@pytest.mark.parametrize("family", list(PacketFamily), ids=str)
+def test_what_dies_in_routing_is_told_by_the_error_about_it(
+    namespaces: Namespaces, backend: Backend, family: PacketFamily
+) -> None:
+    """Several at once from one sender: what is left of the quotation tells which it is about."""
+    routed = build_routed(namespaces)
+    Iptables(backend)(routed.netns, family, "-A", "FORWARD", "-j", "ACCEPT")
+    v4 = family is PacketFamily.IPV4
+    hops = (socket.IPPROTO_IP, socket.IP_TTL) if v4 else HOPS
+    with Watching(routed.netns, "udp") as watching:
+        for size, ttl in ((1, 1), (2, 2), (3, 1)):
+            with routed.client.socket(AF[family], socket.SOCK_DGRAM) as client:
+                client.setsockopt(*hops, ttl)
+                client.sendto(bytes(size), (routed.backend.address(family), 5000 + size))
+        watching.wait_for(5)
+    ends = [
+        (path.packet.dport, path.outcome, path.diagnosis.cause)
+        for path in of_protocol(watching.paths, "udp")
+        if path.diagnosis is not None
+    ]
+    assert ends == [
+        (5001, Outcome.DROPPED, "ttl-exceeded"),
+        (5002, Outcome.FORWARDED, "unknown"),
+        (5003, Outcome.DROPPED, "ttl-exceeded"),
+    ]

@@ -84,3 +84,33 @@ def test_what_is_forwarded_or_of_another_namespace_is_not_refused() -> None:
     assert refused_by([came_in(SYN, outcome=Outcome.FORWARDED), answer]) == {}
     assert refused_by([came_in(SYN, netns="other"), answer]) == {}
     assert refused_by([came_in(SYN), replace(answer, in_interface="eth1")]) == {}
+
+
+LOST = came_in(DATAGRAM, outcome=Outcome.LOST)
+EXCEEDED = b.icmp(b.SERVER, b.CLIENT, kind=11, quoted=DATAGRAM)
+
+
+@pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])
+def test_what_vanished_is_explained_by_any_error_about_it(kind: int) -> None:
+    error = made_here(b.icmp(b.SERVER, b.CLIENT, kind=kind, quoted=DATAGRAM))
+    assert refused_by([LOST, error]) == {1: error}
+    syn = replace(LOST, packet=SYN)
+    about_syn = made_here(b.icmp(b.SERVER, b.CLIENT, kind=kind, quoted=SYN))
+    assert refused_by([syn, about_syn]) == {1: about_syn}
+
+
+def test_what_is_no_error_of_this_host_explains_no_loss() -> None:
+    echo = made_here(b.icmp(b.SERVER, b.CLIENT, kind=0))
+    assert refused_by([LOST, echo, made_here(RESET, 8)]) == {}
+    assert refused_by([LOST, replace(made_here(EXCEEDED), in_interface="eth1")]) == {}
+    assert refused_by([replace(LOST, in_interface=None), made_here(EXCEEDED)]) == {}
+
+
+def test_the_id_that_is_left_of_a_quotation_tells_which_of_several_it_is() -> None:
+    """Nft shows 20 bytes behind the network header: of a quoted header no addresses."""
+    both = [
+        replace(LOST, packet=replace(b.udp(dport=port), ip_id=port), id=port) for port in (53, 54)
+    ]
+    head = bytes((0x45, *bytes(19))) + bytes((11, 0, *bytes(6))) + bytes((0x45, 0, 0, 0, 0, 54))
+    error = made_here(replace(EXCEEDED, quoted=None, head=head))
+    assert refused_by([*both, error]) == {54: error}

@@ -57,9 +57,14 @@ def test_burst(rate: int, burst: int) -> None:
 
 
 def test_rules_where_nothing_is_tracked_ask_for_no_connection() -> None:
+    """IPv4's fragments come in: the first one is remembered, and the others are known by it."""
+    key = "payload payload payload"
     assert shape(REQUEST, tracked=False) == [
         "trigger-prerouting",
+        f"trigger-prerouting payload match objref objref objref {key} dynset",
+        "trigger-prerouting payload match",
         "trigger-prerouting match objref objref objref",
+        f"trigger-prerouting payload {key} lookup objref objref objref",
         "trigger-output match objref objref objref",
     ]
 
