@@ -22,7 +22,7 @@ SENT = (
 )
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
-    "rules": (("j", "2"), "198.51.100.1/32"),
+    "rules": (("j", "2"), "-j REDIRECT"),
     "rules-search": (("j", "2", "slash", *"8445", "enter"), "»"),
     "places": (("3", "j"), "a namespace of ip netns"),
     "labs": (("3", "tab"), "topology"),

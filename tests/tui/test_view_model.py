@@ -132,15 +132,32 @@ RULE = "-d 198.51.100.1/32 -p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 844
     ("width", "text"),
     [
         (73, RULE),
-        (72, "-d 198.51.100.1/32 -p tcp -m tcp --dport 8445 -j REDIRECT …"),
-        (50, "-d 198.51.100.1/32 -p tcp -m tcp … -j REDIRECT"),
-        (24, "-d 198.51. … -j REDIRECT"),
-        (20, "-d 198.51.100.1/32 …"),
+        (72, "-d 198.51.100.1 -p tcp --dport 8445 -j REDIRECT --to-ports 8443"),
+        (60, "-d 198.51.100.1 -p tcp --dport 8445 -j REDIRECT …"),
+        (48, "… -p tcp --dport 8445 -j REDIRECT …"),
+        (30, "… --dport 8445 -j REDIRECT …"),
+        (27, "… --dport 8445 -j REDIRECT"),
+        (24, "-d 198.51… -j REDIRECT …"),
+        (20, "-d 198.51.100.1 -p …"),
         (1, "…"),
     ],
 )
 def test_cut_rule_keeps_its_target(width: int, text: str) -> None:
     assert cut_rule(RULE, width) == text
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (72, '-p udp --dport 1001 -m comment --comment "of \\"old\\" kept" -j ACCEPT'),
+        (60, "-p udp --dport 1001 … -j ACCEPT"),
+        (30, "-p udp --dport 1001 -j ACCEPT"),
+        (26, "… --dport 1001 -j ACCEPT"),
+    ],
+)
+def test_a_comment_goes_before_what_a_rule_asks_for(width: int, text: str) -> None:
+    rule = '-p udp -m udp --dport 1001 -m comment --comment "of \\"old\\" kept" -j ACCEPT'
+    assert cut_rule(rule, width) == text
 
 
 @pytest.mark.parametrize("width", range(1, 90))

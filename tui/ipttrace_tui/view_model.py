@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,7 @@ from ipttrace.path import (
     fate_word,
 )
 from ipttrace.render.stations import short_change, short_nat
+from ipttrace.render.table import NOISE, cut_front
 from ipttrace.render.words import EXTENSIONS as EXTENSION_WORDS
 from ipttrace.render.words import (
     drop_words,
@@ -66,6 +68,8 @@ ROLES = {Role.PROBE: "", Role.REPLY: "reply to {}", Role.OBSERVED: "seen"}
 
 EXTENSIONS = {"0": "hbh", "43": "route", "44": "frag", "51": "ah", "60": "opts"}
 """Extension headers of IPv6 in a column's width, where nft does not show what is behind them."""
+
+COMMENT = re.compile(r' -m comment --comment (?:"(?:[^"\\]|\\.)*"|\S+)')
 
 LEAST_CRITERIA = 8
 """Columns of a cut rule's criteria below which its target is cut too."""
@@ -211,22 +215,32 @@ def _place(hop: ChainHop) -> str:
 
 
 def cut_rule(text: str, width: int) -> str:
-    """Return a rule in at most `width` columns: its target stays, what it needs less is cut."""
+    """Return a rule in at most `width` columns: its target stays, what it needs less is cut.
+
+    What says nothing goes first (full masks, `-m tcp` behind `-p tcp`), then the target's options,
+    then comments, then the front of the criteria: the last one tells the most.
+    """
+    if len(text) > width:
+        text = NOISE.sub("", text)
     if len(text) <= width:
         return text
     at = max(text.rfind(" -j "), text.rfind(" -g "))
-    criteria, target = text[: max(at, 0)], " ".join(text[at + 1 :].split()[:2])
-    if at > 0 and len(f"{criteria} {target} …") <= width:
-        return f"{criteria} {target} …"
-    room = width - len(f" … {target}")
-    if at > 0 and room >= LEAST_CRITERIA:
-        return f"{_whole_words(criteria, room)} … {target}"
-    return text[: max(0, width - 1)] + "…"
-
-
-def _whole_words(text: str, width: int) -> str:
-    cut = text if len(text) <= width else text[: width + 1].rpartition(" ")[0]
-    return cut if len(cut) > width // 2 else text[:width]
+    criteria, words = text[: max(at, 0)], text[at + 1 :].split()
+    target = " ".join([*words[:2], *(["…"] if len(words) > 2 else [])])
+    room = width - len(target) - 1
+    if at <= 0 or room < LEAST_CRITERIA:
+        return text[: max(0, width - 1)] + "…"
+    if len(criteria) <= room:
+        return f"{criteria} {target}"
+    brief = COMMENT.sub("", criteria)
+    if brief != criteria and len(f"{brief} …") <= room:
+        brief += " …"
+    front, bare = cut_front(brief, room), target.removesuffix(" …")
+    if not front.startswith("…"):
+        # Where an option is kept for it, one ellipsis does for both ends.
+        other = cut_front(brief, width - len(bare) - 1)
+        front, target = (other, bare) if other.startswith("…") else (front, target)
+    return f"{front} {target}"
 
 
 def verdict_words(hop: ChainHop) -> str:

@@ -36,6 +36,10 @@ SIGNS = (
 )
 
 
+LEAD = 18
+"""Columns of a key or a sign."""
+
+
 def sections() -> tuple[tuple[str, tuple[type[DOMNode], ...]], ...]:
     """Return the parts of the help: where keys work, and the classes that declare them."""
     from ipttrace_tui.actions import Actions
@@ -103,6 +107,10 @@ class HelpText(TextPane):
         for sign, meaning in SIGNS:
             self._append(text, sign, meaning)
         return text
+
+    def lead(self, line: str) -> int:
+        """Return the columns of the keys or the sign."""
+        return LEAD if line.startswith(" ") else 0
 
     def _append(self, text: Text, sign: str, meaning: str) -> None:
         text.append(f"  {sign:<15} ", tone(self, Tone.STRONG)).append(f"{meaning}\n")

@@ -30,7 +30,9 @@ class TabBar(Bar):
 
     def parts(self) -> tuple[Text, Text]:
         """Return the screens and the subject."""
-        left = plain_text("ipttrace ", tone(self, Tone.TITLE))
+        tabs = sum(len(each) + 4 for each in SCREENS)
+        name = "ipttrace " if tabs + 11 <= self.content_size.width else ""
+        left = plain_text(name, tone(self, Tone.TITLE))
         for number, screen in enumerate(SCREENS, 1):
             here = screen == self._here
             style = tone(self, Tone.STRONG if here else Tone.MUTED)

@@ -59,6 +59,10 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
         pairs = range(longest)
         self.refresh_lines(*(n for n in pairs if self._at(before, n) != self._at(self._lines, n)))
 
+    def lead(self, line: str) -> int:
+        """Return the columns before the words of a line, which all its lines leave free."""
+        return len(line) - len(line.lstrip(LEAD))
+
     @staticmethod
     def _at(lines: list[Text], index: int) -> Text | None:
         return lines[index] if index < len(lines) else None
@@ -74,7 +78,7 @@ class TextPane(Pane, can_focus=True, inherit_bindings=False):
 
     def _hung(self, line: Text, width: int) -> list[Text]:
         """Wrap one line; those after the first begin below its first word."""
-        lead = len(line.plain) - len(line.plain.lstrip(LEAD))
+        lead = self.lead(line.plain)
         if not 0 < lead < width // 2:
             return list(line.wrap(self.app.console, width)) or [line]
         first, *others = line[lead:].wrap(self.app.console, width - lead)
