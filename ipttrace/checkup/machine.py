@@ -176,7 +176,7 @@ def _privileges(facts: Facts) -> Iterator[Finding]:
         yield problem(
             "privileges",
             f"this process lacks {', '.join(rights.missing)}: nothing can be traced here; what"
-            f" works is doctor{labs if rights.may_unshare else ' alone'}",
+            f" works here is doctor{labs if rights.may_unshare else ' alone'}",
             f"Run as root: sudo ipttrace ...{alone}",
         )
         return

@@ -10,7 +10,7 @@ it is given to a shell or evaluated.
     namespaces                     name: `host.Host`
         iptables, ip6tables        arguments of one call an item, or a text for iptables-restore;
                                    with -legacy or -nft at the end always in that backend
-        nftables                   text for nft
+        nftables                   text for nft; loaded first with `nftables-first: true`
         rules-file                 a save file beside the lab file, or {iptables: FILE, ...}
         sysctls                    net.* only
         routes, policy, neighbours `routing.Route`, `routing.PolicyRule`, `routing.Neighbour`

@@ -67,6 +67,8 @@ class RuleFields(Part, frozen=True, kw_only=True):
     ip6tables_nft: Rules = ()
     nftables: str = ""
     """Native text for `nft -f -`."""
+    nftables_first: bool = False
+    """It is loaded before the others, not behind them."""
 
     def check_rules(self) -> None:
         """Refuse what would run a program or read a file that is not ours to read."""
@@ -83,7 +85,13 @@ class RuleFields(Part, frozen=True, kw_only=True):
         check_nft_text(self.nftables, "nftables")
 
     def rule_sources(self, backend: LabBackend) -> Iterator[RuleSource]:
-        """Yield what is to be loaded in a run on `backend`, in its order; nft's text is last."""
+        """Yield what is to be loaded in a run on `backend`, in its order.
+
+        Of chains at one hook and priority the kernel asks the one first that was made last.
+        """
+        native = RuleSource("nft", None, ("nftables",), self.nftables)
+        if self.nftables.strip() and self.nftables_first:
+            yield native
         for program in PROGRAMS:
             rules = getattr(self, program)
             if rules:
@@ -93,8 +101,8 @@ class RuleFields(Part, frozen=True, kw_only=True):
                 own = getattr(self, f"{program}_{each}")
                 if own:
                     yield RuleSource(program, each, (f"{program}-{each}",), own)
-        if self.nftables.strip():
-            yield RuleSource("nft", None, ("nftables",), self.nftables)
+        if self.nftables.strip() and not self.nftables_first:
+            yield native
 
 
 PROGRAMS: tuple[Program, ...] = ("iptables", "ip6tables")

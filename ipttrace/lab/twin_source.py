@@ -12,7 +12,7 @@ from ipttrace.lab.derive import derive
 from ipttrace.lab.host_state import Snapshot
 from ipttrace.lab.ipsets import IpSets, read_ipsets
 from ipttrace.lab.missing import Missing
-from ipttrace.lab.nft_tables import NftTable, native_tables
+from ipttrace.lab.nft_tables import NftTable, native_tables, split_tables
 from ipttrace.lab.save_file import SaveFile, looks_like_save_file, parse_save_file
 from ipttrace.lab.snapshot_file import (
     decode_snapshot,
@@ -36,6 +36,8 @@ class TwinSource:
     sets: IpSets = field(default_factory=IpSets)
     tables: list[NftTable] = field(default_factory=list)
     """Native tables of nft."""
+    native_first: bool = False
+    """Whether they were there before those of iptables-nft."""
     missing: list[Missing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     derived: bool = False
@@ -76,8 +78,24 @@ def _of_snapshot(snapshot: Snapshot) -> TwinSource:
         elif saved.program != "nft":
             source.missing.append(Missing(saved.program, "rules of a program that is not known"))
     text = snapshot.saved("nft")
-    source.tables = native_tables(text, _of_iptables_nft(source))
+    others = _of_iptables_nft(source)
+    source.tables = native_tables(text, others)
+    _order(source, text, others)
     return source if snapshot.links else _with_host(source)
+
+
+def _order(source: TwinSource, text: str, others: set[tuple[str, str]]) -> None:
+    """Note which tables were made first: nft lists them in that order."""
+    numbers = [table.number for table in source.tables]
+    theirs = [each.number for each in split_tables(text) if (each.family, each.name) in others]
+    if not numbers or not theirs:
+        return
+    source.native_first = min(numbers) < min(theirs)
+    if min(numbers) < max(theirs) and min(theirs) < max(numbers):
+        source.notes.append(
+            "tables of nftables stood between those of iptables-nft: of chains at one hook and"
+            " priority, another one may come first here"
+        )
 
 
 def _of_iptables_nft(source: TwinSource) -> set[tuple[str, str]]:

@@ -112,7 +112,9 @@ def _read(
         rules = tried_rules(source, backend, namespace)
         sysctls, unset = namespace.run(lambda: settable(parts.host.sysctls))
     try:
-        host = msgspec.structs.replace(parts.host, sysctls=sysctls, **rules.fields)
+        host = msgspec.structs.replace(
+            parts.host, sysctls=sysctls, nftables_first=source.native_first, **rules.fields
+        )
     except ValueError as error:
         raise UsageError(f"cannot make a twin of {clean_text(file)}: {error}") from error
     missing = [*source.missing, *parts.missing, *rules.missing, *unset]

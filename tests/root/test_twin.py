@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -429,6 +430,40 @@ def test_a_twin_of_a_snapshot_is_like_the_host(build: Build, host: str, tmp_path
         assert rules_of(after, program) == rules_of(before, program), program
     native = [snapshot.saved("nft").partition("table inet")[2] for snapshot in (after, before)]
     assert native[0] == native[1] != ""
+
+
+SMALL = """\
+link add eth0 type veth peer name far
+address add 192.0.2.1/24 dev eth0
+link set eth0 up
+link set far up
+"""
+DROP_23 = ("-A", "INPUT", "-p", "tcp", "--dport", "23", "-j", "DROP")
+IN_BOTH = """table inet native {
+  chain input { type filter hook input priority 0; tcp dport 23 drop; }
+}"""
+
+
+@pytest.mark.parametrize("native_first", [True, False], ids=["native first", "iptables first"])
+def test_chains_at_one_priority_are_asked_in_the_order_of_the_host(
+    build: Build, namespaces: Namespaces, native_first: Any, tmp_path: Path
+) -> None:
+    netns = namespaces.add("host")
+    run("ip", "-batch", "-", netns=netns, stdin=SMALL)
+    for native in (native_first, not native_first):
+        if native:
+            run("nft", "-f", "-", netns=netns, stdin=IN_BOTH)
+        else:
+            Iptables(Backend.NFT)(netns, PacketFamily.IPV4, *DROP_23)
+    path = tmp_path / "host.json"
+    path.write_bytes(encode_snapshot(state(netns)))
+    _, lab = build(path, "as-is")
+    words = "tcp 192.0.2.1:23 --in eth0 --src 192.0.2.7"
+    on_host, on_twin = (
+        [str(hop.chain) for hop in probe(where, words, lambda _: None).paths[0].chain_hops]
+        for where in (netns, lab.namespaces["twin"])
+    )
+    assert on_twin[-1] == on_host[-1] == ("filter/INPUT" if native_first else "native/input")
 
 
 def comparable(link: object) -> tuple[object, ...]:

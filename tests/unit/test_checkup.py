@@ -498,7 +498,7 @@ def test_an_ordinary_user_is_told_how_to_get_on() -> None:
 def test_an_ordinary_user_who_may_not_make_namespaces() -> None:
     found = the_odd_one(facts(inside=False, privileges=replace(NOBODY, may_unshare=False)))
     assert found.advice == "Run as root: sudo ipttrace ..."
-    assert found.text.endswith("what works is doctor alone")
+    assert found.text.endswith("what works here is doctor alone")
 
 
 def test_root_of_a_user_namespace() -> None:

@@ -125,7 +125,7 @@ def test_an_ordinary_user(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("  ok")] == snapshot(
         [
-            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: nothing can be traced here; what works is doctor, and in a user namespace of their own lab, check and tui --lab",
+            "  problem  privileges   this process lacks CAP_NET_ADMIN, CAP_NET_RAW: nothing can be traced here; what works here is doctor, and in a user namespace of their own lab, check and tui --lab",
             "           do: Run as root: sudo ipttrace ..., or trace in a namespace of your own: unshare -Ur unshare -n",
             "  note     rules        cannot tell which rules iptables-legacy has: Permission denied",
             "           do: To see it, run as root: sudo ipttrace doctor",

@@ -340,6 +340,29 @@ def test_native_tables_are_told_apart() -> None:
     assert [devices(table) for table in tables] == [set(), {"eth0"}]
 
 
+def nft_tables(*names: str) -> str:
+    return "".join(f"table ip {name} {{\n\tchain c {{\n\t}}\n}}\n" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "noted"),
+    [
+        (("own", "filter"), True, False),
+        (("filter", "own"), False, False),
+        (("own", "filter", "other"), True, True),
+        (("own",), False, False),
+    ],
+)
+def test_the_order_of_tables_is_that_of_nft(
+    names: tuple[str, ...], first: object, noted: object
+) -> None:
+    saved = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n" if "filter" in names else ""
+    text = f"### iptables-nft-save -c\n{saved}### nft list ruleset\n{nft_tables(*names)}### end\n"
+    source = read_twin_source(text, "host.txt")
+    assert source.native_first is first
+    assert any("another one may come first" in note for note in source.notes) is noted
+
+
 def test_a_rule_that_nft_refuses_is_named() -> None:
     [table] = [each for each in split_tables(RULESET) if each.name == "fw"]
 
