@@ -8,13 +8,13 @@ the old rules or of the new, and `Locator` believes only what is true of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ipttrace.errors import KernelError
-from ipttrace.netfilter import PacketFamily, Verdict
+from ipttrace.netfilter import PacketFamily
 from ipttrace.ports import Clock, RulesetReader
-from ipttrace.ruleset import OWN_TABLE, Chain, Ruleset
+from ipttrace.rules_in_force import changed_tables
+from ipttrace.ruleset import Ruleset
 
 PAUSE, LONGEST_PAUSE = 20, 0.2
 """How many times what a look cost must pass before the next, and the most, in seconds."""
@@ -121,17 +121,4 @@ class ChangingRules:
 
 def same_rules(one: Ruleset, other: Ruleset) -> bool:
     """Tell whether two rulesets have the same rules, ours and counters aside."""
-    return list(_told(one)) == list(_told(other))
-
-
-def _told(ruleset: Ruleset) -> Iterator[tuple[object, ...]]:
-    """Yield what makes each chain that can do anything."""
-    for ref, chain in sorted(ruleset.chains.items(), key=lambda pair: str(pair[0])):
-        if not ref.table.startswith(OWN_TABLE) and not _is_silent(chain):
-            rules = tuple((rule.text, rule.elements) for rule in chain.user_rules)
-            yield ref, chain.hook, chain.priority, chain.policy, chain.devices, rules
-
-
-def _is_silent(chain: Chain) -> bool:
-    """Tell whether a base chain lets everything pass: another session may have made it."""
-    return not chain.user_rules and chain.policy is not Verdict.DROP
+    return not changed_tables(one, other)

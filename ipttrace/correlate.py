@@ -206,7 +206,8 @@ class Correlator:
             return
         before = walk.packet
         walk.ruleset = self._rules.newest
-        walk.rules_changed = walk.rules_changed or self._rules.changing
+        doubtful = self._rules.may_be_of_either(station.chain)
+        walk.rules_changed = walk.rules_changed or doubtful
         if self._number is not None:
             walk.reports.append(self._number)
         walk.advance(event, station)

@@ -19,7 +19,7 @@ from tests.root.kernel import Endpoint, Listeners, Namespaces, Pair, run
 from tests.root.mixed_traffic import AF, know_each_other
 from tests.root.oracle import Monitor, Rules, monitored
 from tests.root.routed import build_routed
-from tests.root.watching import Watching
+from tests.root.watching import Watching, of_protocol
 from tests.waiting import wait_until
 
 V4, V6 = PacketFamily.IPV4, PacketFamily.IPV6
@@ -172,10 +172,10 @@ def test_hops_are_those_of_nft_monitor(
     listen(server.netns, to, BACK, "udp")
     with Compared(server.netns, "udp", trigger) as compared:
         send(client, family, to, OPEN, SHUT, ASIDE, BACK, OTHER)
-        compared.watching.wait_for(5)
+        compared.watching.wait_for(6)  # the last is rejected: the error is traced, too
         paths = compared.watching.paths
         compared.agreed(*paths)
-    assert [path.outcome for path in paths] == [
+    assert [path.outcome for path in of_protocol(paths, "udp")] == [
         Outcome.DELIVERED,
         Outcome.DROPPED,
         Outcome.DROPPED,
@@ -184,7 +184,7 @@ def test_hops_are_those_of_nft_monitor(
     ]
     result = compared.watching.result
     assert result is not None
-    assert (result.warnings, result.totals.complete) == ((), 5)
+    assert (result.warnings, result.totals.complete) == ((), 6)
 
 
 def test_chains_of_one_hook_come_in_the_order_of_their_priorities(firewall: Pair) -> None:
@@ -192,7 +192,7 @@ def test_chains_of_one_hook_come_in_the_order_of_their_priorities(firewall: Pair
     with Watching(server.netns, "udp") as watching:
         send(firewall.client, V4, server.ipv4, OPEN)
         watching.wait_for(1)
-    (path,) = watching.paths
+    (path,) = of_protocol(watching.paths, "udp")
     chains = [(hop.hook, hop.chain.chain, hop.priority) for hop in path.chain_hops]
     assert list(dict.fromkeys(chains)) == [
         (Hook.PREROUTING, "first", -280),
@@ -227,8 +227,9 @@ def test_what_a_verdict_map_decided_is_shown(firewall: Pair) -> None:
     server = firewall.server
     with Watching(server.netns, "udp") as watching:
         send(firewall.client, V4, server.ipv4, OPEN, SHUT, ASIDE)
-        watching.wait_for(3)
-    hops = [hop_at(path, "input", 3) for path in watching.paths]
+        watching.wait_for(4)
+    datagrams = of_protocol(watching.paths, "udp")
+    hops = [hop_at(path, "input", 3) for path in datagrams]
     assert [(hop.verdict, hop.target) for hop in hops] == [
         ("JUMP", "open"),
         ("DROP", "vmap"),
@@ -239,7 +240,7 @@ def test_what_a_verdict_map_decided_is_shown(firewall: Pair) -> None:
         ("DROP by 5001",),
         ("GOTO aside by 5002",),
     ]
-    lines = path_lines(watching.paths[0], color=False, width=120)
+    lines = path_lines(datagrams[0], color=False, width=120)
     assert [line for line in lines if "vmap @services" in line and "JUMP open" in line]
 
 
@@ -284,10 +285,10 @@ def test_a_dormant_table_has_no_hops(firewall: Pair) -> None:
     load(netns, "table inet other { chain in { type filter hook input priority 0; counter; }; }")
     with Watching(netns, "udp") as watching:
         send(firewall.client, V4, firewall.server.ipv4, SHUT)
-        watching.wait_for(1)
-    (path,) = watching.paths
+        watching.wait_for(2)
+    (path,) = of_protocol(watching.paths, "udp")
     assert {hop.chain.table for hop in path.chain_hops} == {"other"}
-    assert path.outcome is Outcome.DELIVERED
+    assert path.outcome is Outcome.REFUSED, "nobody takes it"
 
 
 def test_egress_is_shown(firewall: Pair) -> None:
@@ -317,8 +318,8 @@ def test_a_rule_that_is_added_while_watching(firewall: Pair) -> None:
             netns=server.netns)  # fmt: skip
         send(client, V4, server.ipv4, SHUT)
         watching.wait_for(2)
-    before, after = watching.paths
-    assert (before.outcome, after.outcome) == (Outcome.DROPPED, Outcome.DELIVERED)
+    before, after = of_protocol(watching.paths, "udp")
+    assert (before.outcome, after.outcome) == (Outcome.DROPPED, Outcome.REFUSED)
     added = [hop for hop in after.chain_hops if hop.chain.chain == "input"]
     assert [(hop.verdict, hop.number) for hop in added] == [("ACCEPT", 1)]
 
@@ -330,6 +331,6 @@ def test_a_chain_that_is_deleted_while_watching(firewall: Pair) -> None:
         run("nft", "delete", "chain", "inet", "fw", "late_input", netns=server.netns)
         send(client, V4, server.ipv4, OPEN)
         watching.wait_for(1)
-    (path,) = watching.paths
-    assert path.outcome is Outcome.DELIVERED
+    (path,) = of_protocol(watching.paths, "udp")
+    assert path.outcome is Outcome.REFUSED, "nobody takes it"
     assert "late_input" not in {hop.chain.chain for hop in path.chain_hops}

@@ -485,9 +485,11 @@ def test_ttl_that_runs_out_at_a_router(
     through, expired, error = watching.paths
     assert ways([through, expired, error]) == [
         (["PREROUTING", "FORWARD", "POSTROUTING"], Outcome.FORWARDED),
-        (["PREROUTING"], Outcome.LOST),
+        (["PREROUTING"], Outcome.DROPPED),
         (SENT, Outcome.SENT),
     ]
+    assert expired.diagnosis is not None
+    assert expired.diagnosis.cause == "ttl-exceeded"
     last = through.last_packet
     assert last is not None
     assert (through.packet.ttl, last.ttl, expired.packet.ttl) == (2, 1, 1)

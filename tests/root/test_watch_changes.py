@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ipttrace.netfilter import PacketFamily, Verdict
 from ipttrace.path import ChainHop, Outcome, PacketPath
 from tests.root.kernel import Endpoint, Iptables, Pair
-from tests.root.watching import Watching
+from tests.root.watching import Watching, of_protocol
 
 PORT = 8445
 FILTER = f"udp dst port {PORT}"
@@ -76,12 +76,12 @@ def test_a_native_table_that_is_replaced_with_the_same_handles(
     watching = Watching(pair.server.netns, FILTER)
     with watching:
         send(pair, family)
-        watching.wait_for(1)
+        watching.wait_for(2)  # nobody takes it: the second is the error about it
         load(pair.server, DROPS_OURS)
         watching.wait_for_change()
         send(pair, family)
-        watching.wait_for(2)
-    first, second = watching.paths[:2]
+        watching.wait_for(3)
+    first, second = of_protocol(watching.paths, "udp")
     assert met(first) == [(f"udp dport {PORT} accept", Verdict.ACCEPT)]
     assert met(second) == [(f"udp dport {PORT} drop", Verdict.DROP)]
     assert (second.outcome, second.rules_changed) == (Outcome.DROPPED, False)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 
 from ipttrace.changing import PATIENCE, REFRESH, ChangingRules, same_rules
+from ipttrace.correlate import Correlator
 from ipttrace.decode.iptables_save import decode_iptables_save
 from ipttrace.errors import KernelError
 from ipttrace.event import TraceEvent, TraceKind
-from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
+from ipttrace.netfilter import (
+    Backend,
+    Basis,
+    ChainRef,
+    Hook,
+    PacketFamily,
+    TableFamily,
+    Verdict,
+)
 from ipttrace.report import Locator
-from ipttrace.ruleset import Ruleset
+from ipttrace.ruleset import Chain, Rule, Ruleset
 from tests.fakes import FakeClock
+from tests.recordings import read_recording
+from tests.transcripts import events_of
 
 
 def rules(*lines: str, backend: Backend = Backend.LEGACY, policy: str = "ACCEPT") -> Ruleset:
@@ -208,3 +220,22 @@ def test_a_handle_that_neither_has_is_a_rule_that_went() -> None:
     station = Locator(nft, frozenset(), earlier=nft).locate(report(1, Backend.NFT, 99))
     assert station is not None
     assert (station.rule, station.verdict, station.replaced) == (None, Verdict.DROP, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "doubtful"), [("filter", True), ("mangle", True), ("elsewhere", False)]
+)
+def test_only_what_met_a_table_that_was_changed_is_in_doubt(table: str, doubtful: bool) -> None:
+    """On a host whose rules change all the time most packets meet none of those."""
+    recording = read_recording("legacy4-walk")
+    ref = ChainRef(Backend.LEGACY, TableFamily.IP, table, "another")
+    rule = Rule(ref, 1, 1, "-A another -j DROP", "DROP")
+    correlator = Correlator(recording.ruleset, ids=count(1))
+    correlator.use(recording.ruleset | Ruleset({ref: Chain(ref, (rule,))}))
+    for event in events_of(recording):
+        correlator.feed(event)
+    paths = correlator.paths()
+    assert len(paths) == 7
+    met = [table in {hop.chain.table for hop in path.chain_hops} for path in paths]
+    assert [path.rules_changed for path in paths] == met
+    assert any(met) is doubtful
