@@ -24,6 +24,7 @@ class Terminal:
     def __init__(
         self, *words: str, environment: Mapping[str, str], size: tuple[int, int] = (120, 40)
     ) -> None:
+        self._gone = False
         self._server = f"ipt-{os.getpid()}-{secrets.token_hex(3)}"
         settings = [f"{name}={value}" for name, value in environment.items()]
         command = shlex.join(
@@ -42,7 +43,13 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._gone:
+            self._tmux("kill-server")
+
+    def vanish(self) -> None:
+        """Close the terminal under the program, as a lost connection does."""
         self._tmux("kill-server")
+        self._gone = True
 
     def _tmux(self, *words: str) -> str:
         done = subprocess.run(

@@ -113,6 +113,19 @@ def test_signals_leave_nothing_while_a_probe_runs(
 
 
 @pytest.mark.root
+def test_screen_whose_terminal_vanishes_ends_and_leaves_nothing(
+    dropping: Pair, untouched: None, home: dict[str, str], backend: Backend
+) -> None:
+    netns = dropping.server.netns
+    with Terminal("tui", "--watch", "--netns", netns, environment=home) as terminal:
+        terminal.shows("● tracing")
+        wait_until(lambda: state(netns, backend) != ([], []), 20, "a rule of ours")
+        process = Path("/proc", str(terminal.pid()))
+        terminal.vanish()
+    wait_until(lambda: not process.exists(), DEADLINE, "the end of the program")
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("way", ["q", "TERM", "KILL"])
 def test_lab_started_on_the_screen_stays_up_and_goes_with_it(
     way: str, home: dict[str, str]

@@ -68,3 +68,17 @@ def test_where_a_packet_goes_is_never_cut_while_it_fits(room: int) -> None:
     way = next((way for way in row.ways if len(way) <= room), row.ways[-1])
     assert way.endswith(":8445")
     assert len(way) <= room
+
+
+def test_what_a_frozen_list_holds_back_is_said_in_the_narrowest_list() -> None:
+    legs = [(number, number // 2, ("client", "server")[number % 2]) for number in range(2, 1200)]
+    log = through(PacketLog(), *legs)
+
+    async def act(stage: Stage) -> None:
+        await stage.ended()
+        await stage.press("f")
+        await stage.press("/", *"netns:client", "enter")
+        stage.main.show(watch_snapshot(through(log, (1200, 600, "client"))))
+        await stage.shows("━ frozen +1   599 ━")
+
+    play(ListFeed([watch_snapshot(log)]), act)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ from ipttrace_tui.themes import default_variables, next_theme, wear
 if TYPE_CHECKING:
     from ipttrace_tui.workbench import Workbench
 
-LEAVING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEAVING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OUTPUTS = (1, 2)
+"""The descriptors that may be written to."""
 
 
 class IptTraceApp(Runs):
@@ -95,6 +98,7 @@ class IptTraceApp(Runs):
         if threading.current_thread() is threading.main_thread():
             for each in LEAVING_SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(each, self.action_leave)
+            signal.signal(signal.SIGHUP, self._hang_up)
         for notice in self._notices:
             self.warn(notice)
         if self.settings.theme in self.available_themes:
@@ -106,6 +110,18 @@ class IptTraceApp(Runs):
             self._take(Snapshot(state=RunState.IDLE, message=hint))
         else:
             self._start()
+
+    def _hang_up(self, *_: object) -> None:
+        """Leave; if the terminal is gone, what is still written goes nowhere.
+
+        Textual's thread would die of the first write, and the screen wait for it for ever.  No
+        handler of asyncio's: it would come after SIGCONT's, with which Textual writes again.
+        """
+        if not any(map(os.isatty, OUTPUTS)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for each in OUTPUTS:
+                os.dup2(nowhere, each)
+        self.call_later(self.action_leave)
 
     def on_unmount(self) -> None:
         """Cancel the feed also where the screen itself failed."""

@@ -1,4 +1,4 @@
-"""The keys of all screens, made from their bindings, and the signs."""
+"""The keys of all screens, made from their bindings, the mouse, and the signs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ SIGNS = (
     ("inferred", "it follows from the rule and the next hop"),
 )
 
+
+MOUSE = (
+    ("click", "select a line, do what a key of the bar does, go to a screen"),
+    ("wheel", "scroll what is under it"),
+    ("shift+drag", "mark text to copy, where the terminal has it so"),
+)
 
 LEAD = 18
 """Columns of a key or a sign."""
@@ -91,21 +97,22 @@ def key_rows(kinds: tuple[type[DOMNode], ...]) -> list[KeyWords]:
 
 
 class HelpText(TextPane):
-    """Keys, then signs."""
+    """Keys, the mouse, then signs."""
 
     BORDER_TITLE = "help"
     BORDER_SUBTITLE = "↑↓ scroll   esc closes"
 
     def draw(self) -> Text:
-        """Return a table a screen, and one of the signs."""
+        """Return a table a screen, one of the mouse, and one of the signs."""
         text = plain_text()
         for title, kinds in sections():
             text.append(f"{title}\n", tone(self, Tone.TITLE))
             for row in key_rows(kinds):
                 self._append(text, row.keys, row.title)
-        text.append("signs\n", tone(self, Tone.TITLE))
-        for sign, meaning in SIGNS:
-            self._append(text, sign, meaning)
+        for title, rows in (("mouse", MOUSE), ("signs", SIGNS)):
+            text.append(f"{title}\n", tone(self, Tone.TITLE))
+            for sign, meaning in rows:
+                self._append(text, sign, meaning)
         return text
 
     def lead(self, line: str) -> int:

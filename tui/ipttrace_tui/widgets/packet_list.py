@@ -81,19 +81,23 @@ class PacketList(RowList):
         return "no packet was traced" if over else self.waiting
 
     def _titles(self) -> tuple[str, str]:
-        table = self._table
+        """Return the title and what stands at its right, in the longest words that fit."""
         title = "packets by journey" if self._several else "packets"
+        pairs = [(name, said) for name in (title, "packets") for said in self._counts()]
+        room = self.content_size.width - 8
+        fitting = (pair for pair in pairs if len(pair[0]) + len(pair[1]) <= room)
+        return next(fitting, pairs[-1])
+
+    def _counts(self) -> list[str]:
+        table = self._table
         if not table.total:
-            return title, ""
+            return [""]
         shown = f"{len(table):,}"
-        said = f"{shown} of {table.total:,}" if table.filter else shown
+        said = [f"{shown} of {table.total:,}", shown] if table.filter else [shown]
         if table.frozen:
-            came = f"frozen, {table.waiting:,} more came   {said}"
-            fits = self.content_size.width >= len(came) + len(title) + 8
-            said = came if fits else f"frozen +{table.waiting:,}   {said}"
-        elif self.follows:
-            said = f"newest   {said}"
-        return title, said
+            words = f"frozen, {table.waiting:,} more came   ", f"frozen +{table.waiting:,}   "
+            return [f"{word}{count}" for count in said for word in words]
+        return [f"newest   {count}" for count in said] if self.follows else said
 
     @property
     def _several(self) -> bool:
