@@ -136,7 +136,7 @@ class RouteTables(RouteSocket):
         if packet.src in UNSPECIFIED:
             return None
         here = PacketSummary(packet.family, "", UNSPECIFIED_OF[_family(packet.src)], packet.src)
-        return self.route(Lookup(here, mark))
+        return self.route(Lookup(here, mark, uid=0))
 
     def neighbour(self, route: Route, packet: PacketSummary) -> Neighbour | None:
         """Return the entry of the next host on a route; None where there is none."""
