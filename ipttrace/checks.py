@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ipttrace.path import Hop, TraceResult
+from ipttrace.path import Hop
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Rule
 
 

@@ -12,7 +12,8 @@ from ipttrace.fates import fate
 from ipttrace.gathering import Gathering, Trails
 from ipttrace.netfilter import RuleRef
 from ipttrace.packet import Flow
-from ipttrace.path import Outcome, PacketPath, Role, TraceResult, TraceTotals
+from ipttrace.path import Outcome, PacketPath, Role
+from ipttrace.result import TraceResult, TraceTotals
 from ipttrace.roles import Sent, assign_roles
 from ipttrace.ruleset import Counter
 from ipttrace.timeline import with_evidence

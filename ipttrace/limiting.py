@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipttrace.path import PacketPath
-from ipttrace.ports import Trigger, burst
+from ipttrace.request import Trigger, burst
 
 BLUR = 0.02
 """Seconds by which a time of reading is late."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.own_table import BEFORE_RAW
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.ruleset import OWN_TABLE, TAG, Chain, Ruleset, conntrack_active
 
 EARLY_HOOKS = (Hook.PREROUTING, Hook.OUTPUT)

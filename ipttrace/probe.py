@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ipttrace.errors import UsageError
 from ipttrace.netfilter import PacketFamily
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 
 PROTOCOLS = ("tcp", "udp", "icmp", "icmp6")
 TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")

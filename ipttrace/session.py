@@ -17,8 +17,9 @@ from ipttrace.errors import CancelledError
 from ipttrace.gathering import NONE, Gathering, Sources
 from ipttrace.netfilter import Hook
 from ipttrace.packet import Flow
-from ipttrace.path import TraceResult
-from ipttrace.ports import Clock, Disarmed, ProbeClient, TraceRequest, Trigger
+from ipttrace.ports import Clock, ProbeClient
+from ipttrace.request import Disarmed, TraceRequest, Trigger
+from ipttrace.result import TraceResult
 from ipttrace.roles import UNSPECIFIED, Sent
 from ipttrace.settling import QUIET, Settling
 from ipttrace.tracer import Side, Tracer

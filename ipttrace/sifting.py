@@ -22,7 +22,7 @@ from ipttrace.event import Event, ForeignLog, TraceEvent
 from ipttrace.fingerprint import Fingerprint, fingerprint
 from ipttrace.netfilter import LOOPBACK_INDEX
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.ruleset import Ruleset
 
 Key = tuple[Fingerprint, bool]

@@ -23,10 +23,11 @@ from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.runner import run_probe
 from ipttrace.lab.scenario import Scenario, load_scenario, parse_scenario
 from ipttrace.lab.stepping import steps
-from ipttrace.path import Outcome, PacketPath, TraceResult
+from ipttrace.path import Outcome, PacketPath
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.side_by_side import step_lines
 from ipttrace.render.text import fate_words, result_lines
+from ipttrace.result import TraceResult
 from ipttrace.system.capabilities import require_privilege
 from ipttrace.system.lab_builder import LabBuilder
 

@@ -20,16 +20,8 @@ from ipttrace.needs import (
     with_early,
 )
 from ipttrace.netfilter import Backend, PacketFamily, RuleRef
-from ipttrace.ports import (
-    Armed,
-    Clock,
-    Datagram,
-    Disarmed,
-    EventSource,
-    RulesetReader,
-    TraceRequest,
-    TraceRules,
-)
+from ipttrace.ports import Clock, Datagram, EventSource, RulesetReader, TraceRules
+from ipttrace.request import Armed, Disarmed, TraceRequest
 from ipttrace.ruleset import Counter, Ruleset, counter_changes
 
 RETRIES = 5

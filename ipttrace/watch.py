@@ -19,9 +19,11 @@ from ipttrace.evidence import Scene
 from ipttrace.fingerprint import fingerprint
 from ipttrace.journeys import JourneyBook
 from ipttrace.limiting import LimitGauge
-from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult, TraceTotals
-from ipttrace.ports import Clock, Disarmed, TraceRequest, Trigger
+from ipttrace.path import Diagnosis, Outcome, PacketPath, Role
+from ipttrace.ports import Clock
 from ipttrace.refusals import refused_by
+from ipttrace.request import Disarmed, TraceRequest, Trigger
+from ipttrace.result import TraceResult, TraceTotals
 from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side, Tracer
 

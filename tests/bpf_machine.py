@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ipttrace.ports import Instruction
+from ipttrace.request import Instruction
 
 SIZES = {0x00: 4, 0x08: 2, 0x10: 1}
 ALU: dict[int, Callable[[int, int], int]] = {

@@ -19,18 +19,8 @@ from ipttrace.netfilter import (
     builtin_priority,
 )
 from ipttrace.packet import IcmpHeader, PacketSummary
-from ipttrace.path import (
-    ChainHop,
-    Change,
-    Hop,
-    NatHop,
-    Outcome,
-    PacketPath,
-    Role,
-    TraceResult,
-    TraceTotals,
-    WireHop,
-)
+from ipttrace.path import ChainHop, Change, Hop, NatHop, Outcome, PacketPath, Role, WireHop
+from ipttrace.result import TraceResult, TraceTotals
 from ipttrace.ruleset import Chain, Counter, Rule, Ruleset
 
 TIME = 1763800000.123456

@@ -9,7 +9,8 @@ from ipttrace.decode.netlink import decode_datagram
 from ipttrace.event import Event
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.ports import Armed, Datagram, Disarmed, RuleState, TraceRequest, Trigger
+from ipttrace.ports import Datagram, RuleState
+from ipttrace.request import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.ruleset import Ruleset
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from ipttrace.checks import Case, Coverage, State
 from ipttrace.cli import output
-from ipttrace.path import TraceResult, shifted
 from ipttrace.render.check_records import check_record, coverage_record
 from ipttrace.render.check_table import check_lines, coverage_lines
 from ipttrace.render.records import path_record
 from ipttrace.render.side_by_side import case_lines
 from ipttrace.render.style import Style, paint
 from ipttrace.render.text import result_lines
+from ipttrace.result import TraceResult, shifted
 
 
 class CheckPrinter:

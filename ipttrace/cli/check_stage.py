@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ipttrace.cli.compose import Note, trace_probe
 from ipttrace.lab.checking import Stage
 from ipttrace.netfilter import Backend
-from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Ruleset
 from ipttrace.system import user_namespace
 from ipttrace.system.lab_builder import LabBuilder, TwinBuilder

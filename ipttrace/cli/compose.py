@@ -14,9 +14,10 @@ from ipttrace.diagnose.onward import tell_onward
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.gathering import Sources as EvidenceSources
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.path import TraceResult
-from ipttrace.ports import ProbeClient, Trigger
+from ipttrace.ports import ProbeClient
 from ipttrace.probe import ProbeSpec
+from ipttrace.request import Trigger
+from ipttrace.result import TraceResult
 from ipttrace.session import Kernel, Plan, TraceSession
 from ipttrace.system import addresses, capabilities
 from ipttrace.system.client import RealClient

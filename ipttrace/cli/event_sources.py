@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ipttrace.checkup.facts import Listener
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.ports import Armed, Clock, EventSource, RulesetReader, TraceRequest
+from ipttrace.ports import Clock, EventSource, RulesetReader
+from ipttrace.request import Armed, TraceRequest
 from ipttrace.system import kernel_log, presence
 from ipttrace.system.kernel_log import Borrower, Fallback, open_kernel_log
 from ipttrace.system.namespaces import Namespace

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ipttrace.path import PacketPath, TraceResult, join_results
+from ipttrace.path import PacketPath
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult, join_results
 from ipttrace.ruleset import Ruleset
 from ipttrace_tui.feed import RunState, Snapshot
 from ipttrace_tui.packet_log import PacketLog

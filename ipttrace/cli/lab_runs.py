@@ -9,8 +9,8 @@ from dataclasses import replace
 from ipttrace.cli.compose import Note, trace_probe
 from ipttrace.lab.runner import LabRun, ProbeRun, run_lab
 from ipttrace.lab.scenario import Scenario
-from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult
 from ipttrace.system import capabilities, user_namespace
 from ipttrace.system.lab_builder import LabBuilder
 

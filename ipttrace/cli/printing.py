@@ -8,7 +8,8 @@ from ipttrace.cli import output
 from ipttrace.cli.writing import ResultFile
 from ipttrace.decode.text import clean_text
 from ipttrace.diagnose.catalogue import meets
-from ipttrace.path import PacketPath, Role, TraceResult
+from ipttrace.path import PacketPath, Role
+from ipttrace.result import TraceResult
 
 
 class Printer:

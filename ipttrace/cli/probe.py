@@ -10,7 +10,7 @@ from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from ipttrace.path import TraceResult
+    from ipttrace.result import TraceResult
 
 EXPECTATION_FAILED = 1
 EVENTS_LOST = 4

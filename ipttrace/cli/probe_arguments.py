@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ipttrace.ports import Trigger
 from ipttrace.probe import PROTOCOLS, ProbeSpec, parse_endpoint, parse_flags, validate
+from ipttrace.request import Trigger
 
 TRIGGER = (
     "raw: a TRACE rule in the raw table (default); owner: an nft table of our own that the kernel"

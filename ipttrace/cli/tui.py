@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ipttrace.cli.probe_arguments import add_arguments, spec_of
 from ipttrace.cli.watch import DEFAULT_LIMIT, limit
 from ipttrace.errors import NotSupportedError, UsageError
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 
 if TYPE_CHECKING:
     from ipttrace.cli.workbench import HostWorkbench

@@ -8,7 +8,7 @@ import re
 from ipttrace.cli import output, writing
 from ipttrace.cli.probe_arguments import NAMESPACE, TRIGGER
 from ipttrace.errors import UsageError
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from functools import partial
 from ipttrace.cli.compose import Note, open_side
 from ipttrace.cli.watch_request import Watch
 from ipttrace.netfilter import Hook
-from ipttrace.path import PacketPath, TraceResult
-from ipttrace.ports import TraceRequest
+from ipttrace.path import PacketPath
+from ipttrace.request import TraceRequest
+from ipttrace.result import TraceResult
 from ipttrace.system import capabilities
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.namespaces import Namespace, find_namespaces

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipttrace.cli.feeds import Cancelled, ProbeFeed, Publish, rules_now, running
 from ipttrace.errors import CancelledError, IptTraceError
-from ipttrace.path import TraceResult, join_results
+from ipttrace.result import TraceResult, join_results
 from ipttrace_tui.feed import Feed, Snapshot
 from ipttrace_tui.workbench import LabEntry, LabUp
 

@@ -14,7 +14,8 @@ from typing import Protocol
 from ipttrace import __version__
 from ipttrace.cli import output
 from ipttrace.errors import IptTraceError, KernelError
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.path import PacketPath
+from ipttrace.result import TraceResult
 
 WRITE_FAILED = 3
 HELP = "write it to FILE as well: .jsonl, .txt, .svg, .html or .pcapng"

@@ -9,16 +9,8 @@ from dataclasses import dataclass, replace
 from ipttrace.diagnose.catalogue import Cause
 from ipttrace.diagnose.endpoints import holder, place, port_words, socket_words
 from ipttrace.evidence import SocketEntry
-from ipttrace.path import (
-    LEFT,
-    Evidence,
-    PacketPath,
-    Role,
-    SocketState,
-    Strength,
-    TraceResult,
-    WireHop,
-)
+from ipttrace.path import LEFT, Evidence, PacketPath, Role, SocketState, Strength, WireHop
+from ipttrace.result import TraceResult
 from ipttrace.takers import taking
 
 HERE = "/proc/self/ns/net"

@@ -10,8 +10,9 @@ from ipttrace.diagnose.walk import name, packet_before
 from ipttrace.lab.expectation import Fields, NatExpectation
 from ipttrace.lab.hop_names import HopName
 from ipttrace.netfilter import FATAL_VERDICTS, RuleRef
-from ipttrace.path import ChainHop, NatHop, PacketPath, Role, TraceResult
+from ipttrace.path import ChainHop, NatHop, PacketPath, Role
 from ipttrace.probe import parse_endpoint
+from ipttrace.result import TraceResult
 
 NOT_MET = "not met"
 

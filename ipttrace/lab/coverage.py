@@ -11,8 +11,9 @@ from ipttrace.lab.building import RunningLab, TopologyBuilder
 from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.topology import Topology
 from ipttrace.netfilter import ChainRef
-from ipttrace.path import ChainHop, TraceResult
+from ipttrace.path import ChainHop
 from ipttrace.render.words import rule_words
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import OWN_TABLE, Rule, Ruleset
 
 RuleKey = tuple[ChainRef, str, int]

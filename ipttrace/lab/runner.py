@@ -13,8 +13,8 @@ from ipttrace.lab.lab_probe import LabProbe
 from ipttrace.lab.parts import LabBackend
 from ipttrace.lab.scenario import Refusal, Scenario
 from ipttrace.lab.stepping import parting_ways
-from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult
 
 Tracer = Callable[[ProbeSpec], TraceResult]
 """Sends one probe and traces it; the namespaces are real names."""

@@ -17,7 +17,8 @@ from ipttrace.lab.comparing import (
 )
 from ipttrace.lab.expectation import Fields
 from ipttrace.lab.hop_names import HopName
-from ipttrace.path import ChainHop, Hop, PacketPath, TraceResult
+from ipttrace.path import ChainHop, Hop, PacketPath
+from ipttrace.result import TraceResult
 
 DECIDES = " decides"
 NAMED = "named as the cause"

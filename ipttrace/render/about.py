@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipttrace.path import PacketPath, Role, TraceResult
+from ipttrace.path import PacketPath, Role
 from ipttrace.render.text import in_order
+from ipttrace.result import TraceResult
 
 MOST_SHOWN = 200
 """Packets with a picture each; a page of more cannot be read, and is slow to open."""

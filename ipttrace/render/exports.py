@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from ipttrace.errors import UsageError
-from ipttrace.path import TraceResult
 from ipttrace.render.about import About
+from ipttrace.result import TraceResult
 
 __all__ = ["KINDS", "About", "Kind", "export", "suffix_of"]
 

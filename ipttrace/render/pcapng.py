@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 
 from ipttrace.decode.text import clean_text
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.path import PacketPath
 from ipttrace.render.about import About
 from ipttrace.render.packet_bytes import packet_bytes
 from ipttrace.render.plain import fate_lines, hop_lines, packet_line
 from ipttrace.render.text import remarks
+from ipttrace.result import TraceResult
 
 SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6
 BYTE_ORDER = 0x1A2B3C4D

@@ -20,10 +20,10 @@ from ipttrace.path import (
     ResetHop,
     RouteHop,
     SocketHop,
-    TraceResult,
     WireHop,
 )
 from ipttrace.render import record_types as types
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Chain, Counter, Rule
 
 _encoder = msgspec.json.Encoder()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from ipttrace.decode.text import clean_text
-from ipttrace.path import PacketPath, Role, TraceResult
+from ipttrace.path import PacketPath, Role
 from ipttrace.render.about import About, shown
 from ipttrace.render.plain import mark, why
 from ipttrace.render.report_style import PAGE_STYLE
@@ -19,6 +19,7 @@ from ipttrace.render.svg import STYLE, svg_picture
 from ipttrace.render.table import Row
 from ipttrace.render.text import clients, fate_words, path_rows, remarks
 from ipttrace.render.words import about, packet_words
+from ipttrace.result import TraceResult
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Content Security Policy Level 3: no script, no picture, no font, no frame from anywhere."""

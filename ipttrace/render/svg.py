@@ -12,7 +12,7 @@ from html import escape
 from itertools import groupby
 
 from ipttrace.decode.text import clean_text
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.path import PacketPath
 from ipttrace.render.about import About, shown
 from ipttrace.render.diagram import flow_picture
 from ipttrace.render.picture import Look, Picture, Segment
@@ -20,6 +20,7 @@ from ipttrace.render.plain import mark, packet_line
 from ipttrace.render.strokes import Weight, stroke
 from ipttrace.render.table import columns
 from ipttrace.render.text import fate_words
+from ipttrace.result import TraceResult
 
 COLUMN, ROW = 8.4, 18
 """Size of a cell; 14 pixels of a monospace font are 8.4 wide."""

@@ -24,12 +24,12 @@ from ipttrace.path import (
     RouteHop,
     SocketHop,
     Strength,
-    TraceResult,
     WireHop,
 )
 from ipttrace.render import words
 from ipttrace.render.style import Style, paint
 from ipttrace.render.table import GAP, Row, columns, table_lines, wrap
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Counter
 
 UNMATCHED_SHOWN = 3

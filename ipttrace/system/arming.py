@@ -10,7 +10,7 @@ from pathlib import Path
 from ipttrace.errors import IptTraceError, KernelError, NotSupportedError, UsageError
 from ipttrace.netfilter import PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Armed, Disarmed, TraceRequest, Trigger
+from ipttrace.request import Armed, Disarmed, TraceRequest, Trigger
 from ipttrace.system import nft_rules
 from ipttrace.system.bridge_arming import arm_bridges, as_ip_sees_it, counted_at_ingress
 from ipttrace.system.bridges import Bridges, find_bridges

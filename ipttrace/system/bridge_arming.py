@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ipttrace.errors import IptTraceError, NotSupportedError
 from ipttrace.netfilter import PacketFamily
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.system.bridges import Bridges
 from ipttrace.system.held_table import HeldTable
 from ipttrace.system.owner_table import OwnerTable

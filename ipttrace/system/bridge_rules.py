@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ipttrace.packet import Flow
-    from ipttrace.ports import PacketFilter, TraceRequest
+    from ipttrace.request import PacketFilter, TraceRequest
     from ipttrace.system.bridges import Bridges
 
 _ACCEPT = nft.accept()

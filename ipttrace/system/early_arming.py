@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipttrace.errors import IptTraceError
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.system.capabilities import load_modules
 from ipttrace.system.held_table import HeldTable
 from ipttrace.system.owner_table import OwnerTable

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ipttrace.packet import Flow
-    from ipttrace.ports import PacketFilter, TraceRequest
+    from ipttrace.request import PacketFilter, TraceRequest
 
     Rule = tuple[str, bytes]
     """As in `flow_rules`."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ipttrace.errors import NotSupportedError
 from ipttrace.netfilter import Backend, ChainRef, PacketFamily
-from ipttrace.ports import Armed, TraceRequest, Trigger
+from ipttrace.request import Armed, TraceRequest, Trigger
 from ipttrace.system import legacy_rules
 from ipttrace.system.held_table import HeldTable, Undo
 from ipttrace.system.nft_filtering import errors_about

@@ -34,7 +34,7 @@ from ipttrace.system.fragment_rules import rules_with_fragments
 
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
-    from ipttrace.ports import PacketFilter, TraceRequest
+    from ipttrace.request import PacketFilter, TraceRequest
 
 OTHERS = "others"
 
@@ -69,7 +69,7 @@ class FilterRules:
         return []
 
     def _matching_rules(self) -> list[Rule]:
-        from ipttrace.ports import Trigger
+        from ipttrace.request import Trigger
 
         traces = self._request.trigger is Trigger.OWNER
         if not (traces or self._request.counts_due):

@@ -11,7 +11,7 @@ from ipttrace.system.flow_selectors import FlowSelectors
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.packet import Flow
-    from ipttrace.ports import TraceRequest
+    from ipttrace.request import TraceRequest
 
 Rule = tuple[str, bytes]
 """The name of its chain, and its expressions."""
@@ -55,7 +55,7 @@ class FlowRules:
         return [stay, *((CONTAINMENT, selector + end) for selector in selectors)]
 
     def _probe_rules(self) -> list[Rule]:
-        from ipttrace.ports import Trigger
+        from ipttrace.request import Trigger
 
         if self._request.trigger is not Trigger.OWNER:
             return []

@@ -15,7 +15,7 @@ from ipttrace.system import nft_expressions as nft
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.packet import Flow
-    from ipttrace.ports import TraceRequest
+    from ipttrace.request import TraceRequest
 
 IPPROTO = {
     "icmp": 1,

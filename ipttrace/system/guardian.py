@@ -22,7 +22,7 @@ import msgspec
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import IptTraceError, KernelError, UsageError
 from ipttrace.packet import Flow
-from ipttrace.ports import Armed, Disarmed, TraceRequest
+from ipttrace.request import Armed, Disarmed, TraceRequest
 from ipttrace.system import presence
 from ipttrace.system.borrowed import Borrowed
 from ipttrace.system.comments import SESSION_LENGTH

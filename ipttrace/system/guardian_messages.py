@@ -16,7 +16,7 @@ from ipttrace.errors import (
     UsageError,
 )
 from ipttrace.packet import Flow
-from ipttrace.ports import Armed, Disarmed, TraceRequest
+from ipttrace.request import Armed, Disarmed, TraceRequest
 from ipttrace.system.nf_log import Loggers
 
 MESSAGE_LIMIT = 1 << 17

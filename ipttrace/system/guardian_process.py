@@ -21,7 +21,7 @@ from dataclasses import replace
 import msgspec
 
 from ipttrace.errors import IptTraceError, KernelError
-from ipttrace.ports import Disarmed
+from ipttrace.request import Disarmed
 from ipttrace.system import legacy_rules, nf_log, presence
 from ipttrace.system.arming import Arming, Bequest
 from ipttrace.system.borrowed import Setting, inherited

@@ -28,7 +28,8 @@ from ipttrace.errors import IptTraceError, NotPermittedError, NotSupportedError
 from ipttrace.event import Event
 from ipttrace.interleave import as_logged, interleave
 from ipttrace.netfilter import NFPROTO_NUMBER, Backend, PacketFamily
-from ipttrace.ports import Armed, Datagram, RulesetReader, TraceRequest
+from ipttrace.ports import Datagram, RulesetReader
+from ipttrace.request import Armed, TraceRequest
 from ipttrace.ruleset import Ruleset
 from ipttrace.sifting import Sieve
 from ipttrace.system.borrowed import Borrowed, Setting, borrow, is_borrowed, namespace_number

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from ipttrace.ports import burst
+from ipttrace.request import burst
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system.netlink_attributes import attribute, nested, number32, number64, string
 from ipttrace.system.quoted_filter import about_quoted
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ipttrace.netfilter import PacketFamily
-    from ipttrace.ports import Instruction, PacketFilter
+    from ipttrace.request import Instruction, PacketFilter
 
 NFTA_MATCH_NAME = 1
 NFTA_MATCH_REV = 2

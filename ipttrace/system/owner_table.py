@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipttrace.netfilter import PacketFamily
-    from ipttrace.ports import TraceRequest
+    from ipttrace.request import TraceRequest
     from ipttrace.system.bridges import Bridges
     from ipttrace.system.table_contents import Contents
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import NotSupportedError, UsageError
-from ipttrace.ports import Instruction, PacketFilter
+from ipttrace.request import Instruction, PacketFilter
 
 MAX_INSTRUCTIONS = 64
 """XT_BPF_MAX_NUM_INSTR of uapi/linux/netfilter/xt_bpf.h."""

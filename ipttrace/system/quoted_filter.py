@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipttrace.netfilter import PacketFamily
-from ipttrace.ports import Instruction
+from ipttrace.request import Instruction
 
 # uapi/linux/bpf_common.h and uapi/linux/filter.h
 LD, LDX = 0x00, 0x01

@@ -11,7 +11,7 @@ from ipttrace.system.flow_rules import FlowRules
 TYPE_CHECKING = False  # typing's own costs 5 ms to import
 if TYPE_CHECKING:
     from ipttrace.netfilter import PacketFamily
-    from ipttrace.ports import TraceRequest
+    from ipttrace.request import TraceRequest
     from ipttrace.system.bridges import Bridges
 
     Bridged = BridgedFlowRules | BridgedFilterRules

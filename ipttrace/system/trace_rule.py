@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Instruction, TraceRequest, burst
+from ipttrace.request import Instruction, TraceRequest, burst
 from ipttrace.ruleset import TAG
 
 LAST_DATE = 2145916800

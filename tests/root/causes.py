@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 import jsonschema
 
 from ipttrace.cli.compose import trace_probe
-from ipttrace.path import Diagnosis, Hop, Outcome, PacketPath, Role, TraceResult
+from ipttrace.path import Diagnosis, Hop, Outcome, PacketPath, Role
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.records import path_record, summary_record
 from ipttrace.render.schema import SHIPPED
 from ipttrace.render.text import answer_lines
+from ipttrace.result import TraceResult
 from tests.waiting import SLOW
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))

@@ -12,7 +12,7 @@ from typing import Self
 
 from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.ruleset import TAG
 from ipttrace.system.guardian import Guardian
 from tests.root.kernel import in_namespace, run

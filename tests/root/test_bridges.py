@@ -17,10 +17,11 @@ import pytest
 from ipttrace.cli.compose import trace_probe
 from ipttrace.cli.watching import Watch, watch
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
-from ipttrace.path import ChainHop, Outcome, PacketPath, Role, TraceResult, WireHop
-from ipttrace.ports import Trigger
+from ipttrace.path import ChainHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.text import path_lines
+from ipttrace.request import Trigger
+from ipttrace.result import TraceResult
 from tests.root.kernel import Iptables, Listeners, Namespaces, in_namespace, run, wait_for_addresses
 from tests.root.switched import Switched, build_switched, call_iptables
 from tests.waiting import wait_until

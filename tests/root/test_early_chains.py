@@ -11,8 +11,8 @@ import pytest
 
 from ipttrace.netfilter import Backend, Basis, Hook, PacketFamily, TableFamily, Verdict
 from ipttrace.path import ChainHop, Outcome, PacketPath, Role, RouteHop, WireHop
-from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
+from ipttrace.request import Trigger
 from tests.root.causes import Probed, probe
 from tests.root.kernel import Iptables, Listeners, Namespaces, Pair, run
 from tests.root.mixed_traffic import AF, know_each_other

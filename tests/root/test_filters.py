@@ -16,7 +16,7 @@ import pytest
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Armed, Disarmed, PacketFilter, TraceRequest, Trigger
+from ipttrace.request import Armed, Disarmed, PacketFilter, TraceRequest, Trigger
 from ipttrace.system import commands, conntrack, nft_expressions, nft_filtering
 from ipttrace.system.arming import Arming
 from ipttrace.system.namespaces import Namespace
@@ -364,7 +364,7 @@ def test_our_table_where_there_is_no_iptables(netns: str, monkeypatch: pytest.Mo
 PARENT = """
 import sys
 from ipttrace.netfilter import Backend
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.request import TraceRequest, Trigger
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.pcap_filter import compile_filter

@@ -16,7 +16,7 @@ import pytest
 from ipttrace.errors import IptTraceError, KernelError, UsageError
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from ipttrace.ruleset import OWN_TABLE
 from ipttrace.system.owner_table import OwnerTable
 from tests.root.kernel import Namespaces, in_namespace, run, set_sysctl
@@ -47,7 +47,7 @@ PARENT = """
 import sys
 from ipttrace.netfilter import *
 from ipttrace.packet import Flow
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.request import TraceRequest, Trigger
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.namespaces import find_namespace
 netns, session, backend, family, src, dst, device = sys.argv[1:]
@@ -441,7 +441,7 @@ def test_a_taken_table_name_is_an_error_and_changes_nothing(
 
 
 def made_table(wanted: object) -> OwnerTable:
-    from ipttrace.ports import TraceRequest
+    from ipttrace.request import TraceRequest
 
     assert isinstance(wanted, TraceRequest)
     table = OwnerTable(wanted, conntrack_active=False)

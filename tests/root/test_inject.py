@@ -256,7 +256,7 @@ KILLED_WITH_GUARDIAN = """
 import os, signal, sys
 from pathlib import Path
 from ipttrace.netfilter import Hook
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.request import TraceRequest, Trigger
 from ipttrace.probe import ProbeSpec
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.inject import InjectingClient

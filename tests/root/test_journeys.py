@@ -10,8 +10,9 @@ import pytest
 
 from ipttrace.cli.compose import trace_probe
 from ipttrace.netfilter import Backend, PacketFamily, TableFamily
-from ipttrace.path import NatHop, Outcome, PacketPath, Role, TraceResult
+from ipttrace.path import NatHop, Outcome, PacketPath, Role
 from ipttrace.probe import ProbeSpec, validate
+from ipttrace.result import TraceResult
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.neighbour_namespaces import PATIENCE as REAL_PATIENCE
 from ipttrace.system.neighbour_namespaces import find_onward

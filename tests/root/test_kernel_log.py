@@ -27,9 +27,11 @@ from ipttrace.errors import KernelError
 from ipttrace.event import Event, Lost, TraceEvent, Undecoded
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.path import ChainHop, Hop, NatHop, PacketPath, Role, TraceResult, WireHop
-from ipttrace.ports import Armed, EventSource, TraceRequest, Trigger
+from ipttrace.path import ChainHop, Hop, NatHop, PacketPath, Role, WireHop
+from ipttrace.ports import EventSource
 from ipttrace.probe import ProbeSpec, validate
+from ipttrace.request import Armed, TraceRequest, Trigger
+from ipttrace.result import TraceResult
 from ipttrace.system import netlink_queue
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
@@ -537,7 +539,7 @@ import sys
 from ipttrace.cli.event_sources import Sources
 from ipttrace.cli.main import main
 from ipttrace.netfilter import Backend
-from ipttrace.ports import Armed, TraceRequest, Trigger
+from ipttrace.request import Armed, TraceRequest, Trigger
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.guardian import Guardian
 from ipttrace.system.namespaces import find_namespace

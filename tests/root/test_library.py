@@ -9,9 +9,9 @@ import pytest
 from ipttrace.cli.compose import trace_probe
 from ipttrace.lab.runner import LabRun, run_lab
 from ipttrace.lab.scenario import library, load_scenario
-from ipttrace.path import TraceResult
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.text import answer_lines
+from ipttrace.result import TraceResult
 from ipttrace.system.lab_builder import LabBuilder
 from ipttrace.system.namespaces import NAMED
 from tests.root.kernel import unique_name

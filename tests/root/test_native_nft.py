@@ -12,9 +12,9 @@ import pytest
 
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.path import ChainHop, Outcome, PacketPath
-from ipttrace.ports import Trigger
 from ipttrace.render.text import path_lines
 from ipttrace.render.words import hop_effects
+from ipttrace.request import Trigger
 from tests.root.kernel import Endpoint, Listeners, Namespaces, Pair, run
 from tests.root.mixed_traffic import AF, know_each_other
 from tests.root.oracle import Monitor, Rules, monitored

@@ -22,7 +22,7 @@ from ipttrace.event import TraceEvent
 from ipttrace.netfilter import Backend, Hook, PacketFamily
 from ipttrace.own_table import IP_CHAINS
 from ipttrace.packet import Flow
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.request import TraceRequest, Trigger
 from ipttrace.system import conntrack
 from ipttrace.system.flow_selectors import FlowSelectors
 from ipttrace.system.netlink_queue import NetlinkQueue
@@ -226,7 +226,7 @@ HOLDER = """
 import sys
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.system.namespaces import find_namespace
 from ipttrace.system.owner_table import OwnerTable
 find_namespace(sys.argv[1]).enter()

@@ -16,18 +16,10 @@ import pytest
 
 from ipttrace.cli.compose import trace_probe
 from ipttrace.netfilter import Backend, Hook, PacketFamily, Verdict
-from ipttrace.path import (
-    ChainHop,
-    Hop,
-    NatHop,
-    Outcome,
-    PacketPath,
-    Role,
-    TraceResult,
-    WireHop,
-)
-from ipttrace.ports import Trigger
+from ipttrace.path import ChainHop, Hop, NatHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.probe import ProbeSpec
+from ipttrace.request import Trigger
+from ipttrace.result import TraceResult
 from tests.root.footprint import check_untouched, look
 from tests.root.kernel import Iptables, Listeners, Namespaces
 from tests.root.oracle import Headers

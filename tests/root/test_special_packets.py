@@ -15,7 +15,7 @@ import pytest
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, PacketPath
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from tests.root.kernel import (
     Endpoint,
     Iptables,

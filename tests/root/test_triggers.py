@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ipttrace.netfilter import NFPROTO_NUMBER, Backend, Hook, PacketFamily
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from ipttrace.system import commands, netlink_attributes, nfnetlink, nft_rules
 from ipttrace.system.nfnetlink import NfnetlinkSocket
 from ipttrace.system.trace_rule import reply_rules, trace_rule

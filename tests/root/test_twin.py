@@ -29,9 +29,10 @@ from ipttrace.lab.snapshot_file import (
     snapshot_of_sections,
 )
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.path import ChainHop, Role, TraceResult
+from ipttrace.path import ChainHop, Role
 from ipttrace.probe import ProbeSpec
 from ipttrace.render.schema import SHIPPED
+from ipttrace.result import TraceResult
 from ipttrace.system.host_state import listeners_in_proc, read_host
 from ipttrace.system.lab_builder import Lab, LabBuilder
 from ipttrace.system.lab_records import Record, records, sweep

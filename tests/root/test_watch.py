@@ -15,7 +15,7 @@ import pytest
 
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Outcome, Role
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from tests.root.kernel import Iptables, Namespaces, Pair
 from tests.root.mixed_traffic import AF, Mixed, Sniffer, flood, know_each_other
 from tests.root.routed import build_routed

@@ -12,10 +12,11 @@ import jsonschema
 
 from ipttrace.cli.compose import trace_probe
 from ipttrace.netfilter import Backend, PacketFamily
-from ipttrace.path import ChainHop, Outcome, PacketPath, TraceResult
+from ipttrace.path import ChainHop, Outcome, PacketPath
 from ipttrace.probe import ProbeSpec, validate
 from ipttrace.render.records import path_record, summary_record
 from ipttrace.render.schema import SHIPPED
+from ipttrace.result import TraceResult
 from tests.root.expected import check_walk, final, hits, initial, place, told
 from tests.root.footprint import Footprint, check_untouched, look
 from tests.root.kernel import Listeners, run

@@ -10,8 +10,9 @@ from typing import Self
 
 from ipttrace.cli.compose import open_side
 from ipttrace.netfilter import Hook
-from ipttrace.path import PacketPath, TraceResult
-from ipttrace.ports import TraceRequest, Trigger
+from ipttrace.path import PacketPath
+from ipttrace.request import TraceRequest, Trigger
+from ipttrace.result import TraceResult
 from ipttrace.system.clock import SystemClock
 from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.tracer import Side

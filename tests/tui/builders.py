@@ -17,10 +17,10 @@ from ipttrace.path import (
     PacketPath,
     Role,
     Strength,
-    TraceTotals,
     Unmatched,
     WireHop,
 )
+from ipttrace.result import TraceTotals
 from ipttrace_tui.feed import RunState, Snapshot
 from ipttrace_tui.packet_log import PacketLog
 from tests.builders import (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, RuleRef
-from ipttrace.path import TraceTotals
-from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
+from ipttrace.request import Trigger
+from ipttrace.result import TraceTotals
 from ipttrace.ruleset import Counter, Ruleset
 from ipttrace_tui import own_files
 from ipttrace_tui.feed import Snapshot

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ipttrace.errors import KernelError
-from ipttrace.ports import Trigger
 from ipttrace.probe import ProbeSpec
+from ipttrace.request import Trigger
 from ipttrace_tui.probe_form import INJECTED, FormValues
 from ipttrace_tui.screens.inject import InjectScreen
 from ipttrace_tui.screens.main import MainScreen

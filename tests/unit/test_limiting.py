@@ -9,7 +9,7 @@ import pytest
 from ipttrace.limiting import LimitGauge
 from ipttrace.netfilter import PacketFamily
 from ipttrace.path import PacketPath
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from tests import builders as b
 
 ONE = b.path()

@@ -17,7 +17,7 @@ from ipttrace.needs import (
     standing,
 )
 from ipttrace.netfilter import Backend, ChainRef, Hook, PacketFamily, TableFamily
-from ipttrace.ports import TraceRequest
+from ipttrace.request import TraceRequest
 from ipttrace.ruleset import Ruleset
 
 REQUEST = TraceRequest(

@@ -10,8 +10,9 @@ import pytest
 from ipttrace.errors import CancelledError, KernelError
 from ipttrace.event import TraceEvent
 from ipttrace.packet import PacketSummary
-from ipttrace.path import Outcome, Role, TraceResult
-from ipttrace.ports import Armed, TraceRequest
+from ipttrace.path import Outcome, Role
+from ipttrace.request import Armed, TraceRequest
+from ipttrace.result import TraceResult
 from ipttrace.session import Kernel, Plan, TraceSession
 from ipttrace.settling import QUIET
 from ipttrace.tracer import Side

@@ -11,7 +11,7 @@ from ipttrace import sifting
 from ipttrace.event import Event, ForeignLog, Lost, TraceEvent, TraceKind
 from ipttrace.netfilter import Backend, Hook, PacketFamily, TableFamily
 from ipttrace.packet import Flow, PacketSummary
-from ipttrace.ports import PacketFilter, TraceRequest
+from ipttrace.request import PacketFilter, TraceRequest
 from ipttrace.sifting import Sieve
 from tests import builders
 

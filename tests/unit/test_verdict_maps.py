@@ -15,8 +15,8 @@ from ipttrace.mapped import matched_element
 from ipttrace.needs import rules_met_untraced
 from ipttrace.netfilter import Hook, PacketFamily, Verdict
 from ipttrace.path import ChainHop
-from ipttrace.ports import TraceRequest
 from ipttrace.render.words import hop_effects
+from ipttrace.request import TraceRequest
 from tests.builders import tcp
 from tests.recordings import read_recording
 from tests.transcripts import correlate, events_of

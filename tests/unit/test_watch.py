@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from ipttrace.netfilter import PacketFamily
-from ipttrace.path import Outcome, PacketPath, Role, TraceResult
-from ipttrace.ports import TraceRequest
+from ipttrace.path import Outcome, PacketPath, Role
+from ipttrace.request import TraceRequest
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Ruleset
 from ipttrace.tracer import Side
 from ipttrace.watch import GRACE, WatchLimits, WatchSession

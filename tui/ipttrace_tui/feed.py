@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from ipttrace.errors import IptTraceError
-from ipttrace.path import PacketPath, TraceResult, TraceTotals
+from ipttrace.path import PacketPath
+from ipttrace.result import TraceResult, TraceTotals
 from ipttrace.ruleset import Ruleset
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
-from ipttrace.path import PacketPath, TraceTotals
+from ipttrace.path import PacketPath
+from ipttrace.result import TraceTotals
 from ipttrace_tui.feed import Snapshot
 
 MOST = 2_000

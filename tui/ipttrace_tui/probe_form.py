@@ -9,8 +9,8 @@ from typing import Any
 from ipttrace.decode.text import clean_text
 from ipttrace.errors import UsageError
 from ipttrace.inventory import Place
-from ipttrace.ports import Trigger
 from ipttrace.probe import RULES, ProbeSpec, parse_endpoint, parse_flags, parse_port
+from ipttrace.request import Trigger
 
 HERE_CLIENT, INJECTED, OTHER_CLIENT = "client here", "inject", "client in"
 WAYS = (HERE_CLIENT, INJECTED, OTHER_CLIENT)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ipttrace import __version__
 from ipttrace.errors import UsageError
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.path import PacketPath
 from ipttrace.render.exports import About, export, suffix_of
+from ipttrace.result import TraceResult
 from ipttrace_tui.feed import Snapshot
 
 KINDS: Mapping[str, str] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipttrace.decode.text import clean_text
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
 from ipttrace_tui.own_files import Unusable, config_home, read_own
 
 LAYOUTS = ("auto", "narrow", "normal", "wide")

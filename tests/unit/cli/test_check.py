@@ -13,8 +13,8 @@ from ipttrace.checks import Case, Coverage, Difference, State
 from ipttrace.cli.check import exit_status
 from ipttrace.cli.check_printing import CheckPrinter
 from ipttrace.cli.main import main
-from ipttrace.path import TraceTotals
 from ipttrace.render.schema import json_schema
+from ipttrace.result import TraceTotals
 from tests import builders as b
 
 RESULT = b.result(b.mark_drop_path(), b.reply_path(), client=("TIMEOUT",))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipttrace.cli.feeds import RULES_ONLY, WatchFeed, _Telling
 from ipttrace.cli.watch_request import Watch
-from ipttrace.path import TraceResult, TraceTotals
-from ipttrace.ports import Trigger
+from ipttrace.request import Trigger
+from ipttrace.result import TraceResult, TraceTotals
 from ipttrace_tui.feed import RunState, Snapshot
 from tests.builders import article_rules, mark_drop_path
 

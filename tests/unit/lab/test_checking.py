@@ -14,8 +14,9 @@ from ipttrace.lab.check_file import Check, parse_check
 from ipttrace.lab.checking import LiveHost, Stage, run_check
 from ipttrace.lab.lab_probe import Change
 from ipttrace.lab.topology import Topology
-from ipttrace.path import PacketPath, TraceResult
+from ipttrace.path import PacketPath
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Ruleset
 from tests import builders as b
 

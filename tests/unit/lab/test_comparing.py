@@ -14,7 +14,8 @@ from ipttrace.lab.expectation import Expectation, NatExpectation
 from ipttrace.lab.hop_names import HopName
 from ipttrace.lab.stepping import parting_ways, steps
 from ipttrace.netfilter import Backend, RuleRef, TableFamily, Verdict
-from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, TraceResult, WireHop
+from ipttrace.path import ChainHop, Diagnosis, Outcome, PacketPath, WireHop
+from ipttrace.result import TraceResult
 from tests import builders as b
 
 DROPPED = b.mark_drop_path()

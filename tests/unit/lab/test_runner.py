@@ -13,8 +13,9 @@ from ipttrace.lab.runner import ProbeRun, Tracer, run_lab
 from ipttrace.lab.scenario import Scenario, parse_scenario
 from ipttrace.lab.topology import Topology
 from ipttrace.netfilter import Backend
-from ipttrace.path import Diagnosis, Outcome, PacketPath, Role, TraceResult
+from ipttrace.path import Diagnosis, Outcome, PacketPath, Role
 from ipttrace.probe import ProbeSpec
+from ipttrace.result import TraceResult
 from ipttrace.ruleset import Ruleset
 from tests.builders import result, tcp
 

@@ -22,13 +22,13 @@ from ipttrace.path import (
     PacketPath,
     Role,
     Strength,
-    TraceResult,
     Unmatched,
 )
 from ipttrace.render.exports import KINDS, About, export, suffix_of
 from ipttrace.render.report_style import PAGE_STYLE
 from ipttrace.render.svg import DARK, LIGHT
 from ipttrace.render.text import answer_lines, note_lines
+from ipttrace.result import TraceResult
 from tests import builders as b
 
 ABOUT = About(datetime(2026, 11, 27, 3, 0, tzinfo=UTC), "ipttrace 0.1.0", "ipttrace probe <tcp>")

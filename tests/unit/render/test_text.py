@@ -10,17 +10,9 @@ from inline_snapshot import snapshot
 from ipttrace.diagnose import Case, diagnose
 from ipttrace.event import TraceKind
 from ipttrace.netfilter import Backend, Basis, Hook, TableFamily, Verdict
-from ipttrace.path import (
-    ChainHop,
-    Change,
-    NatHop,
-    Outcome,
-    PacketPath,
-    Role,
-    TraceTotals,
-    WireHop,
-)
+from ipttrace.path import ChainHop, Change, NatHop, Outcome, PacketPath, Role, WireHop
 from ipttrace.render.text import path_lines, result_lines
+from ipttrace.result import TraceTotals
 from ipttrace.ruleset import Ruleset
 from tests import builders as b
 

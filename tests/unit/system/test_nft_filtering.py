@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipttrace.netfilter import PacketFamily
-from ipttrace.ports import PacketFilter, TraceRequest, Trigger
+from ipttrace.request import PacketFilter, TraceRequest, Trigger
 from ipttrace.system import nft_expressions as nft
 from ipttrace.system import nft_filtering
 from ipttrace.system.filter_rules import FilterRules

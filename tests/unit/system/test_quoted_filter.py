@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipttrace.netfilter import PacketFamily
-from ipttrace.ports import Instruction
+from ipttrace.request import Instruction
 from ipttrace.system.pcap_filter import compile_filter
 from ipttrace.system.quoted_filter import about_quoted
 from tests.bpf_machine import takes

@@ -9,7 +9,7 @@ import pytest
 from ipttrace.errors import NotSupportedError, UsageError
 from ipttrace.netfilter import Hook, PacketFamily
 from ipttrace.packet import Flow
-from ipttrace.ports import PacketFilter, TraceRequest
+from ipttrace.request import PacketFilter, TraceRequest
 from ipttrace.system.trace_rule import LAST_DATE, filter_rules, reply_rules, trace_rule
 from ipttrace.system.triggers import NftTrigger
 
