@@ -455,13 +455,15 @@ def leg(flow: Flow) -> dict[str, object]:
 
 
 def send_over_lo(netns: str, family: PacketFamily, packets: int) -> None:
-    """Send datagrams to port 8445 where nobody answers."""
+    """Send datagrams to somebody who takes them: to a closed socket an ICMP error would answer."""
     with ExitStack() as stack:
         here = Endpoint(netns, "127.0.0.1", "::1")
         ends = [stack.enter_context(here.socket(AF[family], socket.SOCK_DGRAM)) for _ in range(2)]
         ends[0].bind((LOOPBACK[family], 0))
+        ends[0].settimeout(5)
         for _ in range(packets):
             ends[1].sendto(b"ipttrace", ends[0].getsockname()[:2])
+            ends[0].recv(16)
 
 
 def talk_over_lo(netns: str, family: PacketFamily) -> None:
