@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ipttrace.criteria import Criterion, criteria
 from ipttrace.diagnose.case import Case
-from ipttrace.diagnose.remedy import is_native, put_into_zone
+from ipttrace.diagnose.remedy import delete_rule, is_native, put_into_zone
 from ipttrace.diagnose.tracked import NOTRACK
 from ipttrace.diagnose.unmatched import STATES, facts_at, passed_over
 from ipttrace.diagnose.walk import name
@@ -39,10 +39,9 @@ def stranger(case: Case, answer: PacketPath) -> Stranger | None:
         return None
     request = next((path for path in case.paths if path.id == answer.request), case.path)
     zones = [_hop_with(ZONE, path) for path in (request, answer)]
-    untracked = _hop_with(NOTRACK, request) or _hop_with(NOTRACK, answer)
-    if untracked is not None:
-        text = f"{name(untracked)} keeps conntrack from tracking it: {untracked.rule}"
-        return Stranger(rule, (Evidence(text, Strength.INFERRED),))
+    untracked = [hop for path in (request, answer) if (hop := _hop_with(NOTRACK, path)) is not None]
+    if untracked:
+        return _untracked(rule, untracked)
     if (zones[0] is None) != (zones[1] is None):
         return _in_two_zones(rule, zones, answer)
     others = [each for each in _rules(case) if ZONE.search(each.text)]
@@ -98,6 +97,17 @@ def _hop_with(pattern: re.Pattern[str], path: PacketPath) -> ChainHop | None:
 def _rules(case: Case) -> Iterator[Rule]:
     for chain in case.ruleset.chains.values():
         yield from chain.user_rules
+
+
+def _untracked(rule: Rule, hops: Sequence[ChainHop]) -> Stranger:
+    """Return the reason where a rule keeps request or answer out of conntrack, and the way in."""
+    first = hops[0]
+    text = f"{name(first)} keeps conntrack from tracking it: {first.rule}"
+    remedy = None
+    if len({hop.ref for hop in hops}) == 1:
+        command = delete_rule(first.ref, is_native(first.chain, first.rule))
+        remedy = f"to have it tracked, delete the rule that prevents it: {command}"
+    return Stranger(rule, (Evidence(text, Strength.INFERRED),), remedy)
 
 
 def _in_two_zones(rule: Rule, zones: Sequence[ChainHop | None], answer: PacketPath) -> Stranger:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipttrace.criteria import criteria
@@ -15,7 +15,7 @@ from ipttrace.diagnose.remote import kind
 from ipttrace.diagnose.tracked import NOTRACK
 from ipttrace.diagnose.walk import made_here, name, packet_before, stayed_here
 from ipttrace.matching import PacketFacts, judge_any
-from ipttrace.netfilter import FATAL_VERDICTS, Hook, TableFamily, Verdict
+from ipttrace.netfilter import FATAL_VERDICTS, ChainRef, Hook, TableFamily, Verdict
 from ipttrace.nft_criteria import nft_criteria
 from ipttrace.path import (
     ChainHop,
@@ -26,12 +26,16 @@ from ipttrace.path import (
     Role,
     Strength,
 )
-from ipttrace.ruleset import Rule, Ruleset
+from ipttrace.presumed import is_loopback
+from ipttrace.ruleset import Chain, Rule, Ruleset
+from ipttrace.targets import sent_on_to
 
 DESTINATIONS = frozenset({"-d", "--dport", "--dports"})
 DESTINATION_ONLY = DESTINATIONS | {"-p", "-m", "--comment"}
 WAY_IN = re.compile(r"(?:! )?-i \S+ |(?<![\w])(?:meta )?iif(?:name)? (?:!= )?(?:\{[^{}]*\}|\S+) ")
 """A rule's criterion of the interface by which a packet came in: one made here came by none."""
+BY_INTERFACE = re.compile(r"(?:meta )?iif(?:name)? vmap \{")
+CALLS = re.compile(r"\b(?:jump|goto) ([^\s,;}]+)")
 NATIVE_REDIRECT = re.compile(r"\b(?:redirect|dnat)\b")
 
 
@@ -81,7 +85,10 @@ def _redirect_not_in_output(path: PacketPath, ruleset: Ruleset) -> Diagnosis | N
     )
     local = stayed_here(path) or path.packet.src == path.packet.dst
     command = same_in_output(rule.chain, WAY_IN.sub("", rule.text), local)
-    remedy = (f"the same rule for packets made here: {command}",)
+    aim = sent_on_to(rule.text)
+    away = is_loopback(path.packet.dst) and aim is not None and not is_loopback(aim[0])
+    but = f", which must then not go to {path.packet.dst}" if away else ""
+    remedy = (f"the same rule for packets made here{but}: {command}",)
     return Diagnosis(Cause.REDIRECT_NOT_IN_OUTPUT, summary, (rule.ref,), evidence, remedy=remedy)
 
 
@@ -104,16 +111,40 @@ def _was_or_could_not_be_asked(hop: ChainHop) -> bool:
 
 def _redirects(path: PacketPath, ruleset: Ruleset) -> Iterator[Rule]:
     """Yield the nat/PREROUTING rules that by protocol and destination alone match the packet."""
-    facts = PacketFacts(path.packet)
-    families = (path.packet.family.table_family, TableFamily.INET)
-    for ref, chain in ruleset.chains.items():
-        if chain.hook is not Hook.PREROUTING or ref.table_family not in families:
-            continue
+    local = {path.packet.dst: True} if stayed_here(path) else {}
+    facts = PacketFacts(path.packet, local=local)
+    for chain in _asked_from_outside(facts, ruleset):
         for rule in chain.user_rules:
             text = WAY_IN.sub("", rule.text)
             simple = _redirects_by_destination(rule) and _asks_destination_only(text)
             if simple and judge_any(text, facts).matches:
                 yield rule
+
+
+def _asked_from_outside(facts: PacketFacts, ruleset: Ruleset) -> Iterator[Chain]:
+    """Yield the chains of PREROUTING that would be asked for such a packet from some interface."""
+    families = (facts.packet.family.table_family, TableFamily.INET)
+    waiting = [c for c in ruleset.chains.values() if c.hook is Hook.PREROUTING]
+    waiting = [each for each in waiting if each.ref.table_family in families]
+    seen: set[ChainRef] = set()
+    while waiting:
+        chain = waiting.pop(0)
+        if chain.ref in seen:
+            continue
+        seen.add(chain.ref)
+        yield chain
+        names = (name for rule in chain.user_rules for name in _called(rule, facts))
+        called = (ruleset.chains.get(replace(chain.ref, chain=name)) for name in names)
+        waiting += [each for each in called if each is not None]
+
+
+def _called(rule: Rule, facts: PacketFacts) -> Sequence[str]:
+    """Return the chains that a rule may send the packet to, whatever interface it came in by."""
+    if not rule.text.startswith("-A ") and BY_INTERFACE.match(rule.text):
+        return CALLS.findall(rule.text)
+    if not judge_any(WAY_IN.sub("", rule.text), facts).matches:
+        return ()
+    return [rule.target or ""] if rule.text.startswith("-A ") else CALLS.findall(rule.text)
 
 
 def _redirects_by_destination(rule: Rule) -> bool:

@@ -207,3 +207,24 @@ def test_a_native_policy_that_a_verdict_map_leads_to(routed: Routed) -> None:
     assert probed.cause == "policy-drop", probed.text
     follow(routed, probed.diagnosis.remedy[0])
     assert send(routed).cause == "answered"
+
+
+@pytest.mark.parametrize("match", ["-i eth1", "-p tcp"])
+def test_an_answer_that_a_rule_keeps_out_of_conntrack(
+    routed: Routed, iptables: Iptables, match: str
+) -> None:
+    add(
+        routed,
+        iptables,
+        f"-t raw -A PREROUTING {match} -j CT --notrack",
+        "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+        "-A FORWARD -i eth0 -j ACCEPT",
+        "-P FORWARD DROP",
+    )
+    probed = send(routed)
+    assert probed.cause == "asymmetric-reply", probed.text
+    command = f"iptables-{iptables.backend} -t raw -D PREROUTING 1"
+    remedy = f"to have it tracked, delete the rule that prevents it: {command}"
+    assert remedy in probed.diagnosis.remedy
+    follow(routed, remedy)
+    assert send(routed).cause == "answered"

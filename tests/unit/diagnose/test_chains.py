@@ -293,3 +293,46 @@ def test_what_a_rule_took_away_was_not_lost() -> None:
     assert found.summary == (
         f"fw/ing 2 took it out of the chains, and no later one sees it: {text}"
     )
+
+
+MINE = "-p tcp -m tcp --dport 8445 -j REDIRECT --to-ports 8443"
+
+
+@pytest.mark.parametrize(
+    ("way", "cause"),
+    [
+        ("-j MINE", "redirect-not-in-output"),
+        ("-i eth0 -j MINE", "redirect-not-in-output"),
+        ("-m addrtype --dst-type LOCAL -j MINE", "redirect-not-in-output"),
+        ("-p udp -j MINE", "unknown"),
+        ("-s 192.0.2.0/24 -j MINE", "unknown"),
+        ("-j OTHER", "unknown"),
+    ],
+)
+def test_a_redirect_in_a_chain_of_ones_own(way: str, cause: str) -> None:
+    """As Docker and kube-proxy write theirs."""
+    rules = b.ruleset(b.chain("nat", "PREROUTING", [way]), b.chain("nat", "MINE", [MINE]))
+    diagnosis = why(refused(), rules)
+    assert diagnosis.cause == cause
+    if cause != "unknown":
+        assert [str(ref) for ref in diagnosis.rules] == ["nat/MINE 1"]
+        assert diagnosis.remedy[0].endswith(f"iptables-legacy -t nat -A OUTPUT -o lo {MINE}")
+
+
+@pytest.mark.parametrize("zones", ['iifname vmap { "eth0" : goto zone }', "goto zone"])
+def test_a_redirect_in_a_native_zone(zones: str) -> None:
+    """As firewalld writes its own."""
+    base = b.chain_ref("fw", "pre", Backend.NFT, TableFamily.INET)
+    zone = replace(base, chain="zone")
+    redirect = b.rule(zone, "tcp dport 8445 redirect to :8443", 1)
+    first = Chain(base, (b.rule(base, zones, 1),), Hook.PREROUTING, -90)
+    diagnosis = why(refused(), b.ruleset(first, Chain(zone, (redirect,))))
+    assert diagnosis.cause == "redirect-not-in-output"
+    assert [str(ref) for ref in diagnosis.rules] == ["fw/zone 1"]
+
+
+def test_what_is_sent_from_loopback_to_another_host_needs_another_address() -> None:
+    packet = b.tcp("127.0.0.1", "127.0.0.1", dport=8445)
+    text = "-p tcp -m tcp --dport 8445 -j DNAT --to-destination 203.0.113.2:80"
+    diagnosis = why(refused(packet=packet), nat_rules(text))
+    assert "for packets made here, which must then not go to 127.0.0.1: " in diagnosis.remedy[0]
