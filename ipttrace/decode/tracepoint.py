@@ -8,7 +8,8 @@ differ between kernels: both are read from the kernel's own format files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -154,6 +155,28 @@ def decode_page(
             continue
         events.append(_event(known, fields, cpu, epoch + time * 1e-9))
     return Page(tuple(events), bool(commit & MISSED), undecoded)
+
+
+class InOrder:
+    """Puts the events of all processors into one order, from reading to reading.
+
+    While the last processors' are read the first ones write on: what is later than the begin of a
+    reading comes with the next one.
+    """
+
+    def __init__(self) -> None:
+        self._later: list[KernelEvent] = []
+
+    def take(self, events: Sequence[KernelEvent], begin: float) -> list[KernelEvent]:
+        """Return these events and those kept, in the order of time, up to `begin`."""
+        known = sorted([*self._later, *events], key=_time)
+        end = bisect_right(known, begin, key=_time)
+        self._later = known[end:]
+        return known[:end]
+
+
+def _time(event: KernelEvent) -> float:
+    return event.time
 
 
 def _event(

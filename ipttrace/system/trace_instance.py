@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from ipttrace.decode.tracepoint import EventFormat, decode_page, parse_format
+from ipttrace.decode.tracepoint import EventFormat, InOrder, decode_page, parse_format
 from ipttrace.errors import NotSupportedError
 from ipttrace.event import KernelEvent
 from ipttrace.ports import EventSource
@@ -29,6 +29,9 @@ WANTED: Mapping[str, str] = {
     "neigh/neigh_event_send_done": "err == 1",
 }
 """Events, and the filters that the kernel applies."""
+
+MOST_PAGES = 400
+"""More than the buffer of a processor has (1,408 KiB): what comes while it is read can wait."""
 
 READY = "sk_data_ready"
 """Tells when and where each message came into one of our netlink sockets."""
@@ -56,6 +59,7 @@ class TraceInstance:
         self._pipes: dict[int, int] = {}
         self._pending: list[KernelEvent] = []
         self._pending_lost = 0
+        self._in_order = InOrder()
         self._functions: Kallsyms | None = None
         self._formats: dict[int, EventFormat] = {}
         self._enabled: list[str] = []
@@ -153,23 +157,38 @@ class TraceInstance:
             self._write(f"events/{event}/enable", "1")
 
     def drain(self) -> tuple[Sequence[KernelEvent], int]:
-        """Return what was written since, in the order of time, and how often some was lost."""
+        """Return what was written since, in the order of time, and how often some was lost.
+
+        If some was, that was all: with a gap nothing can be tied, and reading more is in vain.
+        """
         events = [*self._pending, *self._take()]
         lost, self._pending_lost = self._pending_lost, 0
         if self._probe is not None:
             lost += self._probe.missed()
         self._pending.clear()
+        if lost:
+            self._stop()
         return events, lost
 
     def _take(self) -> list[KernelEvent]:
+        now = self._epoch + time.monotonic()
         events: list[KernelEvent] = []
         for cpu, pipe in self._pipes.items():
-            while data := _read_page(pipe):
+            for _ in range(MOST_PAGES):
+                data = _read_page(pipe)
+                if not data:
+                    break
                 page = decode_page(data, self._formats, cpu, self._epoch)
                 events += page.events
                 self._pending_lost += page.missed + page.undecoded
-        events.sort(key=lambda event: event.time)
-        return events
+        return self._in_order.take(events, now)
+
+    def _stop(self) -> None:
+        with suppress(OSError):
+            self._write("tracing_on", "0")
+        for pipe in self._pipes.values():
+            os.close(pipe)
+        self._pipes = {}
 
     def function(self, address: int) -> str | None:
         """Return the name of the kernel function at an address, None where it cannot be known."""
@@ -180,13 +199,9 @@ class TraceInstance:
 
     def close(self) -> None:
         """Stop and remove the instance; may be called more than once."""
-        for pipe in self._pipes.values():
-            os.close(pipe)
-        self._pipes = {}
+        self._stop()
         if self._root < 0:
             return
-        with suppress(OSError):
-            self._write("tracing_on", "0")
         try:
             with suppress(OSError):  # ipttrace clean finds it by its name
                 os.rmdir(f"{tracefs.INSTANCES}/{self.name}", dir_fd=self._root)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from ipttrace.event import KernelEvent
-from ipttrace.system import own_traces
+from ipttrace.system import own_traces, tracefs
 from ipttrace.system.trace_instance import TraceInstance
 from tests.root.kernel import Namespaces, Pair, in_namespace
 from tests.waiting import wait_until
@@ -86,6 +86,36 @@ def test_what_strangers_receive_is_seen_too(namespaces: Namespaces) -> None:
         about = events[number].number("skbaddr")
         received = [e for e in events[:number] if e.name == "netif_receive_skb"]
         assert about in {event.number("skbaddr") for event in received}
+
+
+FLOOD = f"""
+import socket
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    try:
+        sender.sendto(b"", ("127.0.0.1", {REFUSED}))
+    except ConnectionRefusedError:
+        pass
+"""
+
+
+def test_reading_ends_though_events_go_on_coming(namespaces: Namespaces) -> None:
+    """They come faster than they are read: some are lost, and then reading is in vain."""
+    netns = namespaces.add("flooded")
+    instance = TraceInstance(uuid4().hex[:8])
+    with tracefs.opened() as root:
+        size = f"{tracefs.INSTANCES}/{instance.name}/buffer_size_kb"
+        tracefs.write(root.descriptor, size, "64")
+    command = ["ip", "netns", "exec", netns, sys.executable, "-c", FLOOD]
+    with subprocess.Popen(command) as flood:
+        try:
+            instance.start([])
+            wait_until(lambda: instance.drain()[1], seconds=30, what="events lost")
+            instance.drain()
+            assert instance.drain() == ([], 0)
+        finally:
+            flood.kill()
+            instance.close()
 
 
 def readers(pid: int) -> str:

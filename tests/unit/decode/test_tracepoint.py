@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipttrace.decode.tracepoint import EventFormat, decode_page, parse_format
+from ipttrace.decode.tracepoint import EventFormat, InOrder, decode_page, parse_format
 from ipttrace.event import KernelEvent
 
 RECORDED = json.loads(
@@ -93,3 +93,14 @@ def test_every_truncation_is_a_page_of_fewer_events(length: int) -> None:
     whole, cut = decode_page(data, FORMATS, cpu), decode_page(data[:length], FORMATS, cpu)
     assert cut.events == whole.events[: len(cut.events)]
     assert cut.undecoded or length == len(data)
+
+
+def test_what_the_first_processor_wrote_while_the_second_was_read_keeps_its_place() -> None:
+    def event(time: float, cpu: int) -> KernelEvent:
+        return KernelEvent(time, cpu, 0, softirq=False, name="sk_data_ready", fields={})
+
+    early, late, meanwhile = event(1.0, 0), event(3.0, 1), event(2.5, 0)
+    order = InOrder()
+    assert order.take([early, late], begin=2.0) == [early]
+    assert order.take([meanwhile], begin=4.0) == [meanwhile, late]
+    assert order.take([], begin=5.0) == []
