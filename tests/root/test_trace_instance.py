@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import pytest
 
-from ipttrace.event import KernelEvent
 from ipttrace.system import own_traces, tracefs
 from ipttrace.system.trace_instance import TraceInstance
 from tests.root.kernel import Namespaces, Pair, in_namespace
@@ -58,34 +58,27 @@ def test_no_instance_outlives_its_session(pair: Pair, number: signal.Signals) ->
 REFUSED = 9
 
 
-def port_of(reset: KernelEvent) -> int:
-    """Return the port that a reset was sent from: one of the two ends of its sockaddr."""
-    ends = [reset.fields[name] for name in ("saddr", "daddr")]
-    ports = {int.from_bytes(end[2:4], "big") for end in ends if isinstance(end, bytes)}
-    return REFUSED if REFUSED in ports else 0
-
-
 def test_what_strangers_receive_is_seen_too(namespaces: Namespaces) -> None:
     """Unseen, its events would be taken for those of the packet that was received before."""
     stranger = in_namespace(namespaces.add("stranger"))
+
+    def be_refused() -> int:
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", REFUSED), timeout=5)
+        return threading.get_native_id()
+
     instance = TraceInstance(uuid4().hex[:8])
     try:
         instance.start(["an-interface-of-ours"])
-        with suppress(ConnectionRefusedError):
-            stranger.run(lambda: socket.create_connection(("127.0.0.1", REFUSED), timeout=5))
-        events, _ = instance.drain()
+        thread = stranger.run(be_refused)
+        events = [event for event in instance.drain()[0] if event.pid == thread]
     finally:
         instance.close()
-    resets = [
-        number
-        for number, event in enumerate(events)
-        if event.name == "tcp_send_reset" and port_of(event) == REFUSED
-    ]
-    assert resets
-    for number in resets:
-        about = events[number].number("skbaddr")
+    deaths = [n for n, event in enumerate(events) if event.text("reason") == "NO_SOCKET"]
+    assert deaths
+    for number in deaths:
         received = [e for e in events[:number] if e.name == "netif_receive_skb"]
-        assert about in {event.number("skbaddr") for event in received}
+        assert events[number].number("skbaddr") in {each.number("skbaddr") for each in received}
 
 
 FLOOD = f"""
