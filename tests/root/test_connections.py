@@ -40,10 +40,12 @@ def count(pair: Pair) -> int:
 def test_an_entry_is_found_in_both_directions(
     pair: Pair, family: PacketFamily, listen: Listeners
 ) -> None:
-    listen(pair.server.netns, pair.server.address(family), PORT, "udp")
+    service = listen(pair.server.netns, pair.server.address(family), PORT, "udp")
+    service.settimeout(5)
     words = "-A INPUT -m conntrack --ctstate NEW"
     Iptables(Backend.NFT)(pair.server.netns, family, *words.split())
     flow = send(pair, family)
+    service.recv(16)  # it may have waited for the neighbour's address
     server = in_namespace(pair.server.netns)
     for asked in (flow, flow.reversed()):
         (entry,) = server.run(partial(read_connections, [asked]))
