@@ -72,7 +72,7 @@ FEW = frozenset(
     }
 )
 """Files of which one in so many tests is run."""
-ONE_IN = 4
+ONE_IN = 6
 FEW_BECAUSE = "minutes; all of them: scripts/vm-test -- -m 'not full' tests/root/test_causes_*.py"
 
 TWICE = frozenset({"test_every_hop_is_the_kernels"})

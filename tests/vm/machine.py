@@ -50,6 +50,9 @@ BOOT_WORDS = (
     "tsc=reliable clocksource=tsc nowatchdog",
     # QEMU keeps what it translated by address: a program is translated once, if it stays there.
     "norandmaps",
+    # Names of programs cost a trace three more tracepoints, in the scheduler.  To set or take one
+    # is to rewrite code under the other processor, and there the emulator came to a stand.
+    "trace_options=norecord-cmd",
     # In the machine's seconds: a processor that stands still is to be told within one of ours.
     "rcupdate.rcu_cpu_stall_timeout=6",
 )
