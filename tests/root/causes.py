@@ -21,8 +21,9 @@ from tests.waiting import SLOW
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text(encoding="utf-8")))
 KERNEL = tuple(int(number) for number in os.uname().release.split(".")[:2])
-TELLS_LOCALNET = KERNEL >= (6, 13)
-"""Whether the kernel says why it frees a packet to 127.0.0.0/8: 6.18 does, 6.1 does not."""
+TELLS_ROUTING = KERNEL >= (6, 13)
+"""Whether the kernel says why it routes a packet of a wrong source, or to 127.0.0.0/8, no further:
+6.18 does, 6.1 does not."""
 TELLS_RESETS = KERNEL >= (6, 10)
 """Whether tcp_send_reset tells of every reset, and why; before that of open connections' alone."""
 

@@ -9,7 +9,7 @@ import pytest
 from ipttrace.netfilter import Backend, PacketFamily
 from ipttrace.path import Decision, NatHop, Outcome, RouteHop
 from ipttrace.probe import ProbeSpec
-from tests.root.causes import TELLS_LOCALNET, Probed, probe, rule_numbers
+from tests.root.causes import TELLS_ROUTING, Probed, probe, rule_numbers
 from tests.root.kernel import Iptables, Listeners, run, set_sysctl
 from tests.root.routed import Routed
 
@@ -106,7 +106,7 @@ def test_a_packet_sent_on_to_loopback_is_a_martian(
     probed = send(routed, way, routed.router.ipv4)
     probed.check("martian-loopback", Outcome.DROPPED, within=EARLY)
     assert rule_numbers(probed) == ["nat/PREROUTING 1"]
-    reason = "IP_LOCALNET" if TELLS_LOCALNET else "NOT_SPECIFIED"
+    reason = "IP_LOCALNET" if TELLS_ROUTING else "NOT_SPECIFIED"
     assert f"{reason} (reported)" in probed.evidence()
 
 
